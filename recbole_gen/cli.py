@@ -1,0 +1,58 @@
+"""The command line: `run_recbole_gen.py --model=DreamRec --dataset=ml-100k`, or `recbole-gen` once installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
+
+  --model=NAME         ours (DreamRec), any model of RecBole (SASRec, BPR, ...; recbole.DiffRec where both have the
+                       name), or a class of your own: my_package.my_module:MyModel
+  --dataset=NAME       a data set as atomic files in dataset/NAME/NAME.inter, or under --data_path; ml-100k comes along
+  --protocol=NAME      how rows are split and what is scored: leave_one_out (default), sequence_811
+  --paper=NAME         a published setting: model, data set, protocol and hyper-parameters in one (properties/paper/)
+  --config_files=FILE  YAML files of your own, separated by blanks
+  --resume=FOLDER      go on with a run where it stopped, e.g. with more --epochs
+  --print-config       show every key with its value and where it comes from, and do nothing
+  --key=value          any key of RecBole, of the model or of properties/overall.yaml; values are read as YAML
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["run"]:
+        arguments.pop(0)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        from recbole_gen.errors import UserError
+    except ImportError as error:  # RecBole is missing: the message says how to install it
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    from recbole_gen.quick_start import Interrupted, configure, run
+
+    if "--print-config" in arguments:
+        config, _ = configure(argv=[argument for argument in arguments if argument != "--print-config"])
+        print(config.describe())
+        return 0
+    try:
+        run(argv=arguments)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,323 @@
+"""What RecBole 1.2.1 needs to run on current NumPy, pandas, SciPy, torch and Ray, and what it gets wrong by itself.
+
+One fact a function, with the place in RecBole, what breaks, and when the function can be deleted. `apply()` runs once,
+on import of `recbole_gen`. Issue numbers are those of RUCAIBox/RecBole.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from recbole_gen.errors import UserError
+
+RECBOLE_VERSION = "1.2.1"
+_applied = False
+
+
+class RecBoleMissing(ImportError):
+    """RecBole is not installed, or not in the version that these shims are for."""
+
+
+def apply() -> None:
+    """Apply every shim, once a process. Raises RecBoleMissing."""
+    global _applied
+    if _applied:
+        return
+    _require_recbole()
+    _restore_numpy_aliases()
+    _import_recbole_without_anomaly_detection()
+    _restore_dok_update()
+    _count_elements_of_sequence_columns()
+    _read_atomic_files_with_the_c_parser()
+    _fill_missing_values_by_assignment()
+    _keep_times_exact()
+    _drop_duplicates_stably()
+    _keep_preloaded_weights_in_float32()
+    _leave_the_device_to_the_launcher()
+    _keep_pretrained_checkpoints_plain()
+    _use_fused_kernels()
+    _applied = True
+
+
+def _require_recbole() -> None:
+    """RecBole pins `ray<=2.6.3`, which no current Python can install (#2215): it is installed beside us, unpinned."""
+    command = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
+    try:
+        version = importlib.metadata.version("recbole")
+    except importlib.metadata.PackageNotFoundError:
+        raise RecBoleMissing(f"recbole_gen needs RecBole, which is not installed: {command}") from None
+    if version != RECBOLE_VERSION:
+        raise RecBoleMissing(f"recbole_gen needs RecBole {RECBOLE_VERSION}, found {version}: {command}")
+
+
+def _restore_numpy_aliases() -> None:
+    """config/configurator.py:626-635, data/interaction.py:31, evaluator/metrics.py: names that NumPy 1.24 and 2.0
+    removed (#2174). Deletable when RecBole stops reading them (pull request 2203)."""
+    aliases = {
+        "bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128, "object": np.object_,
+        "str": np.str_, "long": np.int_, "unicode": np.str_, "float_": np.float64, "complex_": np.complex128,
+        "unicode_": np.str_,
+    }  # fmt: skip
+    for name, value in aliases.items():
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def _import_recbole_without_anomaly_detection() -> None:
+    """model/sequential_recommender/sine.py:25 switches autograd's anomaly detection on for the whole process when any
+    sequential model is imported: 1.6 times the time of a SASRec step. Deletable when that line is."""
+    before = torch.is_anomaly_enabled()
+    import recbole.model.sequential_recommender  # noqa: F401
+
+    torch.autograd.set_detect_anomaly(before)
+
+
+def _restore_dok_update() -> None:
+    """lightgcn.py:111, ngcf.py:110, gcmc.py:174 and others build their graph by `dok_matrix._update`, which SciPy 1.13
+    removed (#2055). Deletable when they use a public call."""
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+
+        def _update(self, entries):
+            for index, value in entries.items():
+                self[index] = value
+
+        dok_matrix._update = _update
+
+
+def _count_elements_of_sequence_columns() -> None:
+    """dataset.py:722, 1217, kg_dataset.py:316 and sequential_dataset.py:165 call `series.agg(len)` for the length of
+    each element; pandas 3 hands the function the whole series and returns one number. These modules get a `len` that
+    answers a series element by element (none of them asks for the length of a series otherwise)."""
+
+    def element_len(value):
+        return value.map(builtins.len) if isinstance(value, pd.Series) else builtins.len(value)
+
+    for name in ("dataset", "kg_dataset", "sequential_dataset"):
+        vars(importlib.import_module(f"recbole.data.dataset.{name}"))["len"] = element_len
+
+
+def _read_atomic_files_with_the_c_parser() -> None:
+    """dataset.py:486 reads with pandas' Python engine (7 times slower), and dataset.py:501 fills missing sequences in
+    place, which pandas 3 does not do. A data set class with `tokens_as_categories = True` gets single tokens as
+    categories, a few bytes a row. Deletable when upstream uses the C engine and assigns."""
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureSource, FeatureType
+
+    def _load_feat(self, filepath, source):
+        load_col, unload_col = self._get_load_and_unload_col(source)
+        if load_col == set():
+            return None
+        separator, encoding = self.config["field_separator"], self.config["encoding"]
+        with open(filepath, encoding=encoding) as file:
+            header = file.readline().rstrip("\r\n").split(separator)
+        token_type = "category" if getattr(self, "tokens_as_categories", False) else str
+        columns: dict[str, str] = {}
+        dtypes: dict[str, Any] = {}
+        for title in header:
+            field, colon, type_name = title.partition(":")
+            if not colon or type_name not in {member.value for member in FeatureType}:
+                raise UserError(
+                    f"{filepath}: the column title '{title}' is not of the form name:type with type one of "
+                    f"{', '.join(member.value for member in FeatureType)}"
+                )
+            if (load_col is not None and field not in load_col) or (unload_col and field in unload_col):
+                continue
+            ftype = FeatureType(type_name)
+            columns[title] = field
+            dtypes[title] = np.float64 if ftype == FeatureType.FLOAT else str
+            if ftype == FeatureType.TOKEN:
+                dtypes[title] = token_type
+            if isinstance(source, FeatureSource) or source != "link":
+                self.field2source[field], self.field2type[field] = source, ftype
+                if not type_name.endswith("seq"):
+                    self.field2seqlen[field] = 1
+                if "float" in type_name:
+                    self.field2bucketnum[field] = 2
+        if not columns:
+            self.logger.warning(f"No columns has been loaded from [{source}]")
+            return None
+
+        # A separator of several characters is a regular expression, which only the Python engine splits by.
+        engine = "c" if len(separator) == 1 else "python"
+        quoting = {"sep": separator, "usecols": list(columns), "dtype": dtypes, "encoding": encoding, "engine": engine}
+        try:
+            df = pd.read_csv(filepath, **quoting)
+        except ValueError as error:
+            raise UserError(f"{filepath} cannot be read as an atomic file: {error}") from error
+        df = df.rename(columns=columns)
+
+        for field in df:
+            ftype = self.field2type[field]
+            if not ftype.value.endswith("seq"):
+                continue
+            convert = float if ftype == FeatureType.FLOAT_SEQ else str
+            dtype = np.float64 if ftype == FeatureType.FLOAT_SEQ else None
+            gap = self.config["seq_separator"]
+            lists = [
+                np.array([convert(part) for part in text.split(gap) if part], dtype=dtype)
+                for text in df[field].fillna("")
+            ]
+            longest = max(map(len, lists), default=0)
+            limit = (self.config["seq_len"] or {}).get(field)
+            if limit:
+                lists = [values[:limit] for values in lists]
+                longest = min(longest, limit)
+            df[field] = pd.Series(lists, index=df.index, dtype=object)
+            self.field2seqlen[field] = longest
+        return df
+
+    Dataset._load_feat = _load_feat
+
+
+def _fill_missing_values_by_assignment() -> None:
+    """dataset.py:648, 650: `feat[field].fillna(..., inplace=True)` changes a copy under pandas 3. Symptom: the padding
+    row of an item feature becomes -9223372036854775808. Deletable when upstream assigns."""
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    def _fill_nan(self):
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in feat:
+                ftype = self.field2type[field]
+                if ftype == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif ftype == FeatureType.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+                else:
+                    empty = np.array([], dtype=np.int64 if ftype == FeatureType.TOKEN_SEQ else np.float64)
+                    feat[field] = feat[field].map(lambda value, empty=empty: empty if np.ndim(value) == 0 else value)
+
+    Dataset._fill_nan = _fill_nan
+
+
+def _keep_times_exact() -> None:
+    """dataset.py:2207 turns times into float32 before it sorts by them: seconds since 1970 are then exact to a minute
+    or two, and the leave-one-out target of 15.8 % of ml-100k's users changes (#2204, #1653). The time field stays
+    float64; models that want float32 convert what they have normalised."""
+    from recbole.data.dataset import Dataset
+
+    convert = Dataset._dataframe_to_interaction
+
+    def _dataframe_to_interaction(self, data):
+        with warnings.catch_warnings():  # pandas 3 hands out its columns read-only; nothing writes into these tensors
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            interaction = convert(self, data)
+        field = self.time_field
+        if field in interaction and interaction[field].dim() == 1:
+            interaction[field] = torch.from_numpy(data[field].to_numpy(dtype=np.float64, copy=True))
+        return interaction
+
+    Dataset._dataframe_to_interaction = _dataframe_to_interaction
+
+
+def _drop_duplicates_stably() -> None:
+    """dataset.py:866 sorts by time with an unstable algorithm before it drops repeated interactions, so which of two
+    simultaneous ones stays is left to chance. Deletable when upstream passes kind="stable"."""
+    from recbole.data.dataset import Dataset
+
+    drop = Dataset._remove_duplication
+
+    def _remove_duplication(self):
+        if self.config["rm_dup_inter"] is not None and self.time_field in self.inter_feat:
+            self.inter_feat.sort_values(by=self.time_field, kind="stable", inplace=True)
+            self.inter_feat.drop_duplicates(
+                subset=[self.uid_field, self.iid_field], keep=self.config["rm_dup_inter"], inplace=True
+            )
+        else:
+            drop(self)
+
+    Dataset._remove_duplication = _remove_duplication
+
+
+def _keep_preloaded_weights_in_float32() -> None:
+    """dataset.py:609, 611 hold preloaded weights in float64, which KSR and GRU4RecKG multiply with float32."""
+    from recbole.data.dataset import Dataset
+
+    get = Dataset.get_preload_weight
+    Dataset.get_preload_weight = lambda self, field: get(self, field).astype(np.float32)
+
+
+def _leave_the_device_to_the_launcher() -> None:
+    """configurator.py:484 overwrites CUDA_VISIBLE_DEVICES with `gpu_id`, so that all trials of a Ray sweep land on
+    GPU 0 (#1955), and line 490 ignores `use_gpu`. `gpu_id` counts among the devices that the launcher left visible."""
+    from recbole.config import Config
+
+    def _init_device(self):
+        values = self.final_config_dict
+        if "local_rank" in values:
+            raise ValueError("distributed training is not available yet: run without nproc, world_size and local_rank")
+        gpu_id = values["gpu_id"]
+        text = ",".join(map(str, gpu_id)) if isinstance(gpu_id, (tuple, list)) else str(gpu_id)
+        values.update(gpu_id=text, single_spec=True, local_rank=0, device=torch.device("cpu"))
+        if not (values["use_gpu"] and text and torch.cuda.is_available()):
+            return
+        index, count = int(text.split(",")[0]), torch.cuda.device_count()
+        if index >= count:
+            raise ValueError(f"gpu_id: {index} does not exist, {count} GPU(s) are visible (0 to {count - 1})")
+        values["device"] = torch.device("cuda", index)
+        torch.cuda.set_device(index)
+
+    Config._init_device = _init_device
+
+
+def _keep_pretrained_checkpoints_plain() -> None:
+    """trainer.py:755 saves S3Rec's pre-trained model with the pickled Config in it, which torch.load refuses since
+    torch 2.6 (#2187, #2212): only what S3Rec reads back is saved."""
+    from recbole.trainer.trainer import PretrainTrainer
+
+    def save_pretrained_model(self, epoch, saved_model_file):
+        torch.save({"epoch": epoch, "state_dict": self.model.state_dict()}, saved_model_file)
+
+    PretrainTrainer.save_pretrained_model = save_pretrained_model
+
+
+def _use_fused_kernels() -> None:
+    """model/layers.py computes GELU and attention in five and six steps that each keep a temporary for the backward
+    pass. torch has both in one, with the same result (the random stream of attention dropout differs)."""
+    from recbole.model.layers import FeedForward, MultiHeadAttention
+
+    def gelu(self, x):
+        return F.gelu(x)
+
+    def forward(self, input_tensor, attention_mask):
+        def split(tensor):
+            return tensor.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+
+        context = F.scaled_dot_product_attention(
+            split(self.query(input_tensor)),
+            split(self.key(input_tensor)),
+            split(self.value(input_tensor)),
+            attn_mask=attention_mask,
+            dropout_p=self.attn_dropout.p if self.training else 0.0,
+        )
+        out = self.out_dropout(self.dense(context.transpose(1, 2).flatten(2)))
+        return self.LayerNorm(out + input_tensor)
+
+    FeedForward.gelu = gelu
+    MultiHeadAttention.forward = forward
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep what is freed for the next step instead of returning it to the system: the large
+    temporaries of a training step otherwise cost a page fault for every 4 KiB, each time. No effect elsewhere."""
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+            libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)

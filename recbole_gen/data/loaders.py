@@ -1,0 +1,149 @@
+"""From a configuration to batches: the data set, its three parts, and their loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from recbole.data import dataset as recbole_datasets
+from recbole.data import get_dataloader
+from recbole.data.dataloader import (
+    AbstractDataLoader,
+    FullSortEvalDataLoader,
+    NegSampleEvalDataLoader,
+    TrainDataLoader,
+)
+from recbole.data.transform import construct_transform
+from recbole.data.utils import create_samplers
+from recbole.sampler import KGSampler
+from recbole.utils import ModelType
+
+from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
+from recbole_gen.errors import UserError
+
+
+class _RowBatches(torch.utils.data.Sampler):
+    """Batches of row numbers as tensors, in the order in which torch's own samplers would give them one by one."""
+
+    def __init__(self, size: int, batch_size: int, generator: torch.Generator | None):
+        self.size, self.batch_size, self.generator = size, batch_size, generator
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self):
+        if self.size == 0:
+            return
+        if self.generator is None:
+            yield from torch.arange(self.size).split(self.batch_size)
+            return
+        yield from torch.randperm(self.size, generator=self.generator).split(self.batch_size)
+        torch.randperm(self.size, generator=self.generator)  # torch's RandomSampler draws one in vain at its end, too
+
+
+class _RowNumbers(torch.utils.data.Dataset):
+    """Hands row numbers on to the loader's `collate_fn`, which reads all rows of a batch at once."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+
+class LeanLoader(AbstractDataLoader):
+    """RecBole's loader without its list of all row numbers as Python integers: same batches, same order."""
+
+    def __init__(self, config, dataset, sampler, shuffle=False):
+        self.shuffle, self.config = shuffle, config
+        self._dataset, self._sampler = dataset, sampler
+        self.model = None
+        self._init_batch_size_and_step()  # sets step, the rows of a batch
+        self.generator = torch.Generator().manual_seed(config["seed"])
+        self.transform = construct_transform(config)
+        self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        torch.utils.data.DataLoader.__init__(
+            self,
+            dataset=_RowNumbers(self.sample_size),
+            sampler=_RowBatches(self.sample_size, self.step, self.generator if shuffle else None),
+            batch_size=None,
+            collate_fn=self.collate_fn,
+            num_workers=config["worker"],
+            generator=self.generator,
+        )
+
+
+class LeanTrainLoader(TrainDataLoader, LeanLoader):
+    """Training batches of a sequence data set."""
+
+
+class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):
+    """Evaluation batches of a sequence data set, ranked against all items."""
+
+
+def create_dataset(config):
+    """The data set of a configuration, loaded, filtered and remapped, but not yet split.
+
+    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
+    """
+    _check_files(config)
+    own = getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
+    if own is not None:
+        return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return SequenceDataset(config)
+    if config["eval_args"]["split"] and "SS" in config["eval_args"]["split"]:
+        raise UserError(
+            f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
+            f"use --protocol=leave_one_out, or a sequential model. (The result of every run shows Pop beside it.)"
+        )
+    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        return recbole_datasets.KnowledgeBasedDataset(config)
+    return recbole_datasets.Dataset(config)
+
+
+def _check_files(config) -> None:
+    name, parts = config["dataset"], config["benchmark_filename"]
+    if parts is not None and (not isinstance(parts, (list, tuple)) or len(parts) != 3):
+        raise UserError(f"benchmark_filename must name three parts such as [train, valid, test], got {parts!r}")
+    suffixes = [f"{part}.inter" for part in parts] if parts else ["inter"]
+    for suffix in [*suffixes, *(config["additional_feat_suffix"] or [])]:
+        path = Path(config["data_path"]) / f"{name}.{suffix}"
+        if not path.is_file():
+            found = ", ".join(sorted(file.name for file in path.parent.glob(f"{name}.*"))) or "no atomic files"
+            raise UserError(
+                f"{config['model']} on '{name}' needs the file {path}. Its folder holds {found}. Fixed parts "
+                f"(NAME.train.inter, ...) are loaded with benchmark_filename: [train, valid, test]."
+            )
+
+
+def create_loaders(config, dataset):
+    """Split the data set and return its (training, validation, test) loaders."""
+    parts = dataset.build()
+    lean = isinstance(parts[0].inter_feat, SequenceRows)
+    samplers = create_samplers(config, dataset, parts)
+    # RecBole's data_preparation would look for loaders that an earlier run has pickled.
+    graph_sampler = []
+    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        args = config["train_neg_sample_args"]
+        graph_sampler = [KGSampler(dataset, args["distribution"], args["alpha"])]
+    loaders = []
+    for phase, part, sampler in zip(("train", "valid", "test"), parts, samplers, strict=True):
+        if config.is_recbole_model:
+            loader_class = get_dataloader(config, phase)
+        elif phase == "train":
+            loader_class = TrainDataLoader
+        else:
+            full = config["eval_args"]["mode"][phase] == "full"
+            loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+        if lean:
+            loader_class = {
+                TrainDataLoader: LeanTrainLoader,
+                FullSortEvalDataLoader: LeanFullSortLoader,
+            }.get(loader_class, loader_class)
+        samplers_of_phase = [sampler, *graph_sampler] if phase == "train" else [sampler]
+        loaders.append(loader_class(config, part, *samplers_of_phase, shuffle=config["shuffle"] and phase == "train"))
+    return tuple(loaders)

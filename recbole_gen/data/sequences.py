@@ -1,0 +1,352 @@
+"""Histories as windows into flat arrays: O(N) memory where RecBole copies N x L values for every field.
+
+RecBole gives every interaction its own padded copy of the user's history. Here the log is kept once, sorted by user and
+time; a row is the position of its target and the length of the window before it, and a batch gathers its histories by
+one vectorised index. Splitters, samplers and models see the same `Interaction` columns with the same values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_gen.data import splits
+from recbole_gen.errors import UserError
+
+SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
+
+
+class SequenceRows(Interaction):
+    """Rows (history, target) over shared flat arrays; any subset of rows is a dense `Interaction` with `rows[index]`.
+
+    A list column on its own, `rows["item_id_list"]`, is made dense for all rows and kept: FEARec reads it row by
+    row. Rows are read-only, but for their order and which columns there are.
+
+    Args:
+        targets: field -> values of every event, [N, ...].
+        lists: list field -> values of every event that can lie in a history, [M, ...].
+        target: [n] index of each row's target in ``targets``.
+        start, length: [n] window of each row's history in ``lists``.
+        width: columns of a dense history; shorter ones are padded with 0 on the right.
+        length_field: name of the column with the history's length, at least 1: an empty history is one padding item.
+    """
+
+    def __init__(
+        self,
+        targets: dict[str, torch.Tensor],
+        lists: dict[str, torch.Tensor],
+        target: torch.Tensor,
+        start: torch.Tensor,
+        length: torch.Tensor,
+        width: int,
+        length_field: str,
+    ):
+        self.targets, self.lists = targets, lists
+        self.target, self.start, self.history_length = target, start, length
+        self.width, self.length_field = width, length_field
+        self._dense: dict[str, torch.Tensor] = {}
+
+    @property
+    def length(self) -> int:
+        return len(self.target)
+
+    @property
+    def columns(self) -> list[str]:
+        return [*self.targets, self.length_field, *self.lists]
+
+    @property
+    def interaction(self) -> dict[str, torch.Tensor]:
+        return self[:].interaction
+
+    def __iter__(self):
+        return iter(self.columns)
+
+    def __contains__(self, field) -> bool:
+        return field in self.targets or field in self.lists or field == self.length_field
+
+    def __getitem__(self, index):
+        if isinstance(index, str):
+            return self._column(index)
+        index = _as_index(index)
+        target, length = self.target[index], self.history_length[index]
+        dense = {field: values[target] for field, values in self.targets.items()}
+        dense[self.length_field] = length.clamp(min=1)
+        return Interaction(dense | self._histories(self.lists, index))
+
+    def _histories(self, fields, index) -> dict[str, torch.Tensor]:
+        step = torch.arange(self.width)
+        real = step < self.history_length[index].unsqueeze(-1)  # [B, L]
+        window = torch.where(real, self.start[index].unsqueeze(-1) + step, 0)
+        return {field: _zero_outside(real, self.lists[field][window]) for field in fields}
+
+    def _column(self, field: str) -> torch.Tensor:
+        if field in self.targets:
+            return self.targets[field][self.target]
+        if field == self.length_field:
+            return self.history_length.clamp(min=1)
+        if field not in self._dense:
+            if field not in self.lists:
+                raise KeyError(field)
+            self._dense.update(self._histories([field], slice(None)))
+        return self._dense[field]
+
+    def take(self, index) -> SequenceRows:
+        """The same flat arrays with the given rows only."""
+        index = _as_index(index)
+        windows = (self.target[index], self.start[index], self.history_length[index])
+        return SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
+
+    def _reindex(self, index) -> None:
+        index = _as_index(index)
+        self.target, self.start = self.target[index], self.start[index]
+        self.history_length = self.history_length[index]
+        self._dense.clear()
+
+    def sort(self, by, ascending=True) -> None:
+        keys = Interaction({field: self[field] for field in ([by] if isinstance(by, str) else by)})
+        keys.update(Interaction({"row": torch.arange(len(self))}))
+        keys.sort(by, ascending)
+        self._reindex(keys["row"])
+
+    def drop(self, column: str) -> None:
+        if column not in self or column == self.length_field:
+            raise ValueError(f"Column [{column}] is not among {[*self.targets, *self.lists]}.")
+        self.targets = {field: values for field, values in self.targets.items() if field != column}
+        self.lists = {field: values for field, values in self.lists.items() if field != column}
+        self._dense.pop(column, None)
+
+    def _read_only(self, *_):
+        raise TypeError("SequenceRows share their values with other parts of the data: change a batch, rows[index]")
+
+    __setitem__ = __delitem__ = update = add_prefix = _read_only
+
+    def __str__(self) -> str:
+        return f"{self.length} rows over {len(next(iter(self.targets.values())))} events, columns {self.columns}"
+
+
+def _as_index(index):
+    if isinstance(index, slice):
+        return index
+    index = torch.as_tensor(index)
+    return index if index.numel() else index.long()  # an empty list says nothing about its type
+
+
+def _zero_outside(real: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return values.masked_fill_(~real.reshape(real.shape + (1,) * (values.dim() - real.dim())), 0)
+
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import SequentialDataset as _Mixed
+else:
+    _Mixed = object
+
+
+class LeanSequences(_Mixed):
+    """Replaces RecBole's augmentation, splitting and benchmark loading by windows; mixed into its data set classes.
+
+    Raises UserError for missing columns, a missing, incomplete or non-numeric time, a history length below 1, and an
+    empty split.
+    """
+
+    tokens_as_categories = True
+    inter_feat: Any
+
+    def __init__(self, config):
+        if config["MAX_ITEM_LIST_LENGTH"] < 1:
+            raise UserError(f"MAX_ITEM_LIST_LENGTH must be at least 1, got {config['MAX_ITEM_LIST_LENGTH']}")
+        super().__init__(config)
+
+    def _load_data(self, token, dataset_path):
+        super()._load_data(token, dataset_path)
+        missing = [field for field in (self.uid_field, self.iid_field) if field not in self.inter_feat]
+        if missing:
+            raise UserError(
+                f"data set '{self.dataset_name}': {missing} (USER_ID_FIELD, ITEM_ID_FIELD) not among the loaded "
+                f"columns {list(self.inter_feat)}. Name the columns with --USER_ID_FIELD=... and --ITEM_ID_FIELD=..., "
+                f"and load them with load_col."
+            )
+
+    def _set_alias(self, alias_name, default_value):
+        # The histories in benchmark files hold the same tokens as the targets; RecBole leaves it to the user to say so.
+        histories = [field + self.config["LIST_SUFFIX"] for field in default_value if field]
+        super()._set_alias(alias_name, [*default_value, *(name for name in histories if name in self.field2type)])
+
+    def _init_alias(self):
+        for field in self.fields(ftype=[FeatureType.TOKEN], source=[FeatureSource.INTERACTION]):
+            if field + self.config["LIST_SUFFIX"] in self.field2type:
+                self._set_alias(field, [field])
+        super()._init_alias()
+
+    def _filter_by_inter_num(self):
+        keys = ("user_inter_num_interval", "item_inter_num_interval")
+        if any(self.config[key] not in (None, "[0,inf)") for key in keys):  # else RecBole counts for nothing
+            super()._filter_by_inter_num()
+
+    def _reset_index(self):
+        empty = [name for name in self.feat_name_list if getattr(self, name).empty]
+        if empty:
+            raise UserError(
+                f"data set '{self.dataset_name}': the filters leave nothing of {', '.join(empty)}. Weaken "
+                f"user_inter_num_interval, item_inter_num_interval or val_interval."
+            )
+        super()._reset_index()
+
+    def _fill_nan(self):
+        self._check_times()
+        super()._fill_nan()
+
+    def _normalize(self):
+        # RecBole's ml-100k.yaml sets normalize_all, which would take the calendar out of the times.
+        fields = (self.time_field, f"{self.time_field}{self.config['LIST_SUFFIX']}")
+        times = {field: self.inter_feat[field].copy() for field in fields if field in self.inter_feat}
+        super()._normalize()
+        for field, values in times.items():
+            self.inter_feat[field] = values
+
+    def _check_times(self):
+        where = f"data set '{self.dataset_name}'"
+        if self.time_field not in self.inter_feat:
+            if self.benchmark_filename_list is not None:
+                return  # the order is in the files
+            raise UserError(
+                f"{where}: sequences need a time to sort by, and TIME_FIELD '{self.time_field}' is not among the "
+                f"loaded columns {list(self.inter_feat)}. Name the column with --TIME_FIELD=..., and load it with "
+                f"load_col (ml-100k has 'timestamp')."
+            )
+        is_number = self.field2type[self.time_field] == FeatureType.FLOAT
+        if not is_number or self.time_field in self.config["numerical_features"]:
+            raise UserError(
+                f"{where}: TIME_FIELD '{self.time_field}' must be a number to sort by: its title in the .inter file "
+                f"'{self.time_field}:float', and the field not among numerical_features."
+            )
+        missing = int(self.inter_feat[self.time_field].isna().sum())
+        if missing:
+            raise UserError(
+                f"{where}: {missing} interaction(s) have no value in TIME_FIELD '{self.time_field}'. Fill or remove "
+                f"them: a made-up time would change the order of the sequence."
+            )
+
+    def _change_feat_format(self):
+        if self.benchmark_filename_list is None:
+            super()._change_feat_format()  # ends in data_augmentation()
+            return
+        rows = self._benchmark_rows(self.inter_feat)
+        for name in self.feat_name_list:
+            if name != "inter_feat":
+                setattr(self, name, self._dataframe_to_interaction(getattr(self, name)))
+        self.inter_feat = rows
+
+    def data_augmentation(self):
+        """Turn the log into rows, one a target: [previous items of the user] -> item, in (user, time) order."""
+        self._aug_presets()
+        order = np.lexsort((self.inter_feat[self.time_field].numpy(), self.inter_feat[self.uid_field].numpy()))
+        events = {field: self.inter_feat[field][torch.from_numpy(order)] for field in self.inter_feat}
+        windows = splits.windows(
+            events[self.uid_field].numpy(), self.max_item_list_len, bool(self.config["empty_history"])
+        )
+        suffix = self.config["LIST_SUFFIX"]
+        lists = {field + suffix: values for field, values in events.items() if field != self.uid_field}
+        target, start, length = map(torch.from_numpy, windows)
+        self.inter_feat = SequenceRows(
+            events, lists, target, start, length, self.max_item_list_len, self.item_list_length_field
+        )
+
+    def _benchmark_presets(self):
+        suffix = self.config["LIST_SUFFIX"]
+        if self.iid_field + suffix not in self.inter_feat:
+            raise UserError(
+                f"data set '{self.dataset_name}': with benchmark_filename the files of a sequential model hold the "
+                f"histories, in a column '{self.iid_field}{suffix}:token_seq', which is not among the loaded columns "
+                f"{list(self.inter_feat)}"
+            )
+        super()._benchmark_presets()
+
+    def _benchmark_rows(self, data) -> SequenceRows:
+        """Rows from files that hold the histories; cut to the last MAX_ITEM_LIST_LENGTH (RecBole keeps all)."""
+        suffix = self.config["LIST_SUFFIX"]
+        names = [field for field in data if field.endswith(suffix) and self.field2type[field] in SEQUENCE_TYPES]
+        scalars = data.drop(columns=[*names, self.item_list_length_field])
+        events = self._dataframe_to_interaction(scalars)
+        lengths = data[self.iid_field + suffix].map(len).to_numpy(np.int64)
+        lists = {}
+        for field in names:
+            if not np.array_equal(data[field].map(len).to_numpy(np.int64), lengths):
+                raise UserError(
+                    f"data set '{self.dataset_name}': '{field}' and '{self.iid_field}{suffix}' differ in length"
+                )
+            values = np.concatenate(data[field].to_numpy())
+            if values.dtype != np.int64:
+                values = values.astype(np.float64 if field == f"{self.time_field}{suffix}" else np.float32)
+            lists[field] = torch.from_numpy(values)
+            self.field2seqlen[field] = self.max_item_list_len
+        end = np.cumsum(lengths)
+        kept = np.minimum(lengths, self.max_item_list_len)
+        return SequenceRows(
+            events.interaction,
+            lists,
+            torch.arange(len(data)),
+            torch.from_numpy(end - kept),
+            torch.from_numpy(kept),
+            self.max_item_list_len,
+            self.item_list_length_field,
+        )
+
+    def inter_matrix(self, form="coo", value_field=None):
+        if self.config["empty_history"]:  # every event is a target; RecBole adds what is only in a history
+            return Dataset.inter_matrix(self, form, value_field)
+        return super().inter_matrix(form, value_field)
+
+    def build(self):
+        """Split into training, validation and test rows as eval_args say; see `recbole_gen.data.splits`."""
+        if self.config["eval_args"]["order"] != "TO":
+            raise UserError("sequences are split in the order of time: eval_args needs order: TO")
+        self._change_feat_format()
+        parts, may_be_empty = splits.split(self)
+        by_time = None
+        if self.benchmark_filename_list is None:
+            by_time = np.argsort(self.inter_feat[self.time_field].numpy(), kind="stable")
+        self._drop_unused_col()  # not before the split, which may need them
+        for name, chosen in zip(("training", "validation", "test"), parts, strict=True):
+            if len(chosen) == 0 and name not in may_be_empty:
+                raise UserError(
+                    f"data set '{self.dataset_name}': the {name} split is empty ({len(self.inter_feat)} rows in all, "
+                    f"split {self.config['eval_args']['split']}). Use a larger data set, weaker filters "
+                    f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
+                )
+        rows = self.inter_feat
+        if by_time is not None:
+            self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
+        return [self.copy(rows.take(chosen)) for chosen in parts]
+
+
+class SequenceDataset(LeanSequences, SequentialDataset):
+    """RecBole's `SequentialDataset` in O(N) memory, with exact times and a stable order."""
+
+
+class KGSequenceDataset(LeanSequences, KGSeqDataset):
+    """The same with a knowledge graph beside it (GRU4RecKG, KSR)."""
+
+    tokens_as_categories = False  # RecBole matches the graph's tokens with the items' as strings
+
+
+def training_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
+    """How often each item occurs in the training part, as a target or only in a history: [n_items], float."""
+    if not isinstance(train_rows, SequenceRows):
+        return torch.bincount(train_rows[item_field], minlength=n_items).float()
+    list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
+    targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
+    size = len(histories)
+    # +1 where a window opens, -1 behind its end: positive sums are the events that some training history shows.
+    edges = torch.zeros(size + 1, dtype=torch.int64)
+    edges.index_add_(0, train_rows.start, torch.ones_like(train_rows.start))
+    edges.index_add_(0, train_rows.start + train_rows.history_length, -torch.ones_like(train_rows.start))
+    shown = edges.cumsum(0)[:size] > 0
+    if histories is targets:  # one log: an event that is both counts once
+        shown[train_rows.target] = True
+        return torch.bincount(histories[shown], minlength=n_items).float()
+    return torch.bincount(torch.cat([histories[shown], targets[train_rows.target]]), minlength=n_items).float()

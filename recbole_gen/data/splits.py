@@ -1,0 +1,167 @@
+"""Which rows train, validate and test: RecBole's RS, LS, TS and benchmark splits, and whole sequences (SS).
+
+The functions return arrays of row indices in the order in which RecBole would hold the rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recbole_gen.errors import UserError
+
+Parts = list[np.ndarray]
+SEQUENCE_ORDERS = ("time", "file", "shuffle")
+LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
+
+
+def windows(users: np.ndarray, max_length: int, empty_history: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of a log sorted by user: every event with at least one event before it (or every event at all).
+
+    Args:
+        users: [N], equal values adjacent.
+        max_length: histories keep their last ``max_length`` events.
+        empty_history: whether a user's first event is a row too, with nothing before it.
+
+    Returns target, start and length, [n] each: row r predicts event target[r] from events start[r] .. target[r] - 1.
+    """
+    new_user = np.empty(len(users), dtype=bool)
+    new_user[:1] = True
+    np.not_equal(users[1:], users[:-1], out=new_user[1:])
+    first = np.flatnonzero(new_user)
+    sizes = np.diff(np.append(first, len(users)))
+    position = np.arange(len(users)) - np.repeat(first, sizes)
+    target = np.arange(len(users)) if empty_history else np.flatnonzero(position > 0)
+    length = np.minimum(position[target], max_length)
+    return target, target - length, length
+
+
+def split(dataset) -> tuple[Parts, tuple[str, ...]]:
+    """Training, validation and test rows of a sequence data set by its ``eval_args``, and the parts that may be empty.
+
+    Raises UserError for a split that does not exist.
+    """
+    config, rows = dataset.config, dataset.inter_feat
+    if dataset.benchmark_filename_list is not None:
+        cuts = np.cumsum(dataset.file_size_list)[:-1]
+        return np.split(np.arange(len(rows)), cuts), ()
+    wanted = config["eval_args"]["split"]
+    if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= {"RS", "LS", "TS", "SS"}:
+        raise UserError(f"eval_args: split must be one of RS, LS, TS, SS with its value, got {wanted!r}")
+    ((kind, value),) = wanted.items()
+    if kind != "LS" and not _are_ratios(value):
+        raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {value!r}")
+
+    users = rows[dataset.uid_field].numpy()
+    if kind == "SS":
+        order = config["sequence_order"]
+        if order not in SEQUENCE_ORDERS:
+            raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
+        if config["targets"] not in ("all", "last"):
+            raise UserError(f"targets must be 'all' or 'last', got {config['targets']!r}")
+        times = rows[dataset.time_field].numpy()
+        return by_sequence(users, times, value, order, config["targets"] == "last", config["seed"]), ()
+
+    times = rows[dataset.time_field].numpy()
+    grouped, sizes = by_user(users, times)
+    if kind == "LS":
+        if value not in LEAVE_ONE_OUT:
+            raise UserError(f"LS must be one of {', '.join(LEAVE_ONE_OUT)}, got {value!r}")
+        empty = {"valid_only": ("test",), "test_only": ("validation",)}.get(value, ())
+        return leave_one_out(grouped, sizes, value), empty
+    ratios = [part / sum(value) for part in value]
+    if kind == "TS":
+        return by_time(grouped, sizes, times, ratios), ()
+    group_by = str(config["eval_args"]["group_by"] or "none").lower()
+    if group_by not in ("user", "none"):
+        raise UserError(f"eval_args: group_by must be 'user' or 'none', got {config['eval_args']['group_by']!r}")
+    if group_by == "none":
+        order = np.argsort(times, kind="stable")
+        return np.split(order, dataset._calcu_split_ids(len(order), ratios)), ()
+    return by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids), ()
+
+
+def _are_ratios(value) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return False
+    return all(isinstance(share, (int, float)) and share >= 0 for share in value) and value[0] > 0
+
+
+def by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row indices grouped by user, oldest first, and the size of each group.
+
+    The rows come sorted by user and time. The groups are in the order in which users appear when all rows are sorted by
+    time, which is where RecBole's dictionary of groups meets them.
+    """
+    first = np.flatnonzero(np.append(True, users[1:] != users[:-1])) if len(users) else np.array([], dtype=np.int64)
+    sizes = np.diff(np.append(first, len(users)))
+    order = np.argsort(times[first], kind="stable")
+    first, sizes = first[order], sizes[order]
+    return np.repeat(first, sizes) + _position(sizes), sizes
+
+
+def _position(sizes: np.ndarray) -> np.ndarray:
+    """0, 1, ..., size - 1 for each group, in one array."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def leave_one_out(grouped: np.ndarray, sizes: np.ndarray, mode: str) -> Parts:
+    """The last row of each user tests, the one before validates, the rest trains; a user's only row trains."""
+    from_end = np.repeat(sizes, sizes) - 1 - _position(sizes)
+    size = np.repeat(sizes, sizes)
+    last = (from_end == 0) & (size >= 2)
+    second_last = (from_end == 1) & (size >= 3)
+    nothing = np.zeros_like(last)
+    valid, test = {
+        "valid_and_test": (second_last, last),
+        "valid_only": (last, nothing),
+        "test_only": (nothing, last),
+    }[mode]
+    return [grouped[~(valid | test)], grouped[valid], grouped[test]]
+
+
+def by_ratio(grouped: np.ndarray, sizes: np.ndarray, ratios: list[float], cut_points) -> Parts:
+    """The first part of each user's rows trains, the next validates, the last tests; ``cut_points(total, ratios)``."""
+    distinct, which = np.unique(sizes, return_inverse=True)
+    cuts = np.array([cut_points(int(total), ratios) for total in distinct], dtype=np.int64).reshape(-1, 2)
+    position, cuts = _position(sizes), np.repeat(cuts[which], sizes, axis=0)
+    part = (position >= cuts[:, 0]).astype(np.int64) + (position >= cuts[:, 1])
+    return [grouped[part == index] for index in range(3)]
+
+
+def by_time(grouped: np.ndarray, sizes: np.ndarray, times: np.ndarray, ratios: list[float]) -> Parts:
+    """RecBole's TS: later than the global quantile tests; of each user's rows before it, the first part trains."""
+    test = times[grouped] > np.percentile(times, 100 * (1 - ratios[-1]))
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    before = np.bincount(group, weights=~test, minlength=len(sizes)).astype(np.int64)
+    training = (before * (ratios[0] / (1 - ratios[2]))).astype(np.int64)[group]
+    train = ~test & (_position(sizes) < training)
+    return [grouped[train], grouped[~test & ~train], grouped[test]]
+
+
+def by_sequence(
+    users: np.ndarray, times: np.ndarray, ratios: list[float], order: str, last_only: bool, seed: int
+) -> Parts:
+    """Whole sequences to training, validation and test.
+
+    Sequences are cut at floor(n * r) of the cumulated ratios, ordered by the time of their last event (`time`), as they
+    come in the file (`file`), or shuffled by ``seed`` (`shuffle`). With ``last_only`` a validation or test sequence has
+    one row, the prediction of its last event.
+    """
+    last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
+    sizes = np.diff(np.append(-1, last))
+    if order == "time":
+        ranked = np.argsort(times[last], kind="stable")
+    elif order == "file":
+        ranked = np.arange(len(last))
+    else:
+        ranked = np.random.default_rng(seed).permutation(len(last))
+    shares = np.cumsum(ratios[:-1]) / np.sum(ratios)
+    cuts = np.floor(len(last) * shares + 1e-9).astype(np.int64)
+    parts = []
+    for name, chosen in zip(("train", "valid", "test"), np.split(ranked, cuts), strict=True):
+        if last_only and name != "train":
+            parts.append(last[chosen])
+        else:
+            starts = last[chosen] - sizes[chosen] + 1
+            parts.append(np.repeat(starts, sizes[chosen]) + _position(sizes[chosen]))
+    return parts

@@ -1,0 +1,34 @@
+"""Networks that two or more of the papers share identically."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from recbole_gen.errors import UserError
+
+
+class StepEmbedding(nn.Module):
+    """Embed diffusion steps: a sinusoid, then Linear d -> 2d, GELU, Linear 2d -> d.
+
+    Shared by DreamRec and PreferDiff/PASRec (neither paper describes it; the layout is that of their released code):
+    all sines first, then all cosines, with d/2 frequencies from 1 down to 1e-4.
+    """
+
+    frequencies: torch.Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        if size < 4 or size % 2:
+            raise UserError(f"hidden_size must be an even number of at least 4, got {size}")
+        half = size // 2
+        frequencies = torch.exp(-math.log(1e4) / (half - 1) * torch.arange(half))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        """t [...] (integers) -> [..., d]."""
+        angles = t.unsqueeze(-1) * self.frequencies
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))

@@ -1,0 +1,1 @@
+"""The models: one published method a file."""

@@ -1,0 +1,320 @@
+"""`run` carries a configuration to a result; the command line, sweeps, comparisons and tests all call it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import colorlog
+import torch
+from recbole.utils import EvaluatorType, init_seed, set_color
+from tabulate import tabulate
+
+from recbole_gen import __version__, checkpoint, compat
+from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
+from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.data.sequences import training_counts
+from recbole_gen.errors import UserError
+from recbole_gen.evaluation import Diagnostics
+from recbole_gen.trainer import Trainer, create_trainer
+
+PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; the message says what is kept and how to go on."""
+
+    def __init__(self, run_dir: Path):
+        last = run_dir / "last.pth"
+        if last.exists():
+            epochs = checkpoint.load(last)["next_epoch"]
+            kept = f"{epochs} finished epoch(s) are kept: go on with --resume={run_dir}"
+        else:
+            kept = "no epoch was finished yet, so there is nothing to go on with"
+        super().__init__(f"stopped by Ctrl-C; {kept}")
+
+
+def run(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    argv: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a model, test its best epoch, and leave everything of the run in one folder.
+
+    The arguments are those of `Config`. With a `resume` key, the run in that folder goes on with its own configuration
+    under the values given here. Returns the content of result.json: metrics, diagnostics, costs, versions, `run_dir`.
+
+    Raises UserError for bad input, before any long work where it can be known by then.
+    """
+    config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
+    run_dir = resume_from.parent if resume_from else _new_run_dir(config)
+    config["checkpoint_dir"] = str(run_dir)
+    with _log_to(run_dir / "run.log", config["state"]):
+        try:
+            return _run(config, run_dir, resume_from)
+        except KeyboardInterrupt:
+            raise Interrupted(run_dir) from None
+        except Exception as error:
+            logging.getLogger().debug("the run failed", exc_info=error)
+            raise
+
+
+def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, Any]:
+    log = logging.getLogger().info
+    whose = "RecBole's" if config.is_recbole_model else f"{config.model_class.__module__}'s"
+    name = set_color(config["model"], "pink")
+    log(f"{name} ({whose}) on {config['dataset']}, protocol {config['protocol']}; all of it in {run_dir}")
+    torch.set_num_threads(config["num_threads"] or free_cores())
+    if config["device"].type == "cpu":
+        compat.keep_freed_memory()
+    started = time.time()
+
+    init_seed(config["seed"], config["reproducibility"])
+    data = create_dataset(config)
+    log(data)
+    if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
+        raise UserError(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
+    try:
+        train_data, valid_data, test_data = create_loaders(config, data)
+    except NotImplementedError as error:  # RecBole's answer to an option that it does not know
+        raise UserError(str(error)) from error
+    init_seed(config["seed"], config["reproducibility"])
+    model = _create_model(config, train_data._dataset).to(config["device"])
+    log(model)
+    trainer = create_trainer(config, model)
+    if resume_from:
+        trainer.resume(resume_from, {f: data.field2id_token[f].tolist() for f in (data.uid_field, data.iid_field)})
+    (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
+    loaded = time.time()
+
+    best_score, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+    trained = time.time()
+    test_result, diagnostics = _test(config, trainer, train_data, test_data, run_dir)
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "protocol": config["protocol"],
+        "run_dir": str(run_dir),
+        "best_valid_score": float(best_score) if best_result else None,
+        "valid_metric": config["valid_metric"],
+        "best_epoch": trainer.best_epoch,
+        "epochs": len(trainer.train_loss_dict),
+        "best_valid_result": best_result,
+        "test_result": test_result,
+        "diagnostics": diagnostics,
+        "train_loss": list(trainer.train_loss_dict.values()),
+        "seconds": {
+            "load": round(loaded - started, 2),
+            "train": round(trained - loaded, 2),
+            "test": round(time.time() - trained, 2),
+        },
+        "peak_memory_mib": peak_memory(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "threads": torch.get_num_threads(),
+        "device": str(config["device"]),
+        "seed": config["seed"],
+        "versions": {
+            "recbole_gen": __version__,
+            **{name: version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+        },
+        "git_commit": git_commit(),
+        "config": config.settings(),
+    }
+    _write_atomically(run_dir / "result.json", json.dumps(result, indent=2, default=str) + "\n")
+    log("\n" + report(result))
+    trainer.tensorboard.close()
+    return result
+
+
+def _create_model(config: Config, dataset) -> torch.nn.Module:
+    try:
+        return config.model_class(config, dataset)
+    except ValueError as error:
+        if not config.is_recbole_model:
+            raise  # of ours and the user's models only a UserError blames the configuration
+        raise UserError(f"{config['model']} does not accept its configuration: {error}") from error
+
+
+def _test(config, trainer: Trainer, train_data, test_data, run_dir: Path):
+    """Metrics of the best epoch on the test rows, with diagnostics where the model ranks all items."""
+    if not len(test_data):
+        return None, None
+    has_best = Path(trainer.saved_model_file).exists()  # S3Rec's pre-training stage leaves none
+    ranks_all = config["eval_type"] == EvaluatorType.RANKING and config["eval_args"]["mode"]["test"] == "full"
+    if not (ranks_all and (config["diagnostics"] or config["save_ranks"])):
+        return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
+    dataset = train_data._dataset
+    counts = training_counts(dataset.inter_feat, dataset.iid_field, dataset.item_num)
+    diagnostics = Diagnostics(config, counts)
+    result = trainer.evaluate(
+        test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
+    )
+    if config["save_ranks"]:
+        diagnostics.ranks(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
+    return result, diagnostics.result(trainer.model) if config["diagnostics"] else None
+
+
+def configure(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    argv: Sequence[str] = (),
+) -> tuple[Config, Path | None]:
+    """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key)."""
+    given = merge(read_user_layers(config_file_list, config_dict, argv))
+    folder = given.get("resume")
+    if not folder:
+        return Config(model, dataset, config_file_list, config_dict, argv), None
+    if folder is True:
+        raise UserError("--resume needs the folder of the run that is to go on")
+    folder = str(folder)
+    path = Path(folder) / "last.pth" if Path(folder).is_dir() else Path(folder)
+    if not path.exists():
+        raise UserError(f"--resume={folder}: there is no checkpoint {path}; a run has one after its first epoch")
+    stored = checkpoint.load(path)["config"]
+    for key, value in (("model", model), ("dataset", dataset), ("protocol", None)):
+        wanted = model_path(value) if isinstance(value, type) else value or given.get(key)
+        if wanted and wanted != stored[key]:
+            raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
+    stored = {key: value for key, value in stored.items() if key not in ("paper", "resume")}
+    return Config(model, dataset, config_file_list, config_dict, argv, stored), path.resolve()
+
+
+def free_cores() -> int:
+    """Cores that this process may use and nobody else is using: more threads than that make small models slower."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(allowed, round(allowed - busy)))
+
+
+def peak_memory() -> dict[str, int]:
+    """Largest memory of this process so far, in MiB: of the process, and on the GPU if there is one."""
+    out = {}
+    with contextlib.suppress(ImportError):  # there is no such module on Windows
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        out["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
+    if torch.cuda.is_available():
+        out["gpu"] = torch.cuda.max_memory_allocated() >> 20
+    return out
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree that runs, with `-dirty` if it has changes; None outside of a git checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def report(result: dict[str, Any]) -> str:
+    """Test result and diagnostics as a table for people."""
+    test, diagnostics = result["test_result"], result["diagnostics"]
+    if not test:
+        return "no test result"
+    model = result["model"]
+    rows = [[f"{model}, test", None, test], [f"{model}, best valid", None, result["best_valid_result"]]]
+    notes = []
+    if diagnostics:
+        rows[0][1] = diagnostics["rows"]
+        rows.append(["Pop, test", diagnostics["rows"], diagnostics["pop"]])
+        trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
+        rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
+        rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
+        for key in ("with_history", "without_history"):
+            if key in diagnostics:
+                rows.append([f"{model}, rows {key.replace('_', ' ')}", diagnostics[key]["rows"], diagnostics[key]])
+        overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
+        hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
+        notes.append(
+            f"top-{lists['length']} lists: {lists['distinct_items']} distinct items; two lists share {overlap} of "
+            f"{lists['length']} on average; {lists['untrained_share']:.1%} of the places go to the "
+            f"{lists['untrained_items']} items that never occur in training, and {hits} of the hits"
+        )
+        if "item_table" in diagnostics:
+            notes.append("item table: " + ", ".join(f"{k} {v:.3g}" for k, v in diagnostics["item_table"].items()))
+    names = list(test)
+    body = [[title, n, *((values or {}).get(name) for name in names)] for title, n, values in rows]
+    table = tabulate(body, headers=["", "rows", *names], floatfmt=".4f", missingval="-")
+    seconds = result["seconds"]
+    notes.append(
+        f"best epoch {result['best_epoch'] + 1} of {result['epochs']}; load {seconds['load']} s, "
+        f"train {seconds['train']} s, test {seconds['test']} s; peak memory {result['peak_memory_mib']} MiB"
+    )
+    notes.append(f"everything is in {result['run_dir']}")
+    return "\n".join([table, *notes])
+
+
+def _new_run_dir(config: Config) -> Path:
+    """<checkpoint_dir>/<model>-<dataset>-<time>, made; a number is added if there is one of this second already."""
+    name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    base = Path(config["checkpoint_dir"]).absolute()
+    for number in range(1, 1000):
+        folder = base / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                break
+        except OSError as error:
+            raise UserError(f"the folder {folder} cannot be made ({error}): choose another --checkpoint_dir") from None
+    raise UserError(f"no folder for the run can be made in {base}")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path, state: str | None):
+    """Send the log of the root logger, which RecBole uses, to the terminal and to the run's file for the duration."""
+    root = logging.getLogger()
+    level = getattr(logging, str(state or "INFO").upper(), logging.INFO)
+    terminal, file = logging.StreamHandler(), logging.FileHandler(path, encoding="utf-8")
+    plain = _PlainFormatter("%(asctime)s %(levelname)s  %(message)s")
+    colours = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+    coloured = colorlog.ColoredFormatter(
+        "%(log_color)s%(asctime)s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=colours
+    )
+    terminal.setFormatter(coloured if sys.stderr.isatty() else plain)
+    file.setFormatter(plain)
+    before = root.level
+    root.setLevel(level)
+    for handler in (terminal, file):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        for handler in (terminal, file):
+            root.removeHandler(handler)
+            handler.close()
+
+
+class _PlainFormatter(logging.Formatter):
+    """Without the colour codes that RecBole puts into its messages."""
+
+    def format(self, record):
+        return re.sub(r"\x1B\[[0-?]*[ -/]*[@-~]", "", super().format(record))

@@ -1,0 +1,133 @@
+import importlib
+import random
+import sys
+
+import pytest
+import torch
+
+from recbole_gen import quick_start
+from recbole_gen.config import Config
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write_atomic(tmp_path):
+    """write_atomic({"user_id:token": [...], ...}) writes <data_path>/toy/toy.inter; lists are sequences."""
+
+    def write(columns: dict, suffix: str = "inter", name: str = "toy") -> None:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        lines = ["\t".join(columns)]
+        for row in zip(*columns.values(), strict=True):
+            cells = [" ".join(map(str, cell)) if isinstance(cell, (list, tuple)) else str(cell) for cell in row]
+            lines.append("\t".join(cells))
+        (folder / f"{name}.{suffix}").write_text("\n".join(lines) + "\n")
+
+    return write
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """A configuration for the files of `write_atomic`, with all of their columns loaded."""
+
+    def make(model: str = "GRU4Rec", dataset: str = "toy", **values) -> Config:
+        defaults = {"data_path": str(tmp_path), "use_gpu": False, "load_col": None}
+        return Config(model=model, dataset=dataset, config_dict={**defaults, **values})
+
+    return make
+
+
+# Models made small enough to train on `walks` in a fraction of a second.
+SMALL = {
+    "DreamRec": {"hidden_size": 16, "timesteps": 10, "ddim_stride": 5},
+    "SASRec": {"hidden_size": 16, "inner_size": 16},
+    "ItemKNN": {"k": 10},
+}
+
+
+@pytest.fixture
+def walks(write_atomic):
+    """Data set `toy`: 60 users walk over 40 items, 11 steps each, four out of five of them to the next item."""
+    draw = random.Random(0)
+    users, items, times = [], [], []
+    for user in range(60):
+        item = draw.randrange(40)
+        for step in range(11):
+            users.append(f"u{user}"), items.append(f"i{item}"), times.append(100 * user + step)
+            item = (item + 1) % 40 if draw.random() < 0.8 else draw.randrange(40)
+    write_atomic({"user_id:token": users, "item_id:token": items, "timestamp:float": times})
+
+
+@pytest.fixture
+def settings(tmp_path, walks):
+    """What a quick run on `walks` needs, for the given model."""
+
+    def small(model: str = "DreamRec", **values) -> dict:
+        common = {
+            "data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "load_col": None, "use_gpu": False,
+            "num_threads": 1, "epochs": 2, "train_batch_size": 64, "show_progress": False, "state": "INFO",
+        }  # fmt: skip
+        return {"model": model, "dataset": "toy", **common, **SMALL.get(model, {}), **values}
+
+    return small
+
+
+@pytest.fixture
+def run(settings):
+    """run(model, **values) trains on `walks` and returns the result."""
+    return lambda model="DreamRec", **values: quick_start.run(config_dict=settings(model, **values))
+
+
+@pytest.fixture
+def arguments(settings):
+    """The same as a command line, that of `settings` without the keys that ``given`` names, then ``given``."""
+
+    def line(*given: str, model: str = "DreamRec") -> list[str]:
+        named = {argument.partition("=")[0] for argument in given}
+        values = settings(model, state="ERROR", epochs=1)
+        return [f"--{key}={value}" for key, value in values.items() if f"--{key}" not in named] + list(given)
+
+    return line
+
+
+CUSTOM_MODEL = """
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+steps, at, trouble = 0, None, None  # in training step number `at`, `trouble()` is called
+
+
+class Custom(SequentialRecommender):
+    input_type = InputType.POINTWISE
+    loss_names = ("ranking", "decay")
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.item_embedding = torch.nn.Embedding(self.n_items, config["width"])
+        self.dropout = torch.nn.Dropout(0.1)
+
+    def full_sort_predict(self, interaction):
+        last = interaction[self.ITEM_SEQ].gather(1, interaction[self.ITEM_SEQ_LEN].unsqueeze(1) - 1)
+        return self.dropout(self.item_embedding(last.squeeze(1))) @ self.item_embedding.weight.T
+
+    def calculate_loss(self, interaction):
+        global steps
+        steps += 1
+        factor = trouble() if steps == at else 1.0
+        ranking = torch.nn.functional.cross_entropy(self.full_sort_predict(interaction), interaction[self.POS_ITEM_ID])
+        return ranking, factor * 1e-4 * self.item_embedding.weight.pow(2).sum()
+"""
+
+
+@pytest.fixture
+def custom(tmp_path, monkeypatch):
+    """Module with a model of the user's own, `custom:Custom`, and its YAML beside it; 8 steps an epoch on `walks`."""
+    folder = tmp_path / "own_models"
+    folder.mkdir()
+    (folder / "custom.py").write_text(CUSTOM_MODEL)
+    (folder / "Custom.yaml").write_text("width: 8\nlearning_rate: 0.01\n")
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("custom")
+    del sys.modules["custom"]
