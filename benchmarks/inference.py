@@ -4,8 +4,10 @@
 
 Both score the same users with the same weights in one process, one after the other, several times each: encode the
 history, generate the oracle item, score all items, take the 20 best. `closed form` includes composing the chain anew
-each time. `stepwise` is algorithm 2: two network calls a step (both guidances in one batch), one step embedding a step.
-`stepwise, guidance folded` also uses that the denoiser is affine, one call a step. Appends to results/inference.tsv.
+each time. `stepwise` is algorithm 2 with both guidances in one call and one step embedding a step, in batches of 1024;
+`stepwise, batches of 100` the same as the released code's evaluation cuts its users; `stepwise, guidance folded` also
+uses that the denoiser is affine. `no generation` only scores and ranks: a floor for any sampler. Appends to
+results/inference.tsv.
 """
 
 import argparse
@@ -30,6 +32,13 @@ class Folded(DreamRec):
         )
 
 
+class Scored(DreamRec):
+    """No generation at all: the guidance itself is scored."""
+
+    def generate(self, h):
+        return h
+
+
 @torch.no_grad()
 def recommend(model, rows, batch_size):
     """Top-20 items of every row, from the first history to the last list. Returns lists and seconds."""
@@ -48,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("users", 10000), ("items", 10000), ("timesteps", 2000), ("hidden_size", 64), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     compat.keep_freed_memory()
@@ -63,15 +72,17 @@ def main():
     }
     stub = Stub(settings, items=args.items + 1)
     variants = {
-        "closed form": (DreamRec(stub | {"sampler": "auto"}, stub), 512),
+        "closed form": (DreamRec(stub | {"sampler": "auto"}, stub), 64),
+        "no generation": (Scored(stub | {"sampler": "auto"}, stub), 64),
         "stepwise": (DreamRec(stub | {"sampler": "stepwise"}, stub), 1024),
+        "stepwise, batches of 100": (DreamRec(stub | {"sampler": "stepwise"}, stub), 100),
         "stepwise, guidance folded": (Folded(stub | {"sampler": "stepwise"}, stub), 1024),
     }
     weights = variants["closed form"][0].state_dict()
     seconds = {}
     for name, (model, batch_size) in variants.items():
         model.load_state_dict(weights)
-        repeats = args.repeats if name == "closed form" else 1
+        repeats = 1 if name.startswith("stepwise") else args.repeats
         runs = [recommend(model, rows, batch_size)[1] for _ in range(repeats)]
         seconds[name] = sorted(runs)[len(runs) // 2]
         ratio = seconds[name] / seconds["closed form"]

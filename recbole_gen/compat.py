@@ -234,10 +234,9 @@ def _drop_duplicates_stably() -> None:
 
     def _remove_duplication(self):
         if self.config["rm_dup_inter"] is not None and self.time_field in self.inter_feat:
-            self.inter_feat.sort_values(by=self.time_field, kind="stable", inplace=True)
-            self.inter_feat.drop_duplicates(
-                subset=[self.uid_field, self.iid_field], keep=self.config["rm_dup_inter"], inplace=True
-            )
+            pair = [self.uid_field, self.iid_field]
+            events = self.inter_feat.sort_values(by=self.time_field, kind="stable")
+            self.inter_feat = events.drop_duplicates(subset=pair, keep=self.config["rm_dup_inter"])
         else:
             drop(self)
 

@@ -215,6 +215,7 @@ class Config(RecBoleConfig):
         values = self.final_config_dict
         values.update(model=self.model, dataset=self.dataset, protocol=protocol)
         self._choose_negative_sampling(layers)
+        self._choose_columns()
         self._check_kinds(layers)
         self._check_values()
         self._settings = {key: _plain(values[key]) for key in sorted(values)}
@@ -324,6 +325,18 @@ class Config(RecBoleConfig):
                 hint = f" for {self.model}: it is a key of {', '.join(owners[:4])}" + (" ..." if owners[4:] else ".")
             lines.append(f"unknown key '{key}' ({origin}){hint}")
         return "\n".join([*lines, "--print-config shows every key of a run with its value and origin."])
+
+    def _choose_columns(self) -> None:
+        """Without a `load_col`, RecBole loads users and items only; here also their times and, from split files, the
+        histories."""
+        if self.origins["load_col"] != "RecBole sample.yaml":
+            return
+        values, suffix = self.final_config_dict, self.final_config_dict["LIST_SUFFIX"]
+        fields = [values[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
+        if values.get("benchmark_filename"):
+            fields += [f"{field}{suffix}" for field in fields[1:]]
+        values["load_col"] = {"inter": [field for field in fields if field]}
+        self.origins["load_col"] = "USER_ID_FIELD, ITEM_ID_FIELD and TIME_FIELD"
 
     def _choose_negative_sampling(self, layers: list[Layer]) -> None:
         """Our `train_neg_sample_args: ~` is for models that take none; the others keep RecBole's unless told otherwise.

@@ -74,9 +74,9 @@ def run(
 
 def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, Any]:
     log = logging.getLogger().info
-    whose = "RecBole's" if config.is_recbole_model else f"{config.model_class.__module__}'s"
+    whose = "RecBole" if config.is_recbole_model else config.model_class.__module__
     name = set_color(config["model"], "pink")
-    log(f"{name} ({whose}) on {config['dataset']}, protocol {config['protocol']}; all of it in {run_dir}")
+    log(f"{name} (of {whose}) on {config['dataset']}, protocol {config['protocol']}; all of it in {run_dir}")
     torch.set_num_threads(config["num_threads"] or free_cores())
     if config["device"].type == "cpu":
         compat.keep_freed_memory()
@@ -240,8 +240,8 @@ def report(result: dict[str, Any]) -> str:
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
         rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
         rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
-        for key in ("with_history", "without_history"):
-            if key in diagnostics:
+        if "without_history" in diagnostics:  # else the two rows would repeat the first
+            for key in [key for key in ("with_history", "without_history") if key in diagnostics]:
                 rows.append([f"{model}, rows {key.replace('_', ' ')}", diagnostics[key]["rows"], diagnostics[key]])
         overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
         hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
@@ -256,9 +256,10 @@ def report(result: dict[str, Any]) -> str:
     body = [[title, n, *((values or {}).get(name) for name in names)] for title, n, values in rows]
     table = tabulate(body, headers=["", "rows", *names], floatfmt=".4f", missingval="-")
     seconds = result["seconds"]
+    memory = ", ".join(f"{size} MiB ({where})" for where, size in result["peak_memory_mib"].items())
     notes.append(
         f"best epoch {result['best_epoch'] + 1} of {result['epochs']}; load {seconds['load']} s, "
-        f"train {seconds['train']} s, test {seconds['test']} s; peak memory {result['peak_memory_mib']} MiB"
+        f"train {seconds['train']} s, test {seconds['test']} s; peak memory {memory}"
     )
     notes.append(f"everything is in {result['run_dir']}")
     return "\n".join([table, *notes])

@@ -329,6 +329,18 @@ def test_T11_closed_form_has_the_exact_mean_and_covariance_of_the_chain(name):
     torch.testing.assert_close(closed.factor @ closed.factor.T, covariance, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("defective", [False, True])
+def test_T11_closed_form_of_weights_without_eigenvectors(defective):
+    """A Jordan block has a single eigenvector, so the composition must not rely on a basis of them."""
+    timesteps, d = 30, 4
+    diffusion = exact(beta_schedule("exp", timesteps))
+    Wx = 0.7 * torch.eye(d, dtype=torch.float64) + torch.diag(torch.ones(d - 1, dtype=torch.float64), 1) * defective
+    Wh, offset = torch.randn(d, 3).double(), torch.randn(timesteps, d).double()
+    h, zeros = torch.randn(6, 3).double(), torch.zeros(6, d, dtype=torch.float64)
+    chain = diffusion.ancestral_sample(lambda x, t: x @ Wx.T + h @ Wh.T + offset[t], zeros, lambda: zeros)
+    torch.testing.assert_close(diffusion.closed_form(Wx, Wh, offset).mean(h), chain, rtol=1e-9, atol=1e-9)
+
+
 def test_T11_closed_form_sample_is_mean_plus_factor_times_noise():
     weights, _ = affine_denoiser(10, 4, 3, torch.float64)
     closed = GaussianDiffusion(beta_schedule("exp", 10)).closed_form(*weights)

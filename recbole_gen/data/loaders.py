@@ -100,9 +100,27 @@ def create_dataset(config):
             f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
             f"use --protocol=leave_one_out, or a sequential model. (The result of every run shows Pop beside it.)"
         )
+    _check_columns(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         return recbole_datasets.KnowledgeBasedDataset(config)
     return recbole_datasets.Dataset(config)
+
+
+def _check_columns(config) -> None:
+    """RecBole's general data set takes the columns that it needs for granted."""
+    part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
+    path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
+    with open(path, encoding=config["encoding"]) as file:
+        titles = file.readline().rstrip("\r\n").split(config["field_separator"])
+    columns = [title.partition(":")[0] for title in titles]
+    by_time = config["eval_args"]["order"] == "TO" and not part
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
+        if config[key] not in columns:
+            raise UserError(
+                f"data set '{config['dataset']}': there is no column '{config[key]}' among {columns} in {path}. Name "
+                f"the right one with --{key}=NAME"
+                + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
+            )
 
 
 def _check_files(config) -> None:

@@ -75,7 +75,7 @@ class SequenceRows(Interaction):
         index = _as_index(index)
         target, length = self.target[index], self.history_length[index]
         dense = {field: values[target] for field, values in self.targets.items()}
-        dense[self.length_field] = length.clamp(min=1)
+        dense[self.length_field] = length.clamp(min=1).long()
         return Interaction(dense | self._histories(self.lists, index))
 
     def _histories(self, fields, index) -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ class SequenceRows(Interaction):
         if field in self.targets:
             return self.targets[field][self.target]
         if field == self.length_field:
-            return self.history_length.clamp(min=1)
+            return self.history_length.clamp(min=1).long()
         if field not in self._dense:
             if field not in self.lists:
                 raise KeyError(field)
@@ -167,8 +167,8 @@ class LeanSequences(_Mixed):
         if missing:
             raise UserError(
                 f"data set '{self.dataset_name}': {missing} (USER_ID_FIELD, ITEM_ID_FIELD) not among the loaded "
-                f"columns {list(self.inter_feat)}. Name the columns with --USER_ID_FIELD=... and --ITEM_ID_FIELD=..., "
-                f"and load them with load_col."
+                f"columns {list(self.inter_feat)}. Name the columns with --USER_ID_FIELD=NAME and "
+                f"--ITEM_ID_FIELD=NAME, and load them if you give a load_col."
             )
 
     def _set_alias(self, alias_name, default_value):
@@ -215,8 +215,8 @@ class LeanSequences(_Mixed):
                 return  # the order is in the files
             raise UserError(
                 f"{where}: sequences need a time to sort by, and TIME_FIELD '{self.time_field}' is not among the "
-                f"loaded columns {list(self.inter_feat)}. Name the column with --TIME_FIELD=..., and load it with "
-                f"load_col (ml-100k has 'timestamp')."
+                f"loaded columns {list(self.inter_feat)}. Name the column with --TIME_FIELD=NAME (ml-100k has "
+                f"'timestamp'), and load it if you give a load_col."
             )
         is_number = self.field2type[self.time_field] == FeatureType.FLOAT
         if not is_number or self.time_field in self.config["numerical_features"]:
@@ -244,8 +244,10 @@ class LeanSequences(_Mixed):
     def data_augmentation(self):
         """Turn the log into rows, one a target: [previous items of the user] -> item, in (user, time) order."""
         self._aug_presets()
-        order = np.lexsort((self.inter_feat[self.time_field].numpy(), self.inter_feat[self.uid_field].numpy()))
-        events = {field: self.inter_feat[field][torch.from_numpy(order)] for field in self.inter_feat}
+        log = self.inter_feat.interaction
+        order = torch.from_numpy(np.lexsort((log[self.time_field].numpy(), log[self.uid_field].numpy())))
+        events = {field: log.pop(field)[order] for field in list(log)}  # one column at a time is in memory twice
+        del order
         windows = splits.windows(
             events[self.uid_field].numpy(), self.max_item_list_len, bool(self.config["empty_history"])
         )
@@ -342,7 +344,7 @@ def training_counts(train_rows: Interaction, item_field: str, n_items: int) -> t
     targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
     size = len(histories)
     # +1 where a window opens, -1 behind its end: positive sums are the events that some training history shows.
-    edges = torch.zeros(size + 1, dtype=torch.int64)
+    edges = torch.zeros(size + 1, dtype=train_rows.start.dtype)
     edges.index_add_(0, train_rows.start, torch.ones_like(train_rows.start))
     edges.index_add_(0, train_rows.start + train_rows.history_length, -torch.ones_like(train_rows.start))
     shown = edges.cumsum(0)[:size] > 0
