@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+from recbole_gen.errors import UserError
 
 USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
@@ -29,11 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     try:
-        from recbole_gen.errors import UserError
-    except ImportError as error:  # RecBole is missing: the message says how to install it
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
         return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _run(arguments: list[str]) -> int:
