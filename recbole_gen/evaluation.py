@@ -93,7 +93,6 @@ class Diagnostics:
         needs_topk_only = [name for name in config["metrics"] if metric_information[name.lower()] == ["rec.topk"]]
         self.metrics = [metrics_dict[name.lower()](config) for name in needs_topk_only]
         self.k = max(config["topk"])
-        self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
         self.fields = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])
         self.counts = train_counts

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import recbole_gen
-from recbole_gen import registry
+from recbole_gen import compat, registry
 from recbole_gen.config import PROPERTIES, Config, read_yaml
 from recbole_gen.data.loaders import create_dataset, create_loaders
 
@@ -94,3 +94,15 @@ def test_paper_settings_name_known_keys_only(paper, tmp_path):
     for key in setting.keys() - {"model", "dataset", "protocol", "eval_args", "topk"}:
         assert config[key] == setting[key], key
     assert config["protocol"] == setting["protocol"]
+
+
+@pytest.mark.parametrize("version", [None, "1.1.1"])
+def test_without_recbole_the_message_is_the_command_to_install_it(version, monkeypatch):
+    def installed(name):
+        if version is None:
+            raise compat.importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(compat.importlib.metadata, "version", installed)
+    with pytest.raises(compat.RecBoleMissing, match=r"pip install --no-deps recbole==1\.2\.1"):
+        compat._require_recbole()
