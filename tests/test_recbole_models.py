@@ -15,6 +15,7 @@ import recbole.data
 import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.model.layers import FeedForward, MultiHeadAttention
+from recbole.model.sequential_recommender import SASRec
 from recbole.utils import get_model, get_trainer, init_seed
 from scipy.sparse import dok_matrix
 
@@ -217,6 +218,21 @@ def test_fused_attention_is_recboles(mask_rows):
     weights = (query @ key.transpose(2, 3) / math.sqrt(4) + mask).softmax(-1)
     plain = layer.LayerNorm(layer.dense((weights @ value).transpose(1, 2).reshape(3, 7, 8)) + x)
     torch.testing.assert_close(layer(x, mask), plain, rtol=1e-5, atol=2e-6)
+
+
+def test_sasrec_gives_the_last_position_of_the_whole_encoder():
+    torch.manual_seed(0)
+    config = Config(
+        model="SASRec", dataset="ml-100k", config_dict={"hidden_size": 16, "inner_size": 32, "use_gpu": False}
+    )
+    model = SASRec(config, SimpleNamespace(num=lambda field: 30)).eval()
+    item_seq_len = torch.tensor([1, 4, 10])
+    item_seq = torch.randint(1, 30, (3, 10)) * (torch.arange(10) < item_seq_len.unsqueeze(1))
+    positions = model.position_embedding(torch.arange(10))
+    x = model.LayerNorm(model.item_embedding(item_seq) + positions)
+    every = model.trm_encoder(x, model.get_attention_mask(item_seq))[-1]
+    expected = every[torch.arange(3), item_seq_len - 1]
+    torch.testing.assert_close(model(item_seq, item_seq_len), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_fused_gelu_is_recboles():
