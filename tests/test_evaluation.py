@@ -256,3 +256,22 @@ def test_masked_history_is_not_recommended(run):
     free, masked = run("SASRec", epochs=3), run("SASRec", epochs=3, mask_history=True)
     assert free["train_loss"] == masked["train_loss"]
     assert free["test_result"] != masked["test_result"]
+
+
+def test_T33_repeats_can_be_recommended_and_padding_cannot(custom, settings, write_atomic, monkeypatch):
+    """Users who take one item again and again; the model prefers padding, then the last item."""
+    users = [f"u{user}" for user in range(30) for _ in range(5)]
+    write_atomic({"user_id:token": users, "item_id:token": [f"i{user}" for user in users],
+                  "timestamp:float": list(range(len(users)))})  # fmt: skip
+
+    def last_item(self, interaction):
+        last = interaction[self.ITEM_SEQ].gather(1, interaction[self.ITEM_SEQ_LEN].unsqueeze(1) - 1)
+        scores = torch.nn.functional.one_hot(last.squeeze(1), self.n_items).float()
+        scores[:, 0] = 2.0
+        return scores * self.item_embedding.weight.new_ones(1)
+
+    monkeypatch.setattr(custom.Custom, "full_sort_predict", last_item)
+    monkeypatch.setattr(custom.Custom, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum())
+    for mask_history, hit in ((False, 1.0), (True, 0.0)):
+        values = settings("custom:Custom", epochs=1, topk=[1], valid_metric="Hit@1", mask_history=mask_history)
+        assert quick_start.run(config_dict=values)["test_result"]["hit@1"] == hit
