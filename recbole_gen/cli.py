@@ -39,9 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _run(arguments: list[str]) -> int:
@@ -49,7 +46,10 @@ def _run(arguments: list[str]) -> int:
 
     if "--print-config" in arguments:
         config, _ = configure(argv=[argument for argument in arguments if argument != "--print-config"])
-        print(config.describe())
+        try:
+            print(config.describe(), flush=True)
+        except BrokenPipeError:  # the reader of the pipe, such as `| head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     try:
         run(argv=arguments)
