@@ -202,21 +202,21 @@ class GaussianDiffusion(nn.Module):
             chain = torch.tensor(self._ddim_coefficients(ddim_stride)[::-1], dtype=torch.float64)
             A, B, offset = chain[:, 1], chain[:, 2], offset[chain[:, 0].long()]
             variance = torch.zeros_like(A)
-        compose = _compose_diagonally if _is_well_diagonalised(Wx) else _compose_by_products
-        A_sum, m, S, P = compose(Wx, A, B, offset, variance)  # sum_t A_t P_t, ..., from t = 0, the last step, upwards
+        eigenvalues, Q = torch.linalg.eig(Wx)
+        if torch.linalg.cond(Q) < 1e3:  # then results in the eigenvectors keep ten digits of float64
+            A_sum, m, S, P = _compose_diagonally(eigenvalues, Q, A, B, offset, variance)
+        else:
+            A_sum, m, S, P = _compose_by_products(Wx, A, B, offset, variance)
         if ddim_stride is not None:
             return ClosedForm(A_sum @ Wh, m, P)
         values, vectors = torch.linalg.eigh(S + P @ P.T)
         return ClosedForm(A_sum @ Wh, m, vectors * values.clamp(min=0).sqrt())
 
 
-def _is_well_diagonalised(W: torch.Tensor) -> bool:
-    """Whether results in the eigenvectors of W keep ten digits of float64."""
-    return bool(torch.linalg.cond(torch.linalg.eig(W).eigenvectors) < 1e3)
+# Both return sum_t A_t P_t, m, sum_t variance_t P_t P_t' and P; the arrays run from t = 0, the last step, upwards.
 
 
-def _compose_diagonally(Wx, A, B, offset, variance) -> tuple[torch.Tensor, ...]:
-    eigenvalues, Q = torch.linalg.eig(Wx)
+def _compose_diagonally(eigenvalues, Q, A, B, offset, variance) -> tuple[torch.Tensor, ...]:
     inverse = torch.linalg.inv(Q)
     steps = A.unsqueeze(1) * eigenvalues + B.unsqueeze(1)  # [T, d]
     products = torch.cat([torch.ones_like(steps[:1]), steps.cumprod(0)])

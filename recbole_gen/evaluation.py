@@ -99,7 +99,6 @@ class Diagnostics:
         self.trained = train_counts > 0
         self.trained[0] = False
         self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
-        self.n_lists = self.n_hits = self.n_untrained_hits = 0
         self._parts: dict[str, list[torch.Tensor]] = {}
 
     def add(self, scores: torch.Tensor, interaction, positive_u: torch.Tensor, positive_i: torch.Tensor) -> None:
@@ -115,19 +114,14 @@ class Diagnostics:
         for name, values in (("model_trained", scores), ("pop_trained", pop)):
             top = values.masked_fill(untrained, -torch.inf).topk(self.k).indices
             self._add(name, hits(top, u[known], i[known]))
-        if self.list_field in interaction:
-            self._add("has_history", interaction[self.list_field][:, 0] != 0)
         top = scores.topk(min(LIST_LENGTH, scores.shape[1] - 1)).indices
         self.list_counts += torch.bincount(top.flatten().cpu(), minlength=len(self.list_counts))
-        self.n_lists += len(top)
-        ranks = target_ranks(scores, u, i)
-        self._add("rank", ranks)
-        self.n_hits += int((ranks <= LIST_LENGTH).sum())
-        self.n_untrained_hits += int((ranks[~known] <= LIST_LENGTH).sum())
+        self._add("rank", target_ranks(scores, u, i))
         self._add("user", interaction[self.fields[0]].to(device)[u])
         self._add("target", i)
         if self.list_field in interaction:
             length = (interaction[self.list_field] != 0).sum(1)
+            self._add("has_history", length > 0)
             self._add("history_length", length.to(device)[u])
 
     def _add(self, name: str, part: torch.Tensor) -> None:
@@ -155,7 +149,8 @@ class Diagnostics:
             for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
                 if chosen.any():
                     out[name] = {"rows": int(chosen.sum()), **self._measure(parts["model"][chosen])}
-        n, c = self.n_lists, self.list_counts.double()
+        untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
+        n, c = len(rows), self.list_counts.double()
         shown = float(c.sum())
         out["lists"] = {
             "length": round(shown / n),
@@ -163,7 +158,7 @@ class Diagnostics:
             "mean_overlap": float((c * (c - 1)).sum() / (n * (n - 1))) if n > 1 else None,
             "untrained_share": float(c[~self.trained].sum()) / shown,
             "untrained_items": int((~self.trained[1:]).sum()),
-            "untrained_hit_share": self.n_untrained_hits / self.n_hits if self.n_hits else None,
+            "untrained_hit_share": float(untrained_hits.double().mean()) if len(untrained_hits) else None,
         }
         table = getattr(model, "item_embedding", None)
         if isinstance(table, torch.nn.Embedding) and len(table.weight) >= len(self.trained):

@@ -240,8 +240,9 @@ def report(result: dict[str, Any]) -> str:
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
         rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
         rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
-        if "without_history" in diagnostics:  # else the two rows would repeat the first
-            for key in [key for key in ("with_history", "without_history") if key in diagnostics]:
+        groups = [key for key in ("with_history", "without_history") if key in diagnostics]
+        if "without_history" in groups:  # else the one row would repeat the first
+            for key in groups:
                 rows.append([f"{model}, rows {key.replace('_', ' ')}", diagnostics[key]["rows"], diagnostics[key]])
         overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
         hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
