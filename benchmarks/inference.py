@@ -2,9 +2,10 @@
 
     python benchmarks/inference.py [--users=10000] [--items=10000] [--timesteps=2000] [--hidden_size=64] [--threads=1]
 
-Both score the same users with the same weights in one process, one after the other, several times each: encode the
-history, generate the oracle item, score all items, take the 20 best. `closed form` includes composing the chain anew
-each time. `stepwise` is algorithm 2 with both guidances in one call and one step embedding a step, in batches of 1024;
+Both score the same users with the same weights in one process, one after the other (the stepwise ones once, the
+others --repeats times, median): encode the history, generate the oracle item, score all items, take the 20 best.
+`closed form` includes composing the chain anew each time. `stepwise` is algorithm 2 with both guidances in one call and
+one step embedding a step, in batches of 1024;
 `stepwise, batches of 100` the same as the released code's evaluation cuts its users; `stepwise, guidance folded` also
 uses that the denoiser is affine. `no generation` only scores and ranks: a floor for any sampler. Appends to
 results/inference.tsv.
