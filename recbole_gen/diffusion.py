@@ -23,6 +23,7 @@ from torch import nn
 from recbole_gen.errors import UserError
 
 SCHEDULES = ("linear", "exp", "cosine", "sqrt")
+LEVEL_SCHEDULES = ("sqrt", "cosine", "linear")
 
 Denoiser = Callable[[torch.Tensor, int], torch.Tensor]
 """(x_t [B, d], t) -> predicted x0 [B, d]"""
@@ -56,6 +57,30 @@ def beta_schedule(name: str, timesteps: int, beta_start: float = 1e-4, beta_end:
         level = 1 - np.sqrt(u + 1e-4)
         return np.minimum(1 - level[1:] / level[:-1], 0.999)
     raise UserError(f"unknown noise schedule '{name}': choose one of {', '.join(SCHEDULES)}")
+
+
+def level_schedule(name: str, timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> np.ndarray:
+    """Noise rates beta_t, float64 [T], of schedules given by their levels alphas_cumprod; DiffRec section 5.3.1.
+
+    ``sqrt``: 1 - sqrt(n / N + 1e-4) for n = 1..N. ``cosine``: g(n) / g(0) with g(n) = cos^2 of a quarter turn.
+    ``linear``: as in `beta_schedule`. They differ from those of `beta_schedule` in that the level before the first step
+    is 1 (so ``sqrt`` begins with a large rate) and no rate is raised to a minimum. Rates are clipped at 0.999: the
+    formulas end in a level of -5e-5 (``sqrt``) and of 0 (``cosine``), whose root and quotient are no numbers.
+
+    Raises UserError for an unknown name or ``timesteps`` < 2.
+    """
+    if name == "linear":
+        return beta_schedule(name, timesteps, beta_start, beta_end)
+    if name not in LEVEL_SCHEDULES:
+        raise UserError(f"unknown noise schedule '{name}': choose one of {', '.join(LEVEL_SCHEDULES)}")
+    if timesteps < 2:
+        raise UserError(f"timesteps must be at least 2, got {timesteps}")
+    u = np.arange(timesteps + 1, dtype=np.float64) / timesteps
+    if name == "cosine":
+        level = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    else:
+        level = np.append(1.0, 1 - np.sqrt(u[1:] + 1e-4))
+    return np.minimum(1 - level[1:] / level[:-1], 0.999)
 
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
@@ -135,49 +160,64 @@ class GaussianDiffusion(nn.Module):
         return mean, self.posterior_variance[t]
 
     @torch.no_grad()
-    def ancestral_sample(self, denoise: Denoiser, x_T: torch.Tensor, randn: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Run all T reverse steps; DreamRec algorithm 2 with the posterior variance of eq. 16.
+    def ancestral_sample(
+        self,
+        denoise: Denoiser,
+        x_T: torch.Tensor,
+        randn: Callable[[], torch.Tensor],
+        reverse_variance: str = "posterior",
+    ) -> torch.Tensor:
+        """Run all T reverse steps; DreamRec algorithm 2, DiffRec algorithm 2.
 
-        The last step adds no noise, so T - 1 draws of ``randn() -> [B, d]`` are used. (Line 7 of the algorithm prints
-        sqrt(beta) for the noise and eq. 16 the posterior's: the authors' code has the second.)
+        The last step adds no noise, so T - 1 draws of ``randn() -> [B, d]`` are used, scaled to the ``posterior``'s
+        variance (DreamRec eq. 16 and code; line 7 of its algorithm prints the other) or to ``beta`` (DiffRec eq. 4).
         """
         x = x_T
         for t in reversed(range(self.timesteps)):
             x, variance = self.q_posterior(denoise(x, t), x, t)
             if t > 0:
+                variance = {"posterior": variance, "beta": self.betas[t]}[reverse_variance]
                 x = x + variance.sqrt() * randn()
         return x
 
-    def ddim_steps(self, stride: int) -> list[int]:
-        """The visited indices stride-1, 2 stride-1, ..., T-1 (the chain runs through them backwards).
+    def ddim_steps(self, stride: int, compat: bool = False) -> list[int]:
+        """The indices that the network is told, lowest first: stride-1, 2 stride-1, ..., T-1.
+
+        ``compat`` counts as PreferDiff's code: 0, stride, ..., T, one call more. Its index is one too high for the
+        noise at hand, and T itself never occurs in training; x0 is found all the same.
 
         Raises UserError unless the stride divides T: otherwise the chain would start below the last noise level.
         """
         if stride < 1 or self.timesteps % stride:
             raise UserError(f"ddim_stride ({stride}) must divide timesteps ({self.timesteps})")
-        return list(range(stride - 1, self.timesteps, stride))
+        return list(range(0, self.timesteps + 1, stride) if compat else range(stride - 1, self.timesteps, stride))
 
-    def _ddim_coefficients(self, stride: int) -> list[tuple[int, float, float]]:
+    def _ddim_coefficients(self, stride: int, compat: bool) -> list[tuple[int, float, float]]:
         """For each visited t, last first: (t, A, B) of x <- A f(x, t) + B x; DDIM eq. 12 for predictions of x0."""
-        steps, level = self.ddim_steps(stride), self._coefficients["alphas_cumprod"]
+        steps = self.ddim_steps(stride, compat)
+        levels = self._coefficients["alphas_cumprod"][[max(t - compat, 0) for t in steps]]
         coefficients = []
-        for t, following in zip(reversed(steps), [*reversed(steps[:-1]), None], strict=True):
-            a, a_next = level[t], 1.0 if following is None else level[following]
+        for t, a, a_next in zip(reversed(steps), levels[::-1], [*levels[-2::-1], 1.0], strict=True):
             B = math.sqrt(1 - a_next) / math.sqrt(1 - a)
             coefficients.append((t, math.sqrt(a_next) - B * math.sqrt(a), B))
         return coefficients
 
     @torch.no_grad()
-    def ddim_sample(self, denoise: Denoiser, x_T: torch.Tensor, stride: int) -> torch.Tensor:
-        """Deterministic sampling with T / stride calls; the result is the last predicted x0."""
+    def ddim_sample(self, denoise: Denoiser, x_T: torch.Tensor, stride: int, compat: bool = False) -> torch.Tensor:
+        """Deterministic sampling with one call for each of `ddim_steps`; the result is the last predicted x0."""
         x = x_T
-        for t, A, B in self._ddim_coefficients(stride):
+        for t, A, B in self._ddim_coefficients(stride, compat):
             x0 = denoise(x, t)
             x = x0 if B == 0 else A * x0 + B * x
         return x
 
     def closed_form(
-        self, Wx: torch.Tensor, Wh: torch.Tensor, offset: torch.Tensor, ddim_stride: int | None = None
+        self,
+        Wx: torch.Tensor,
+        Wh: torch.Tensor,
+        offset: torch.Tensor,
+        ddim_stride: int | None = None,
+        ddim_compat: bool = False,
     ) -> ClosedForm:
         """Compose the chain of an affine denoiser f(x, h, t) = x Wx.T + h Wh.T + offset[t] into one Gaussian.
 
@@ -187,9 +227,10 @@ class GaussianDiffusion(nn.Module):
         the sums cost d^3 + T d^2; if these are too ill-conditioned for that, the products are formed, T d^3.
 
         Args:
-            Wx: [d, d]; Wh: [d, d_h]; offset: [T, d], bias and step term of every index.
-            ddim_stride: None for the ancestral chain, whose law is returned exactly; else the DDIM chain, returned as
-                the map of x_T.
+            Wx: [d, d]; Wh: [d, d_h].
+            offset: bias and step term of every index, [T, d]; for a DDIM chain of those in `ddim_steps`, in that order.
+            ddim_stride, ddim_compat: no stride for the ancestral chain, whose law is returned exactly; else the DDIM
+                chain, returned as the map of x_T.
 
         Returns the composition in float64 on the CPU, good for one set of weights.
         """
@@ -199,8 +240,8 @@ class GaussianDiffusion(nn.Module):
             A, B = torch.from_numpy(c["posterior_coef_x0"]), torch.from_numpy(c["posterior_coef_xt"])
             variance = torch.from_numpy(c["posterior_variance"])
         else:
-            chain = torch.tensor(self._ddim_coefficients(ddim_stride)[::-1], dtype=torch.float64)
-            A, B, offset = chain[:, 1], chain[:, 2], offset[chain[:, 0].long()]
+            chain = torch.tensor(self._ddim_coefficients(ddim_stride, ddim_compat)[::-1], dtype=torch.float64)
+            A, B = chain[:, 1], chain[:, 2]
             variance = torch.zeros_like(A)
         eigenvalues, Q = torch.linalg.eig(Wx)
         if torch.linalg.cond(Q) < 1e3:  # then results in the eigenvectors keep ten digits of float64

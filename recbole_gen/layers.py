@@ -1,4 +1,4 @@
-"""Networks that two or more of the papers share identically."""
+"""What two or more of the model files share identically: networks, and the reading of a choice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ import torch
 from torch import nn
 
 from recbole_gen.errors import UserError
+
+
+def sinusoid(values: torch.Tensor, size: int, freq: float = 1e4) -> torch.Tensor:
+    """sin(v / freq^(2i/d)) in dimension 2i and the cosine in 2i + 1: values [...] -> [..., size], in their precision.
+
+    DiffRec eq. 15 for diffusion steps, PASRec eq. 3 for times.
+    """
+    if not values.is_floating_point():
+        values = values.float()
+    exponents = torch.arange(0, size, 2, dtype=values.dtype, device=values.device) / size
+    angles = values.unsqueeze(-1) / freq**exponents
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 class StepEmbedding(nn.Module):
@@ -32,3 +44,10 @@ class StepEmbedding(nn.Module):
         """t [...] (integers) -> [..., d]."""
         angles = t.unsqueeze(-1) * self.frequencies
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+def one_of(config, key: str, choices: tuple[str, ...]) -> str:
+    """config[key], or a UserError that lists the choices."""
+    if config[key] not in choices:
+        raise UserError(f"{key} must be one of {', '.join(choices)}, got {config[key]!r}")
+    return config[key]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_gen.diffusion import SCHEDULES, GaussianDiffusion, beta_schedule, guide
+from recbole_gen.diffusion import LEVEL_SCHEDULES, SCHEDULES, GaussianDiffusion, beta_schedule, guide, level_schedule
 from recbole_gen.errors import UserError
 
 
@@ -120,6 +120,49 @@ def test_T01_coefficients_stay_out_of_checkpoints():
     assert not GaussianDiffusion(beta_schedule("exp", 10)).state_dict()
 
 
+@pytest.mark.parametrize("timesteps", [2, 10, 50, 500, 1000, 2000])
+@pytest.mark.parametrize("name", LEVEL_SCHEDULES)
+def test_T01_given_levels_make_rates_that_are_probabilities(name, timesteps):
+    betas = level_schedule(name, timesteps)
+    assert betas.shape == (timesteps,) and betas.dtype == np.float64
+    assert ((betas > 0) & (betas < 1)).all()
+    diffusion = GaussianDiffusion(betas)
+    level = diffusion.alphas_cumprod
+    assert (level.diff() < 0).all() and level[-1] > 0 and level[0] < 1
+    assert all(values.isfinite().all() for values in diffusion.buffers())
+
+
+@pytest.mark.parametrize("timesteps", [2, 10, 50, 500, 1000, 2000])
+def test_T01_levels_are_those_that_diffrec_prints(timesteps):
+    """At n = N the printed ones are negative (sqrt) and 0 (cosine); that rate is clipped at 0.999."""
+
+    def g(n):
+        return np.cos((n / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    n = np.arange(1, timesteps + 1)
+    for name, printed_levels in (("sqrt", 1 - np.sqrt(n / timesteps + 1e-4)), ("cosine", g(n) / g(0))):
+        level = np.cumprod(1 - level_schedule(name, timesteps))
+        assert printed_levels[-1] < 1e-30 and (printed_levels[:-1] > 0).all()
+        assert level[:-1] == pytest.approx(printed_levels[:-1], rel=1e-9)
+        assert level[-1] == pytest.approx(0.001 * level[-2], rel=1e-9)
+
+
+def test_T01_ends_of_diffrecs_default_of_1000_steps():
+    assert level_schedule("sqrt", 1000)[0] == pytest.approx(0.0332, abs=5e-5)  # the level before the first step is 1
+    assert beta_schedule("sqrt", 1000)[0] < 0.03  # and here 0.99
+    for name in ("sqrt", "cosine"):
+        assert math.sqrt(np.prod(1 - level_schedule(name, 1000))) <= 0.003
+
+
+def test_T01_given_levels_refuse_what_they_do_not_know():
+    assert np.array_equal(level_schedule("linear", 7, 0.1, 0.3), beta_schedule("linear", 7, 0.1, 0.3))
+    with pytest.raises(UserError, match=r"unknown noise schedule 'exp'.*sqrt, cosine, linear"):
+        level_schedule("exp", 10)
+    for name in LEVEL_SCHEDULES:
+        with pytest.raises(UserError, match="timesteps must be at least 2, got 1"):
+            level_schedule(name, 1)
+
+
 # Forward process and posterior
 
 
@@ -213,6 +256,55 @@ def test_T04_chain_with_the_printed_coefficients_diverges(equation):
     assert not x.std() < 1000  # NaN counts as divergence
 
 
+def generated_std(diffusion: GaussianDiffusion, reverse_variance: str) -> float:
+    """As above but without chance: a linear chain is known from its answers to each unit noise."""
+    timesteps, root = diffusion.timesteps, diffusion.alphas_cumprod.sqrt()
+    noises = iter(torch.eye(timesteps).unsqueeze(-1))
+    x_T = next(noises)
+    effects = diffusion.ancestral_sample(lambda x, t: root[t] * x, x_T, lambda: next(noises), reverse_variance)
+    return effects.norm().item()
+
+
+@pytest.mark.parametrize("name", LEVEL_SCHEDULES)
+@pytest.mark.parametrize("timesteps", [20, 200])
+def test_T04_reverse_variance_beta_keeps_standard_normal_data(name, timesteps):
+    """x_n is N(0, 1) at every n, so that q(x_{n-1} | x_n) has variance beta_n; the last step adds none and loses it."""
+    betas = level_schedule(name, timesteps)
+    diffusion = GaussianDiffusion(betas)
+    assert generated_std(diffusion, "beta") == pytest.approx(math.sqrt(1 - betas[0]), abs=1e-4)
+    assert generated_std(diffusion, "posterior") < generated_std(diffusion, "beta") - 0.005
+
+
+def test_T04_reverse_variances_of_200_linear_steps():
+    diffusion = GaussianDiffusion(level_schedule("linear", 200))
+    assert generated_std(diffusion, "beta") == pytest.approx(1.000, abs=5e-4)
+    assert generated_std(diffusion, "posterior") == pytest.approx(0.990, abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "std"), [("linear", 0.26), ("sqrt", 0.35)])
+def test_T04_coefficients_printed_in_diffrec_eq_3_shrink_the_data(name, std):
+    betas = level_schedule(name, 200)
+    diffusion, abar = GaussianDiffusion(betas), np.cumprod(1 - betas)
+    before = np.append(1.0, abar[:-1])
+    diffusion.posterior_coef_xt = torch.tensor(np.sqrt(abar) * (1 - before) / (1 - abar), dtype=torch.float32)
+    assert generated_std(diffusion, "beta") == pytest.approx(std, abs=0.01)
+
+
+@pytest.mark.parametrize(("names", "rate"), [((), "posterior"), (("posterior",), "posterior"), (("beta",), "beta")])
+def test_T04_noise_of_a_step_has_the_named_variance(names, rate):
+    diffusion = GaussianDiffusion(level_schedule("sqrt", 2))
+    level, beta = 1 - math.sqrt(0.5001), 0.999
+    variance = {"beta": beta, "posterior": beta * (1 - level) / (1 - level * (1 - beta))}[rate]
+    noise, seen = torch.randn(3, 2), []
+
+    def denoise(x, t):
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    diffusion.ancestral_sample(denoise, torch.zeros(3, 2), lambda: noise, *names)
+    torch.testing.assert_close(seen[1], math.sqrt(variance) * noise)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_T08_last_step_returns_the_prediction_without_noise(name):
     timesteps, draws, predictions = 10, [], []
@@ -263,6 +355,49 @@ def test_T05_ddim_follows_the_noiseless_ode_of_equation_12():
     torch.testing.assert_close(out, x, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stride", [1, 4, 10, 40])
+def test_T05_compat_ddim_with_a_perfect_denoiser_is_exact(name, stride):
+    timesteps, told = 40, []
+    x0 = torch.randn(5, 3)
+
+    def perfect(x, t):
+        told.append(t)
+        return x0
+
+    diffusion = GaussianDiffusion(beta_schedule(name, timesteps))
+    assert torch.equal(diffusion.ddim_sample(perfect, torch.randn(5, 3), stride, compat=True), x0)
+    assert len(told) == timesteps // stride + 1
+    assert told == list(range(timesteps, -1, -stride)) == diffusion.ddim_steps(stride, compat=True)[::-1]
+
+
+def test_T05_compat_ddim_is_the_released_code_of_preferdiff():
+    """It holds levels abar[0] and abar[n s - 1] (n = 1..T / s) and tells the network n s."""
+    betas = beta_schedule("exp", 6)
+    level = np.cumprod(1 - betas)
+    _, f = affine_denoiser(7, 3, 2, torch.float64)  # T itself is told: one offset more
+    h = torch.randn(4, 2, dtype=torch.float64)
+    x = x_T = torch.randn(4, 3, dtype=torch.float64)
+    levels = [level[5], level[3], level[1], level[0], 1.0]
+    for told, at, following in zip((6, 4, 2, 0), levels, levels[1:], strict=False):
+        x0 = f(x, h, told)
+        eps = (x - math.sqrt(at) * x0) / math.sqrt(1 - at)
+        x = math.sqrt(following) * x0 + math.sqrt(1 - following) * eps
+    out = GaussianDiffusion(betas).ddim_sample(lambda x, t: f(x, h, t), x_T, stride=2, compat=True)
+    torch.testing.assert_close(out, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stride", [3, 11, 20, 0, -1])
+def test_T06_compat_does_not_lift_the_need_to_divide(stride):
+    diffusion, identity = GaussianDiffusion(beta_schedule("linear", 10)), torch.eye(2)
+    with pytest.raises(UserError, match=rf"ddim_stride \({stride}\) must divide timesteps \(10\)"):
+        diffusion.ddim_steps(stride, compat=True)
+    with pytest.raises(UserError, match="must divide"):
+        diffusion.ddim_sample(lambda x, t: x, identity, stride, compat=True)
+    with pytest.raises(UserError, match="must divide"):
+        diffusion.closed_form(identity, identity, torch.zeros(11, 2), ddim_stride=stride, ddim_compat=True)
+
+
 @pytest.mark.parametrize("stride", [3, 11, 20, 0, -1])
 def test_T06_ddim_stride_must_divide_the_steps(stride):
     diffusion = GaussianDiffusion(beta_schedule("linear", 10))
@@ -292,6 +427,21 @@ def test_T07_ddim_with_the_exact_denoiser_of_gaussian_data():
     assert spread[100] == pytest.approx(0.50, abs=0.005)
     assert spread[20] == pytest.approx(0.578, abs=0.002)
     assert spread[1] == pytest.approx(std, abs=0.002)
+
+
+def test_T07_compat_ddim_finds_gaussian_data_though_told_a_step_too_high():
+    mean, std, betas = 1.5, 0.6, beta_schedule("linear", 2000)
+    diffusion, level = GaussianDiffusion(betas), np.cumprod(1 - betas)
+
+    def posterior_mean(x, t):
+        told = level[min(t, 1999)]  # the network believes the index, and has never seen 2000
+        root = math.sqrt(told)
+        return mean + std**2 * root * (x - root * mean) / (told * std**2 + 1 - told)
+
+    start = torch.tensor([[0.0], [1.0]]).double()
+    at_0, at_1 = diffusion.ddim_sample(posterior_mean, start, 100, compat=True).flatten()
+    assert at_0.item() == pytest.approx(mean, abs=0.01)
+    assert (at_1 - at_0).item() == pytest.approx(0.50, abs=0.005)
 
 
 def test_T09_guidance_extrapolates_from_the_unconditional_prediction():
@@ -394,5 +544,19 @@ def test_T11_closed_form_of_ddim_equals_the_chain_from_the_same_start(name, stri
     weights, f = affine_denoiser(timesteps, d, d_h, torch.float64)
     h, x_T = torch.randn(7, d_h).double(), torch.randn(7, d).double()
     chain = diffusion.ddim_sample(lambda x, t: f(x, h, t), x_T, stride)
-    closed = diffusion.closed_form(*weights, ddim_stride=stride)
+    Wx, Wh, offset = weights
+    closed = diffusion.closed_form(Wx, Wh, offset[diffusion.ddim_steps(stride)], ddim_stride=stride)
+    torch.testing.assert_close(closed.sample(h, x_T), chain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stride", [1, 5, 50])
+def test_T11_closed_form_of_compat_ddim_equals_the_chain_from_the_same_start(name, stride):
+    timesteps, d, d_h = 50, 6, 3
+    diffusion = GaussianDiffusion(beta_schedule(name, timesteps))
+    (Wx, Wh, offset), f = affine_denoiser(timesteps + 1, d, d_h, torch.float64)  # index T is told too
+    h, x_T = torch.randn(7, d_h).double(), torch.randn(7, d).double()
+    chain = diffusion.ddim_sample(lambda x, t: f(x, h, t), x_T, stride, compat=True)
+    visited = offset[::stride]
+    closed = diffusion.closed_form(Wx, Wh, visited, ddim_stride=stride, ddim_compat=True)
     torch.testing.assert_close(closed.sample(h, x_T), chain, rtol=1e-9, atol=1e-9)

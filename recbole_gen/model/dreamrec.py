@@ -38,7 +38,7 @@ from torch import nn
 
 from recbole_gen.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.errors import UserError
-from recbole_gen.layers import StepEmbedding
+from recbole_gen.layers import StepEmbedding, one_of
 
 
 class GuidanceEncoder(nn.Module):
@@ -160,8 +160,9 @@ class DreamRec(SequentialRecommender):
     def compose(self) -> ClosedForm:
         """The whole reverse chain as one Gaussian, for the present weights of a linear denoiser."""
         Wx, Wh, Ws = self.denoiser.weight.split(self.denoiser.in_features // 3, dim=1)
-        steps = torch.arange(self.diffusion.timesteps, device=Ws.device)
-        offset = self.step_embedding(steps) @ Ws.T + self.denoiser.bias  # [T, d]
+        every = range(self.diffusion.timesteps)
+        visited = every if self.ddim_stride is None else self.diffusion.ddim_steps(self.ddim_stride)
+        offset = self.step_embedding(torch.tensor(visited, device=Ws.device)) @ Ws.T + self.denoiser.bias  # [steps, d]
         return self.diffusion.closed_form(Wx, Wh, offset, self.ddim_stride).to(Ws)
 
     def generate(self, h: torch.Tensor) -> torch.Tensor:
@@ -201,10 +202,3 @@ class DreamRec(SequentialRecommender):
     def predict(self, interaction) -> torch.Tensor:
         """Scores [B] of the rows' own items."""
         return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
-
-
-def one_of(config, key: str, choices: tuple[str, ...]) -> str:
-    """config[key], or a UserError that lists the choices."""
-    if config[key] not in choices:
-        raise UserError(f"{key} must be one of {', '.join(choices)}, got {config[key]!r}")
-    return config[key]
