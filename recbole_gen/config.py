@@ -30,6 +30,9 @@ from recbole.utils.argument_list import (
 )
 
 from recbole_gen import registry
+from recbole_gen.data.splits import KINDS as SPLITS
+from recbole_gen.data.splits import TRAIN_PAIRS
+from recbole_gen.data.times import TIME_RANGES
 from recbole_gen.errors import UserError
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -55,13 +58,14 @@ TEXT_TOO = ("reranker_CAN_NUM",)
 """Keys with a number for a default that also take text ("100,50")."""
 LEAST = {
     "epochs": 0, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 0, "stopping_step": 0, "seed": 0,
-    "worker": 0, "num_threads": 0, "MAX_ITEM_LIST_LENGTH": 1, "n_heads": 1,
+    "worker": 0, "num_threads": 0, "MAX_ITEM_LIST_LENGTH": 1, "n_heads": 1, "n_layers": 1, "window_step": 1,
 }  # fmt: skip
 MAPPINGS = (
     "eval_args", "train_neg_sample_args", "clip_grad_norm", "load_col", "unload_col", "unused_col", "val_interval",
     "seq_len", "threshold", "preload_weight", "discretization",
 )  # fmt: skip
 LISTS = ("normalize_field", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id")
+CHOICES = {"train_pairs": TRAIN_PAIRS, "time_range": TIME_RANGES}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PARTS = {
     "eval_args": ("split", "group_by", "order", "mode"),
@@ -398,9 +402,12 @@ class Config(RecBoleConfig):
                 self._refuse(key, "a mapping such as {key: value} (a value with brackets or commas in it needs quotes)")
             if key in LISTS and not (value is None or isinstance(value, list)):
                 self._refuse(key, "a list such as [name]")
-        for key in ("data_path", "checkpoint_dir", "learner", "field_separator", "seq_separator"):
+        for key in ("data_path", "checkpoint_dir", "learner", "field_separator", "seq_separator", "TOI_FIELD"):
             if not values[key]:
                 self._refuse(key, "text that is not empty")
+        for key, choices in CHOICES.items():
+            if values[key] not in choices:
+                self._refuse(key, f"one of {', '.join(choices)}")
         if str(values["state"]).upper() not in LOG_LEVELS:
             self._refuse("state", f"one of {', '.join(LOG_LEVELS)}")
         if not 0 < values["learning_rate"] < math.inf:
@@ -435,8 +442,8 @@ class Config(RecBoleConfig):
             raise UserError(f"eval_args: group_by must be user or none, got {given['group_by']!r}")
         if split is None and self.final_config_dict["benchmark_filename"]:
             return
-        if not isinstance(split, dict) or len(split) != 1 or not split.keys() <= {"RS", "LS", "TS", "SS"}:
-            raise UserError(f"eval_args: split must be one of RS, LS, TS, SS with its value, got {split!r}")
+        if not isinstance(split, dict) or len(split) != 1 or not split.keys() <= set(SPLITS):
+            raise UserError(f"eval_args: split must be one of {', '.join(SPLITS)} with its value, got {split!r}")
         ((kind, shares),) = split.items()
         if kind != "LS" and not (isinstance(shares, list) and len(shares) == 3 and all(map(_is_number, shares))):
             raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {shares!r}")

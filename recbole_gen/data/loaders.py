@@ -18,6 +18,7 @@ from recbole.data.utils import create_samplers
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
+from recbole_gen.data import times
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
 from recbole_gen.errors import UserError
 
@@ -94,7 +95,14 @@ def create_dataset(config):
     if own is not None:
         return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        _check_times(config)
         return SequenceDataset(config)
+    if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
+        raise UserError(
+            f"this protocol is for sequential models, and {config['model']} is none. RecBole cuts its data by time "
+            f'with --eval_args="{{split: {{RS: [8, 1, 1]}}, group_by: none, order: TO}}". (The result of every run '
+            f"shows Pop beside it.)"
+        )
     if config["eval_args"]["split"] and "SS" in config["eval_args"]["split"]:
         raise UserError(
             f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
@@ -106,14 +114,35 @@ def create_dataset(config):
     return recbole_datasets.Dataset(config)
 
 
-def _check_columns(config) -> None:
-    """RecBole's general data set takes the columns that it needs for granted."""
+def _columns(config) -> tuple[Path, list[str]]:
+    """The first interaction file and the names in its title line."""
     part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
     path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
     with open(path, encoding=config["encoding"]) as file:
         titles = file.readline().rstrip("\r\n").split(config["field_separator"])
-    columns = [title.partition(":")[0] for title in titles]
-    by_time = config["eval_args"]["order"] == "TO" and not part
+    return path, [title.partition(":")[0] for title in titles]
+
+
+def _check_times(config) -> None:
+    """A model that reads times says so before the log is loaded."""
+    if not times.needed(config):
+        return
+    path, columns = _columns(config)
+    field = config["TIME_FIELD"]
+    if not field:
+        raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.advice(config)}")
+    for name in (field, *([field + config["LIST_SUFFIX"]] if config["benchmark_filename"] else [])):
+        if name not in columns:
+            raise UserError(
+                f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
+                f"{columns} in {path}. {times.advice(config)}"
+            )
+
+
+def _check_columns(config) -> None:
+    """RecBole's general data set takes the columns that it needs for granted."""
+    path, columns = _columns(config)
+    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
     for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
         if config[key] not in columns:
             raise UserError(
@@ -134,7 +163,7 @@ def _check_files(config) -> None:
             found = ", ".join(sorted(file.name for file in path.parent.glob(f"{name}.*"))) or "no atomic files"
             raise UserError(
                 f"{config['model']} on '{name}' needs the file {path}. Its folder holds {found}. Fixed parts "
-                f"(NAME.train.inter, ...) are loaded with benchmark_filename: [train, valid, test]."
+                f"(NAME.train.inter, ...) are loaded with --protocol=benchmark."
             )
 
 

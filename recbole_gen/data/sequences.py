@@ -15,7 +15,7 @@ from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data import splits
+from recbole_gen.data import splits, times
 from recbole_gen.errors import UserError
 
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
@@ -101,6 +101,20 @@ class SequenceRows(Interaction):
         windows = (self.target[index], self.start[index], self.history_length[index])
         return SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
 
+    def shown(self) -> torch.Tensor:
+        """Which events lie in the history of at least one row: [M] bool."""
+        size = len(next(iter(self.lists.values())))
+        # +1 where a window opens, -1 behind its end: positive sums lie in some window.
+        edges = torch.zeros(size + 1, dtype=self.start.dtype)
+        edges.index_add_(0, self.start, torch.ones_like(self.start))
+        edges.index_add_(0, self.start + self.history_length, -torch.ones_like(self.start))
+        return edges.cumsum(0)[:size] > 0
+
+    def add_field(self, field: str, list_field: str, targets: torch.Tensor, lists: torch.Tensor) -> None:
+        """Add a derived column, its values at the events that are targets [N] and at those of histories [M]."""
+        self.targets = {**self.targets, field: targets}
+        self.lists = {**self.lists, list_field: lists}
+
     def _reindex(self, index) -> None:
         index = _as_index(index)
         self.target, self.start = self.target[index], self.start[index]
@@ -155,6 +169,7 @@ class LeanSequences(_Mixed):
 
     tokens_as_categories = True
     inter_feat: Any
+    day_range: times.DayRange | None = None
 
     def __init__(self, config):
         if config["MAX_ITEM_LIST_LENGTH"] < 1:
@@ -304,15 +319,25 @@ class LeanSequences(_Mixed):
         return super().inter_matrix(form, value_field)
 
     def build(self):
-        """Split into training, validation and test rows as eval_args say; see `recbole_gen.data.splits`."""
+        """Split into training, validation and test rows as eval_args say; see `recbole_gen.data.splits`.
+
+        For a model that reads times, their scaled form is added to the rows, and `day_range` says what the scale is.
+        """
         if self.config["eval_args"]["order"] != "TO":
             raise UserError("sequences are split in the order of time: eval_args needs order: TO")
         self._change_feat_format()
         parts, may_be_empty = splits.split(self)
+        parts[0] = splits.training_pairs(self, parts[0])
+        scaled = None
+        if times.needed(self.config):
+            self.day_range, *scaled = times.scale_times(self, parts[0])
         by_time = None
         if self.benchmark_filename_list is None:
             by_time = np.argsort(self.inter_feat[self.time_field].numpy(), kind="stable")
-        self._drop_unused_col()  # not before the split, which may need them
+        self._drop_unused_col()  # not before the split and the scale, which may need them
+        if scaled:
+            toi = self.config["TOI_FIELD"]
+            self.inter_feat.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
         for name, chosen in zip(("training", "validation", "test"), parts, strict=True):
             if len(chosen) == 0 and name not in may_be_empty:
                 raise UserError(
@@ -342,12 +367,7 @@ def training_counts(train_rows: Interaction, item_field: str, n_items: int) -> t
         return torch.bincount(train_rows[item_field], minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
     targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
-    size = len(histories)
-    # +1 where a window opens, -1 behind its end: positive sums are the events that some training history shows.
-    edges = torch.zeros(size + 1, dtype=train_rows.start.dtype)
-    edges.index_add_(0, train_rows.start, torch.ones_like(train_rows.start))
-    edges.index_add_(0, train_rows.start + train_rows.history_length, -torch.ones_like(train_rows.start))
-    shown = edges.cumsum(0)[:size] > 0
+    shown = train_rows.shown()
     if histories is targets:  # one log: an event that is both counts once
         shown[train_rows.target] = True
         return torch.bincount(histories[shown], minlength=n_items).float()

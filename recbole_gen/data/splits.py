@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: RecBole's RS, LS, TS and benchmark splits, and whole sequences (SS).
+"""Which rows train, validate and test: RecBole's RS, LS, TS and benchmark splits, sequences (SS), cuts in time (TC).
 
 The functions return arrays of row indices in the order in which RecBole would hold the rows.
 """
@@ -10,7 +10,9 @@ import numpy as np
 from recbole_gen.errors import UserError
 
 Parts = list[np.ndarray]
+KINDS = ("RS", "LS", "TS", "SS", "TC")
 SEQUENCE_ORDERS = ("time", "file", "shuffle")
+TRAIN_PAIRS = ("all", "last", "window")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 
 
@@ -47,8 +49,8 @@ def split(dataset) -> tuple[Parts, tuple[str, ...]]:
         cuts = np.cumsum(dataset.file_size_list)[:-1]
         return np.split(np.arange(len(rows)), cuts), ()
     wanted = config["eval_args"]["split"]
-    if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= {"RS", "LS", "TS", "SS"}:
-        raise UserError(f"eval_args: split must be one of RS, LS, TS, SS with its value, got {wanted!r}")
+    if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= set(KINDS):
+        raise UserError(f"eval_args: split must be one of {', '.join(KINDS)} with its value, got {wanted!r}")
     ((kind, value),) = wanted.items()
     if kind != "LS" and not _are_ratios(value):
         raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {value!r}")
@@ -73,6 +75,8 @@ def split(dataset) -> tuple[Parts, tuple[str, ...]]:
     ratios = [part / sum(value) for part in value]
     if kind == "TS":
         return by_time(grouped, sizes, times, ratios), ()
+    if kind == "TC":
+        return by_cut(times, ratios), ()
     group_by = str(config["eval_args"]["group_by"] or "none").lower()
     if group_by not in ("user", "none"):
         raise UserError(f"eval_args: group_by must be 'user' or 'none', got {config['eval_args']['group_by']!r}")
@@ -138,6 +142,39 @@ def by_time(grouped: np.ndarray, sizes: np.ndarray, times: np.ndarray, ratios: l
     training = (before * (ratios[0] / (1 - ratios[2]))).astype(np.int64)[group]
     train = ~test & (_position(sizes) < training)
     return [grouped[train], grouped[~test & ~train], grouped[test]]
+
+
+def by_cut(times: np.ndarray, ratios: list[float]) -> Parts:
+    """Two moments cut all rows: what is earlier than the first trains, what is earlier than the second validates.
+
+    They are the times of the rows at the shares of ``ratios``, so rows of equal time are never torn apart.
+    """
+    order = np.argsort(times, kind="stable")
+    at = np.floor(len(order) * np.cumsum(ratios[:-1]) + 1e-9).astype(np.int64)
+    moments = np.append(times[order], np.inf)[at]  # a last share of 0 is cut off at no time
+    return np.split(order, np.searchsorted(times[order], moments, side="left"))
+
+
+def training_pairs(dataset, train: np.ndarray) -> np.ndarray:
+    """The training rows that the key `train_pairs` keeps, in their order.
+
+    ``all``: every one. ``last``: the latest of each user (PreferDiff's code, PASRec). ``window``: the latest, and from
+    there back every ``window_step``-th whose history is full: the targets of windows that slide over a long sequence.
+    """
+    config, rows = dataset.config, dataset.inter_feat
+    kept = config["train_pairs"]
+    if kept == "all":
+        return train
+    users = rows[dataset.uid_field].numpy()[train]
+    order = np.lexsort((train, users))  # rows are held in the order of time
+    ends = np.flatnonzero(np.append(users[order][1:] != users[order][:-1], True))
+    sizes = np.diff(np.append(-1, ends))
+    from_end = np.repeat(sizes, sizes) - 1 - _position(sizes)
+    chosen = from_end == 0
+    if kept == "window":
+        is_full = rows.history_length.numpy()[train[order]] == rows.width
+        chosen |= is_full & (from_end % config["window_step"] == 0)
+    return train[np.sort(order[chosen])]
 
 
 def by_sequence(
