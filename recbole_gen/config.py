@@ -284,6 +284,8 @@ class Config(RecBoleConfig):
                 continue  # RecBole has another model of that name
             if origin == f"RecBole {special}" and self.dataset != "ml-100k":
                 continue
+            if origin == f"model/{name}.yaml" and self.is_recbole_model and name in registry.MODELS:
+                continue  # and that is the one meant, recbole.NAME
             if not path.is_file():
                 continue
             layer = read_yaml(path)

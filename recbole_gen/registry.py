@@ -16,6 +16,7 @@ from recbole_gen.errors import UserError
 
 MODELS = {
     "DreamRec": "recbole_gen.model.dreamrec",
+    "DiffRec": "recbole_gen.model.diffrec",
 }
 
 

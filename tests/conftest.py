@@ -43,6 +43,7 @@ SMALL = {
     "DreamRec": {"hidden_size": 16, "timesteps": 10, "ddim_stride": 5},
     "SASRec": {"hidden_size": 16, "inner_size": 16},
     "ItemKNN": {"k": 10},
+    "DiffRec": {"hidden_size": 16, "inner_size": 32, "timesteps": 20, "n_seeds": 3},
 }
 
 

@@ -10,7 +10,10 @@ import recbole
 from recbole_gen import registry
 from recbole_gen.quick_start import run
 
-EPOCHS = {"DreamRec": 4}
+SHORT = {  # enough to see it, in seconds
+    "DreamRec": {"epochs": 4},
+    "DiffRec": {"epochs": 4, "hidden_size": 32, "inner_size": 64, "n_layers": 1, "n_seeds": 5, "dropout_prob": 0.1},
+}
 
 
 def write_shuffled(folder: Path) -> None:
@@ -28,7 +31,7 @@ def write_shuffled(folder: Path) -> None:
 @pytest.mark.parametrize("model", registry.MODELS)
 def test_beats_popularity_and_shuffled_labels(model, tmp_path):
     settings = {
-        "epochs": EPOCHS[model],
+        **SHORT[model],
         "num_threads": 1,
         "show_progress": False,
         "checkpoint_dir": str(tmp_path / "saved"),

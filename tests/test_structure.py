@@ -19,6 +19,7 @@ LEVELS = {
     "trainer": 2, "model": 2,
     "registry": 3, "config": 3,
     "quick_start": 4,
+    "plot": 5,
     "cli": 6,
 }  # fmt: skip
 
@@ -65,6 +66,7 @@ def test_keys_read_are_keys_declared(name):
     model.eval().full_sort_predict(next(iter(test))[0])
     declared = set(read_yaml(PROPERTIES / f"model/{name}.yaml"))
     shared = {key for keys in config.parameters.values() for key in keys} | {"device"}
+    shared |= read_yaml(PROPERTIES / "overall.yaml").keys()
     assert read - declared - shared == set(), "read without a default in the YAML"
     assert declared - read - shared == set(), "declared but never read"
 

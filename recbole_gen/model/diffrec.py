@@ -1,0 +1,276 @@
+"""DiffRec: Du et al., "Sequential Recommendation with Diffusion Models", arXiv:2304.04541.
+
+The history is followed by one more slot, which holds the target item under noise; a Transformer reads both and predicts
+the target's vector, and from it the item. At recommendation the slot holds nothing but noise. (Not the DiffRec of Wang
+et al., which RecBole has: that one knows no order, and is `--model=recbole.DiffRec` here.)
+
+    paper             here                 meaning
+    h_T^0, E(v_T)     h0                   vector of the target item, a row of the item table
+    h_T^n             h_n                  the same after n steps of noise, eq. 7
+    f_theta(h_T^n, n) denoise              predicts h_T^0: the Denoise Sequential Recommender, eq. 14-16
+    y_t, z_n          position_embedding, sinusoid
+    W, b              output               eq. 8; not tied to E
+    N, p_n            timesteps, StepSampler.probabilities
+    T                 MAX_ITEM_LIST_LENGTH + 1: the slot takes one of the paper's T positions
+
+Differences from the paper (its code was never published)
+    - The cross-entropy reads the predicted h_T^0, as algorithm 1 does; eq. 13 prints the clean one, with which it would
+      never train the Transformer (`rec_on`).
+    - L_n is averaged over the d dimensions and weighted by 1 / (N p_n); eq. 17-18 print sums, N d times as large,
+      beside which the cross-entropy is nothing (`mse_reduction`, `step_weight`).
+    - How p_n is estimated is not said: the last ten losses of each step, uniform until each has ten, and a floor, as in
+      the paper's source for it (Nichol and Dhariwal 2021).
+    - Eq. 3 prints sqrt(abar_n) where sqrt(alpha_n) is right; abar_N is about 0, not 1; noise schedules are clipped
+      where the formulas leave (0, 1) (`recbole_gen.diffusion.level_schedule`).
+    - Algorithm 2 draws its start anew at every step; here it is drawn once.
+    - Not said and chosen here: post-norm blocks with GELU, inner size 4d, bidirectional attention (`causal`), all
+      prefixes as training rows (`train_pairs`), small initial vectors (`embedding_std`), and no gradient to the
+      target's vector from the error or the noised input (`detach_target`, `detach_noised`): where the noise does not
+      hide the target, the model copies it instead of reading the history (docs/reproduction.md).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import nn
+
+from recbole_gen.diffusion import GaussianDiffusion, level_schedule
+from recbole_gen.errors import UserError
+from recbole_gen.layers import one_of, sinusoid
+
+ROWS = 64
+"""Rows that are encoded together, sorted by length: short histories do not pay for the padding of long ones."""
+
+CHUNK = 2**19
+"""Probabilities that are computed together at recommendation."""
+
+
+class StepSampler(nn.Module):
+    """Importance sampling of diffusion steps, p_n proportional to sqrt(E[L_n^2]); section 4.5.1, eq. 18.
+
+    Args:
+        timesteps: N.
+        history: how many values of each L_n are kept.
+        floor: share of the probability that is spread evenly, so that no step dies out.
+
+    Buffers, kept in checkpoints: ``losses`` [N, history], ``counts`` [N], how many values each step has ever had.
+    """
+
+    losses: torch.Tensor
+    counts: torch.Tensor
+
+    def __init__(self, timesteps: int, history: int, floor: float):
+        super().__init__()
+        if history < 1 or not 0 <= floor <= 1:
+            raise UserError(f"is_history must be at least 1 and is_floor from 0 to 1, got {history} and {floor}")
+        self.floor = floor
+        self.register_buffer("losses", torch.zeros(timesteps, history))
+        self.register_buffer("counts", torch.zeros(timesteps, dtype=torch.int64))
+
+    def probabilities(self) -> torch.Tensor:
+        """p_n for n = 1..N, [N]: uniform until every step has a full history."""
+        size = self.losses.pow(2).mean(1).sqrt()
+        even = torch.full_like(size, 1 / len(size))
+        p = (1 - self.floor) * size / size.sum().clamp(min=1e-30) + self.floor * even
+        full = (self.counts >= self.losses.shape[1]).all() & (size.sum() > 0)
+        return torch.where(full, p, even)
+
+    def draw(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Steps n in 1..N of so many rows, and 1 / (N p_n), the weight with which L_n estimates the mean over steps."""
+        p = self.probabilities()
+        index = torch.multinomial(p, rows, replacement=True)
+        return index + 1, 1 / (len(p) * p[index])
+
+    @torch.no_grad()
+    def record(self, n: torch.Tensor, losses: torch.Tensor) -> None:
+        """Add the unweighted losses [B] of steps n [B] to the history, in place of the oldest values."""
+        width = self.losses.shape[1]
+        index, order = (n - 1).sort(stable=True)
+        rank = torch.arange(len(index), device=n.device) - torch.searchsorted(index, index)  # among rows of that step
+        place = (self.counts[index] + rank) % width
+        newest = torch.searchsorted(index, index, right=True) - torch.searchsorted(index, index) - rank <= width
+        self.losses[index[newest], place[newest]] = losses.to(self.losses)[order][newest]
+        self.counts += torch.bincount(index, minlength=len(self.counts))
+
+
+class Block(nn.Module):
+    """A post-norm Transformer block (Vaswani et al. 2017) whose output is computed for the first tokens only."""
+
+    def __init__(self, size: int, n_heads: int, inner_size: int, dropout: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key_value = nn.Linear(size, size), nn.Linear(size, 2 * size)
+        self.attention_output = nn.Linear(size, size)
+        self.feed_forward = nn.Sequential(nn.Linear(size, inner_size), nn.GELU(), nn.Linear(inner_size, size))
+        self.attention_norm, self.output_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+        """x [B, K, d], sees [B, 1, Q, K] (which token reads which) -> the first Q tokens, [B, Q, d]."""
+        first = x[:, : sees.shape[2]]
+        q, k, v = (
+            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for part in (self.query(first), *self.key_value(x).chunk(2, dim=-1))
+        )
+        dropout = self.dropout.p if self.training else 0.0
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=sees, dropout_p=dropout).transpose(1, 2).flatten(2)
+        attended = self.attention_norm(first + self.dropout(self.attention_output(read)))
+        return self.output_norm(attended + self.dropout(self.feed_forward(attended)))
+
+
+class DiffRec(SequentialRecommender):
+    """The paper in the order of its section 4; every size and switch is described in properties/model/DiffRec.yaml."""
+
+    input_type = InputType.POINTWISE
+    loss_names = ("mse", "recommendation")
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        d, n_heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
+        if d % 2 or d % n_heads:
+            raise UserError(f"hidden_size must be even and a multiple of n_heads ({n_heads}), got {d}")
+        self.rec_on = one_of(config, "rec_on", ("pred", "clean", "both"))
+        self.mse_weight = config["mse_weight"]
+        self.sums_dimensions = one_of(config, "mse_reduction", ("mean", "sum")) == "sum"
+        self.sums_steps = one_of(config, "step_weight", ("mean", "sum")) == "sum"
+        self.detach_target, self.detach_noised = config["detach_target"], config["detach_noised"]
+        self.causal = config["causal"]
+        self.infer = one_of(config, "infer", ("fast", "full"))
+        self.reverse_variance = one_of(config, "reverse_variance", ("beta", "posterior"))
+        self.n_seeds, self.noise_per_user = config["n_seeds"], config["noise_per_user"]
+        if self.n_seeds < 1:
+            raise UserError(f"n_seeds must be at least 1, got {self.n_seeds}")
+
+        self.item_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
+        self.position_embedding = nn.Embedding(self.max_seq_length + 1, d)  # the slot has the last position
+        self.input_norm, self.dropout = nn.LayerNorm(d), nn.Dropout(dropout)
+        inner = config["inner_size"]
+        self.blocks = nn.ModuleList(Block(d, n_heads, inner, dropout) for _ in range(config["n_layers"]))
+        self.output = nn.Linear(d, self.n_items)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for table in (self.item_embedding, self.position_embedding):
+            nn.init.normal_(table.weight, std=config["embedding_std"])
+        with torch.no_grad():
+            self.item_embedding.weight[0] = 0
+        if config["tie_weights"]:
+            self.output.weight = self.item_embedding.weight
+
+        self.diffusion = GaussianDiffusion(
+            level_schedule(config["noise_schedule"], config["timesteps"], config["beta_start"], config["beta_end"])
+        )
+        self.importance_sampling = config["importance_sampling"]
+        self.steps = StepSampler(self.diffusion.timesteps, config["is_history"], config["is_floor"])
+        self.eval_generator = torch.Generator().manual_seed(config["seed"])
+        self.noise_seed = config["seed"] + 1  # of what algorithm 2 draws after its start
+        seeds = torch.Generator().manual_seed(config["seed"])
+        self.register_buffer("noise_bank", torch.randn(self.n_seeds, d, generator=seeds))
+
+    # Denoise Sequential Recommender, section 4.4
+
+    def denoise(self, item_seq: torch.Tensor, slots: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        """f_theta(h_T^n, n), eq. 14-16, for S contents of the slot at once.
+
+        item_seq [B, L], padded with 0 on the right; slots [B, S, d]; n [B] in 1..N -> [B, S, d].
+        """
+        length, order = (item_seq != 0).sum(1).sort()
+        lengths = length.tolist()
+        parts = []
+        for start in range(0, len(lengths), ROWS):
+            rows = order[start : start + ROWS]
+            width = lengths[start : start + ROWS][-1]
+            parts.append(self._encode(item_seq[rows, :width], length[start : start + ROWS], slots[rows], n[rows]))
+        return torch.cat(parts)[order.argsort()]
+
+    def _encode(self, item_seq: torch.Tensor, length: torch.Tensor, slots: torch.Tensor, n: torch.Tensor):
+        """The slots come first in the sequence; the order of the items is in their position vectors, y_T the slot's."""
+        (B, S, d), L = slots.shape, item_seq.shape[1]
+        step = torch.arange(L, device=item_seq.device)
+        position = (self.max_seq_length - length.unsqueeze(1) + step).clamp(max=self.max_seq_length)  # [B, L]
+        y, z = self.position_embedding.weight, sinusoid(n, d).to(slots).unsqueeze(1)
+        history = self.item_embedding(item_seq) + F.embedding(position, y) + z
+        slots = slots + y[-1] + z  # eq. 14 adds z_n at every position
+        real = (step < length.unsqueeze(1)).unsqueeze(1)  # [B, 1, L]
+        if self.causal:
+            # The history does not see the slots, so all S of them share it; each sees itself and the history.
+            x = torch.cat([slots, history], dim=1)
+            alone = torch.eye(S + L, dtype=torch.bool, device=x.device)
+            earlier = F.pad(step.unsqueeze(1) >= step, (0, 0, S, 0), value=True)  # [S + L, L]
+            sees = alone | F.pad(earlier & real, (S, 0), value=False)  # [B, S + L, S + L]
+        else:
+            x = torch.cat([slots.flatten(0, 1).unsqueeze(1), history.repeat_interleave(S, 0)], dim=1)
+            sees = F.pad(real, (1, 0), value=True).repeat_interleave(S, 0).expand(-1, 1 + L, -1)  # [B S, 1 + L, 1 + L]
+        x = self.dropout(self.input_norm(x))
+        for block in self.blocks[:-1]:
+            x = block(x, sees.unsqueeze(1))
+        x = self.blocks[-1](x, sees.unsqueeze(1)[:, :, : S if self.causal else 1])
+        return x.reshape(B, S, d)
+
+    # Training, section 4.3 and algorithm 1
+
+    def recommendation_loss(self, h0: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """-log p(v_T | h_T^0) of eq. 8, averaged over the rows; padding is no item."""
+        return F.cross_entropy(F.linear(h0, self.output.weight[1:], self.output.bias[1:]), target - 1)
+
+    def calculate_loss(self, interaction) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eq. 18: the weighted error of the denoiser, and the recommendation loss."""
+        target = interaction[self.POS_ITEM_ID]
+        h0 = self.item_embedding(target)  # q_phi of eq. 6, with beta_0 = 0
+        if self.importance_sampling:
+            n, weight = self.steps.draw(len(target))
+        else:
+            n = torch.randint(1, self.diffusion.timesteps + 1, target.shape, device=h0.device)
+            weight = torch.ones_like(n, dtype=h0.dtype)
+        h_n = self.diffusion.q_sample(h0.detach() if self.detach_noised else h0, n - 1, torch.randn_like(h0))
+        prediction = self.denoise(interaction[self.ITEM_SEQ], h_n.unsqueeze(1), n).squeeze(1)
+        error = ((h0.detach() if self.detach_target else h0) - prediction).pow(2)
+        L_n = error.sum(-1) if self.sums_dimensions else error.mean(-1)
+        if self.importance_sampling:
+            self.steps.record(n, L_n.detach())
+        if self.sums_steps:
+            weight = weight * self.diffusion.timesteps
+        read = {"pred": [prediction], "clean": [h0], "both": [prediction, h0]}[self.rec_on]
+        recommendation = torch.stack([self.recommendation_loss(each, target) for each in read]).sum()
+        return self.mse_weight * (weight * L_n).mean(), recommendation
+
+    # Inference, section 4.5.2
+
+    def item_probabilities(self, h0: torch.Tensor) -> torch.Tensor:
+        """p(v | h_T^0), eq. 8: [..., d] -> [..., n_items], 0 for padding."""
+        logits = F.linear(h0, self.output.weight[1:], self.output.bias[1:])
+        return F.pad(logits.softmax(dim=-1), (1, 0))
+
+    def full_sort_predict(self, interaction) -> torch.Tensor:
+        """Probabilities [B, n_items], averaged over the seeds; algorithm 3 (`infer: fast`) or 2 (`full`)."""
+        item_seq = interaction[self.ITEM_SEQ]
+        rows, d = len(item_seq), self.noise_bank.shape[1]
+        # "Fix the seed, then draw" (algorithm 3): the same noise for every user, unless each is to have its own.
+        generator, own = self.eval_generator, rows
+        if not self.noise_per_user:
+            generator, own = torch.Generator().manual_seed(self.noise_seed), 1
+
+        def randn() -> torch.Tensor:
+            """[B, S, d]; drawn on the CPU, for one stream on every device."""
+            return torch.randn(own, self.n_seeds, d, generator=generator).to(self.noise_bank).expand(rows, -1, -1)
+
+        noise = randn() if self.noise_per_user else self.noise_bank.expand(rows, -1, -1)
+
+        def f(h_n: torch.Tensor, t: int) -> torch.Tensor:
+            return self.denoise(item_seq, h_n, torch.full((rows,), t + 1, device=item_seq.device))
+
+        if self.infer == "fast":
+            h0 = f(noise, self.diffusion.timesteps - 1)
+        else:
+            h0 = self.diffusion.ancestral_sample(f, noise, randn, self.reverse_variance)
+        # A few rows at a time: with all of them the probabilities leave the cache, and take three times as long.
+        few = max(1, CHUNK // (self.n_seeds * self.n_items))
+        return torch.cat([self.item_probabilities(part).mean(1) for part in h0.split(few)])
+
+    def predict(self, interaction) -> torch.Tensor:
+        """Scores [B] of the rows' own items."""
+        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
