@@ -17,6 +17,8 @@ from recbole_gen.errors import UserError
 MODELS = {
     "DreamRec": "recbole_gen.model.dreamrec",
     "DiffRec": "recbole_gen.model.diffrec",
+    "PASRec": "recbole_gen.model.pasrec",
+    "PreferDiff": "recbole_gen.model.pasrec",
 }
 
 

@@ -44,6 +44,8 @@ SMALL = {
     "SASRec": {"hidden_size": 16, "inner_size": 16},
     "ItemKNN": {"k": 10},
     "DiffRec": {"hidden_size": 16, "inner_size": 32, "timesteps": 20, "n_seeds": 3},
+    "PASRec": {"hidden_size": 16, "timesteps": 20, "ddim_stride": 5},
+    "PreferDiff": {"hidden_size": 16, "timesteps": 20, "ddim_stride": 5},
 }
 
 

@@ -104,11 +104,19 @@ MISTAKES = {
     "--topk=ten": "topk must be a positive whole number.*got 'ten'",
     "--eval_args={splitt: {LS: valid_and_test}}": "eval_args has no 'splitt'.*split, group_by, order, mode",
     "--eval_args={split: {LS: both}}": "LS must be one of",
-    "--eval_args={split: {XX: both}}": "split must be one of RS, LS, TS, SS",
+    "--eval_args={split: {XX: both}}": "split must be one of RS, LS, TS, SS, TC",
     "--eval_args={split: {RS: [1]}}": "RS needs three shares",
+    "--eval_args={split: {TC: [8, 2]}}": "TC needs three shares",
+    "--model=BPR --protocol=time_811": "for sequential models, and BPR is none.*split: {RS",
     "--eval_args={mode: unifew}": "mode must be full, labeled, uni100",
     "--eval_args={order: XX}": "order must be RO .random. or TO",
     "--eval_args=5": "eval_args must be a mapping",
+    # rows and times
+    "--train_pairs=foo": "train_pairs must be one of all, last, window, got 'foo'",
+    "--window_step=0": "window_step must be a whole number of at least 1, got 0",
+    "--window_step=2.5": "window_step must be a whole number, got 2.5",
+    "--time_range=foo": "time_range must be one of all, train, got 'foo'",
+    "--time_encoding=rff": "unknown key 'time_encoding' .*for DreamRec: it is a key of PASRec",
     # DreamRec's own keys
     "--hidden_size=15": "hidden_size must be an even number of at least 4, got 15",
     "--hidden_size=big": "hidden_size must be a whole number, got 'big'",
@@ -121,6 +129,17 @@ MISTAKES = {
     "--dropout_prob=2": "dropout_prob must be from 0 to 1, got 2",
     "--uncond_prob=-0.1": "uncond_prob must be from 0 to 1",
     "--sampling=exact": "sampling must be one of ancestral, ddim, got 'exact'",
+    # DiffRec's
+    "--model=DiffRec --rec_on=foo": "rec_on must be one of pred, clean, both, got 'foo'",
+    "--model=DiffRec --infer=exact": "infer must be one of fast, full, got 'exact'",
+    "--model=DiffRec --mse_reduction=max": "mse_reduction must be one of mean, sum, got 'max'",
+    "--model=DiffRec --noise_schedule=exp": "unknown noise schedule 'exp': choose one of sqrt, cosine, linear",
+    "--model=DiffRec --timesteps=1": "timesteps must be at least 2, got 1",
+    "--model=DiffRec --n_seeds=0": "n_seeds must be at least 1, got 0",
+    "--model=DiffRec --n_layers=0": "n_layers must be a whole number of at least 1, got 0",
+    "--model=DiffRec --is_history=0": "is_history must be at least 1",
+    "--model=DiffRec --hidden_size=15": "hidden_size must be even and a multiple of n_heads .2., got 15",
+    "--model=DiffRec --time_encoding=rff": "unknown key 'time_encoding' .*for DiffRec: it is a key of PASRec",
     # RecBole's models
     "--model=SASRec --hidden_size=7": "SASRec does not accept its configuration: .*hidden size .7.",
     "--model=SASRec --loss_type=XX": "loss_type must be CE or BPR, got 'XX'",
@@ -138,7 +157,7 @@ def test_a_mistake_is_explained(mistake, refused, arguments, monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     given = mistake.split() if mistake == "--epochs 3 4" else re.split(r" (?=--)", mistake)
     model = "DreamRec"
-    if given[0].startswith(("--model=SASRec", "--model=BPR")):
+    if given[0].startswith("--model=") and len(given) > 1:
         model = given.pop(0).partition("=")[2]
     line = arguments(*given, model=model)
     if given[0].startswith("--resume"):
@@ -156,6 +175,224 @@ def test_the_same_line_without_a_mistake_is_accepted(arguments, capsys):
     assert capsys.readouterr() == ("", "")
     assert cli.main(["run", *arguments("--epochs=1", "--epochs=1")]) == 0
     assert cli.main(arguments(model="SASRec")) == 0
+
+
+DAY = 86400
+# What PASRec (of its family) does not accept, on a log that it accepts.
+MISTAKES_OF_PASREC = {
+    "--ddim_stride=3": r"ddim_stride \(3\) must divide timesteps \(20\)",
+    "--ddim_stride=0": "ddim_stride .0. must divide timesteps",
+    "--time_encoding=foo": "time_encoding must be one of sinusoidal, gaussian, rff, position, got 'foo'",
+    "--time_encoding=position": "gamma must be 0 and eta 1 .got 0.5 and 0.8.; --model=PreferDiff has them so",
+    "--model=PreferDiff --time_encoding=rff": "time_encoding must be one of position, got 'rff'",
+    "--model=PreferDiff --gamma=0.5": "gamma must be 0 and eta 1 .got 0.5 and 1.0.",
+    "--error=mae": "error must be one of mse_mean, mse_sum, cos_sq, got 'mae'",
+    "--negatives=all": "negatives must be one of batch, random, got 'all'",
+    "--num_negatives=0": "num_negatives must be at least 1, got 0",
+    "--oracle=best": "oracle must be one of sample, mean",
+    "--denoiser=cnn": "denoiser must be one of linear, mlp",
+    "--denoiser=mlp --sampler=closed_form": "closed_form needs denoiser: linear; use sampler: stepwise",
+    "--score_function=l2": "score_function must be one of inner, cosine",
+    "--lambda_=2": "lambda_ must be from 0 to 1, got 2",
+    "--eta=-1": "eta must be from 0 to 1, got -1",
+    "--sigma=0": "sigma and time_scale must be positive and freq above 1",
+    "--noise_schedule=log": "unknown noise schedule 'log': choose one of linear, exp, cosine, sqrt",
+    "--beta_end=1.5": "noise rates must lie strictly between 0 and 1",
+    "--n_heads=3": r"hidden_size must be a multiple of n_heads \(3\), got 16",
+    "--TOI_FIELD=": "TOI_FIELD must be text that is not empty",
+    "--TOI_FIELD=item_id": "has a column 'item_id' already: name the derived one with --TOI_FIELD=NAME",
+    "--load_col={inter: [user_id, item_id]}": "TIME_FIELD 'timestamp' is not among .*load it if you give a load_col",
+}
+
+
+@pytest.fixture
+def days(walks, write_atomic):
+    """A log of 25 items over 33 days in place of `walks`; returns its columns."""
+    columns = {
+        "user_id:token": [f"u{user}" for user in range(12) for _ in range(6)],
+        "item_id:token": [f"i{(3 * user + step) % 25}" for user in range(12) for step in range(6)],
+        "timestamp:float": [(user + 4 * step) * DAY + 1_400_000_000 for user in range(12) for step in range(6)],
+    }
+    write_atomic(columns)
+    return columns
+
+
+@pytest.mark.parametrize("mistake", MISTAKES_OF_PASREC)
+def test_a_mistake_in_pasrecs_keys_is_explained(mistake, days, refused, arguments, tmp_path):
+    given, model = re.split(r" (?=--)", mistake), "PASRec"
+    if given[0].startswith("--model="):
+        model = given.pop(0).partition("=")[2]
+    refused(arguments(*given, model=model), MISTAKES_OF_PASREC[mistake])
+    assert not list(tmp_path.glob("saved/*/result.json"))
+
+
+def times(values):
+    return lambda columns: columns.update({"timestamp:float": values(columns["timestamp:float"])})
+
+
+def one_time(value):
+    return times(lambda given: [*given[:5], value, *given[6:]])
+
+
+NO_COLUMN = "PASRec reads times, and there is no column"
+BAD_TIMES = {  # what is done to a good log, and what is said of it
+    "none": (
+        lambda columns: columns.pop("timestamp:float"),
+        rf"{NO_COLUMN} 'timestamp' among \['user_id', 'item_id'\] in .*toy\.inter\. .*--TIME_FIELD=NAME.*ml-100k has "
+        "'timestamp'.*--model=PreferDiff is PASRec without times",
+    ),
+    "constant": (times(lambda given: given[:1] * 72), r"on one day \(2014-05-13\), so there is no time.*PreferDiff"),
+    "one day": (
+        times(lambda given: list(range(16204 * DAY - 72, 16204 * DAY))),
+        r"all times of 'timestamp'.* are on one day \(2014-05-13\)",
+    ),
+    "order only": (times(lambda given: list(range(1, 73))), r"on one day \(1970-01-01\).*Unix seconds.*--TIME_FIELD"),
+    "days": (times(lambda given: [time // DAY for time in given]), r"on one day \(1970-01-01\)"),
+    "not a number": (one_time("nan"), r"1 interaction\(s\) have no value in TIME_FIELD 'timestamp'. Fill or remove"),
+    "missing": (one_time(""), r"1 interaction\(s\) have no value in TIME_FIELD 'timestamp'"),
+    "infinite": (one_time("inf"), r"\d of the times in 'timestamp' and 'timestamp_list' are missing or infinite"),
+    "milliseconds": (
+        times(lambda given: [1000 * time for time in given]),
+        "must hold Unix times in seconds, and its largest value is 1.403e.12. Divide milliseconds by 1000",
+    ),
+    "a field of that name": (
+        lambda columns: columns.update({"toi:float": [0.5] * 72}),
+        "has a column 'toi' already: name the derived one with --TOI_FIELD=NAME",
+    ),
+}
+
+
+@pytest.mark.parametrize("time_range", ["all", "train"])
+@pytest.mark.parametrize("bad", BAD_TIMES)
+def test_bad_times_are_explained(bad, time_range, days, refused, arguments, write_atomic):
+    change, pattern = BAD_TIMES[bad]
+    change(days)
+    write_atomic(days)
+    refused(arguments(f"--time_range={time_range}", model="PASRec"), pattern)
+
+
+def test_one_day_is_enough_for_the_model_that_is_offered(refused, arguments):
+    refused(arguments(model="PASRec"), "on one day .1970-01-01.*--model=PreferDiff")  # the days of `walks`
+    assert cli.main(arguments(model="PreferDiff")) == 0
+
+
+# Split files
+
+
+PARTS = ("train", "valid", "test")
+TIME, TIMES = "timestamp:float", "timestamp_list:float_seq"
+
+
+def without(name):
+    return lambda columns: columns.pop(name)
+
+
+def target_time(value, row=3):
+    return lambda columns: columns[TIME].__setitem__(row, value)
+
+
+def history_time(step, value, row=3):
+    return lambda columns: columns[TIMES][row].__setitem__(step, value)
+
+
+def history_type(kind):
+    def change(columns):
+        times = columns.pop(TIMES)
+        columns[f"timestamp_list:{kind}"] = [row[0] for row in times] if kind == "float" else times
+
+    return change
+
+
+def every_time(value):
+    def change(columns):
+        columns[TIMES] = [[value(time) for time in row] for row in columns[TIMES]]
+        columns[TIME] = [value(time) for time in columns[TIME]]
+
+    return change
+
+
+BAD_SPLIT_FILES = {  # in which parts (12 rows each), what is done to them, and what is said of it
+    "no times": (PARTS, without(TIME), f"{NO_COLUMN} 'timestamp' among .* in .*toy.train.inter"),
+    "no times of histories": (
+        PARTS,
+        without(TIMES),
+        f"{NO_COLUMN} 'timestamp_list' among .* in .*toy.train.inter.*NAME_list:float_seq.*--model=PreferDiff",
+    ),
+    "no times of histories in one part": (["test"], without(TIMES), "'timestamp_list' .*differ in length"),
+    "one day": (PARTS, every_time(lambda time: 1_400_000_000), r"on one day \(2014-05-13\)"),
+    "milliseconds": (PARTS, every_time(lambda time: 1000 * time), "Divide milliseconds by 1000"),
+    "milliseconds in one history": (["valid"], history_time(2, 1_400_000_000_000), "Divide milliseconds by 1000"),
+    "not a number in a history": (
+        ["train"],
+        history_time(1, "nan"),
+        "1 of the times in .*'timestamp_list' are missing",
+    ),
+    "infinite in a history": (
+        ["test"],
+        history_time(1, "-inf"),
+        "1 of the times in .*'timestamp_list' are missing or inf",
+    ),
+    "not a number": (["test"], target_time("nan"), r"1 interaction\(s\) have no value in TIME_FIELD 'timestamp'"),
+    "backwards in a history": (
+        ["train"],
+        history_time(1, 0),
+        r"1 row\(s\) have times in 'timestamp_list' and 'timestamp' that go backwards; the first is row 4 of "
+        r"toy.train.inter \(after the filters\). Sort each history by time, or use --model=PreferDiff",
+    ),
+    "backwards in the first history": (
+        ["train"],
+        history_time(2, 0, row=0),
+        "go backwards; the first is row 1 of toy.train.inter",
+    ),
+    "backwards to a target": (
+        ["train"],
+        target_time(0, row=11),
+        "go backwards; the first is row 12 of toy.train.inter",
+    ),
+    "backwards in two parts": (["valid", "test"], history_time(2, 0, row=5), r"2 row\(s\) .*row 6 of toy.valid.inter"),
+    "tokens for times": (PARTS, history_type("token_seq"), "no column 'timestamp_list:float_seq'"),
+    "one number for times": (PARTS, history_type("float"), "no column 'timestamp_list:float_seq'"),
+    "a field of that name": (
+        PARTS,
+        lambda columns: columns.update({"toi_list:float_seq": [[0.5] * 3] * 12}),
+        "has a column 'toi' already: name the derived one with --TOI_FIELD=NAME",
+    ),
+}
+
+
+@pytest.fixture
+def write_parts(days, write_atomic):
+    """write_parts(change, parts) writes 12 rows into each of three files; change(columns) in those parts."""
+
+    def write(change, parts) -> None:
+        users, items, events = (days[name] for name in days)
+        for part in PARTS:
+            columns: dict = {
+                "user_id:token": users[::6],
+                "item_id_list:token_seq": [items[row : row + 3] for row in range(0, 72, 6)],
+                "item_id:token": items[3::6],
+                TIMES: [events[row : row + 3] for row in range(0, 72, 6)],
+                TIME: events[3::6],
+            }
+            if part in parts:
+                change(columns)
+            write_atomic(columns, suffix=f"{part}.inter")
+
+    return write
+
+
+@pytest.mark.parametrize("bad", BAD_SPLIT_FILES)
+def test_bad_times_in_split_files_are_explained(bad, write_parts, refused, arguments):
+    parts, change, pattern = BAD_SPLIT_FILES[bad]
+    write_parts(change, parts)
+    refused(arguments("--protocol=benchmark", model="PASRec"), pattern)
+
+
+def test_good_times_and_equal_ones_are_accepted(days, write_parts, arguments, capsys):
+    assert cli.main(arguments("--topk=[5]", "--valid_metric=NDCG@5", model="PASRec")) == 0
+    write_parts(history_time(1, 1_400_000_000 + 3 * DAY), PARTS)  # that of the item before it
+    assert cli.main(arguments("--topk=[5]", "--valid_metric=NDCG@5", "--protocol=benchmark", model="PASRec")) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

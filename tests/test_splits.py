@@ -1,6 +1,7 @@
 """Rows and splits: equal to RecBole's own row by row, and whole sequences written out."""
 
 import inspect
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import torch
 from recbole.data.dataset import Dataset, SequentialDataset
 
-from recbole_gen.data.loaders import create_dataset
+from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.sequences import SequenceDataset, SequenceRows, training_counts
-from recbole_gen.data.splits import by_sequence, windows
+from recbole_gen.data.splits import by_cut, by_sequence, windows
 from recbole_gen.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
@@ -309,6 +310,196 @@ def test_zhihu_with_empty_histories_has_dreamrecs_counts(make_config):
     assert int(empty.sum()) == 1172 and (rows["item_length"][empty] == 1).all()
 
 
+# Two cuts in time (TC)
+
+
+def test_two_cuts_in_time_by_hand(write_atomic, make_config):
+    """Ten rows at 1 2 3 4 5 6 7 7 7 8: the ninth and the tenth are at the cuts, and the three at 7 stay together."""
+    log = {
+        "user_id:token": list("uuuuuu" "vvvvv" "ww"),
+        "item_id:token": list("abcdef" "acbde" "ba"),
+        "timestamp:float": [0, 1, 3, 5, 7, 8, 0, 2, 4, 6, 7, 0, 7],
+    }  # fmt: skip
+    write_atomic(log)
+    dataset = create_dataset(make_config(protocol="time_811"))
+    train, valid, test = (written(dataset, part) for part in dataset.build())
+    assert train == [
+        ("u", "a", "b"), ("v", "a", "c"), ("u", "a b", "c"),
+        ("v", "a c", "b"), ("u", "a b c", "d"), ("v", "a c b", "d"),
+    ]  # fmt: skip
+    assert valid == [("u", "a b c d", "e"), ("v", "a c b d", "e"), ("w", "b", "a")]
+    assert test == [("u", "a b c d e", "f")]
+
+
+@pytest.mark.parametrize(
+    "shares, sizes", [([8, 1, 1], [8, 1, 1]), ([8, 1, 1], [800, 100, 100]), ([7, 1, 2], [63, 9, 18])]
+)
+def test_cuts_of_distinct_times_leave_the_shares(shares, sizes):
+    times = np.random.default_rng(0).permutation(sum(sizes)).astype(np.float64)
+    parts = by_cut(times, [share / sum(shares) for share in shares])
+    assert [len(part) for part in parts] == sizes
+    assert times[np.concatenate(parts)].tolist() == sorted(times)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cuts_in_time_keep_the_future_out_of_training(seed, write_atomic, make_config):
+    log = random_log(seed)  # 30 different times
+    write_atomic(log)
+    dataset = create_dataset(make_config(protocol="time_811", MAX_ITEM_LIST_LENGTH=30))
+    parts = [dense(part) for part in dataset.build()]
+    train, valid, test = (part["timestamp"] for part in parts)
+    assert train.max() < valid.min() and valid.max() < test.min()
+    assert parts[0]["timestamp_list"].max() < valid.min()
+
+    every = torch.cat([train, valid, test]).sort().values
+    n = len(every)
+    assert n == len(log["user_id:token"]) - dataset.user_num + 1
+    assert valid.min() == every[n * 8 // 10] and test.min() == every[n * 9 // 10]
+    found: dict[str, list[int]] = {}
+    for part in parts:
+        users = dataset.id2token("user_id", part["user_id"].numpy())
+        for user, length in zip(users, part["item_length"].tolist(), strict=True):
+            found.setdefault(str(user), []).append(length)
+    # All that was before it is in the history of a row, whichever part that trains or tests.
+    sizes = Counter(log["user_id:token"])
+    assert found == {user: list(range(1, size)) for user, size in sizes.items() if size > 1}
+
+
+def test_one_moment_cannot_be_cut(write_atomic, make_config):
+    write_atomic(LOG | {"timestamp:float": [5] * 10})
+    with pytest.raises(UserError, match=r"the training split is empty \(6 rows in all, split {'TC': \[8, 1, 1\]}\)"):
+        create_dataset(make_config(protocol="time_811")).build()
+
+
+def test_T30_twenty_seconds_decide_which_item_is_last(write_atomic, make_config):
+    start = 1_400_000_000
+    users, late = [f"u{number}" for number in range(8)], float(start + 20)
+    write_atomic(
+        {
+            "user_id:token": [user for user in users for _ in range(4)],
+            "item_id:token": ["last", "next", "b", "a"] * 8,  # the file has the newest first
+            "timestamp:float": [late, start, start - 100, start - 200] * 8,
+        }
+    )
+    assert np.float32(late) == np.float32(start)  # float32, RecBole's type for times, cannot tell them apart
+    for values in ({"protocol": "leave_one_out"}, {"protocol": "sequence_811", "targets": "last"}):
+        dataset = create_dataset(make_config(**values))
+        test = written(dataset, dataset.build()[2])
+        assert test and {row[1:] for row in test} == {("a b next", "last")}
+
+
+# Which rows train
+
+
+@pytest.mark.parametrize("model", ["DiffRec", "PASRec", "PreferDiff"])
+def test_T31_a_training_batch_has_true_next_items_only(model, write_atomic, make_config):
+    steps = [(user, step) for step in range(7) for user in range(20)]
+    log = {
+        "user_id:token": [f"u{user}" for user, _ in steps],
+        "item_id:token": [f"{user}-{step}" for user, step in steps],
+        "timestamp:float": [86400 * (user + step) for user, step in steps],
+    }
+    write_atomic(log)
+    dataset = create_dataset(make_config(model, train_batch_size=16))
+    rows = 0
+    for batch in create_loaders(dataset.config, dataset)[0]:
+        assert not {"label", "neg_item_id"} & set(batch.columns)
+        last = batch["item_id_list"].gather(1, batch["item_length"].unsqueeze(1) - 1).squeeze(1)
+        for user, before, target in zip(
+            dataset.id2token("user_id", batch["user_id"].numpy()),
+            dataset.id2token("item_id", last.numpy()),
+            dataset.id2token("item_id", batch["item_id"].numpy()),
+            strict=True,
+        ):
+            number, _, step = before.partition("-")
+            assert user == f"u{number}" and target == f"{number}-{int(step) + 1}"
+            rows += 1
+    assert rows == 20 * 4
+
+
+PAIRS = [
+    pytest.param({"protocol": "leave_one_out"}, id="leave_one_out"),
+    pytest.param({"eval_args": {"split": {"RS": [8, 1, 1]}, "group_by": "user"}}, id="RS by user"),
+    pytest.param({"protocol": "sequence_811"}, id="sequence_811"),
+    pytest.param({"protocol": "time_811"}, id="time_811"),
+]
+
+
+@pytest.mark.parametrize("model", ["PASRec", "SASRec"])
+@pytest.mark.parametrize("values", PAIRS)
+def test_T32_the_last_pair_of_each_user(values, model, write_atomic, make_config):
+    log = random_log(4)
+    write_atomic(log | {"timestamp:float": [86400 * time for time in log["timestamp:float"]]})
+
+    def parts(**choice):
+        dataset = create_dataset(make_config(model, MAX_ITEM_LIST_LENGTH=4, **values, **choice))
+        return [written(dataset, part) for part in dataset.build()]
+
+    everything, (kept, *others) = parts(), parts(train_pairs="last")
+    assert parts(train_pairs="all") == everything and others == everything[1:]
+    latest = {user: row for row, (user, _, _) in enumerate(everything[0])}  # rows of a user come in the order of time
+    assert kept == [everything[0][row] for row in sorted(latest.values())]  # the order is that of all rows
+    assert len(kept) == len({user for user, _, _ in everything[0]}) < len(everything[0])
+    assert sum(history.count(" ") == 3 for _, history, _ in kept) > 10  # where the length does not tell rows apart
+
+
+def test_T32_the_last_training_item_of_each_user_by_the_log(write_atomic, make_config):
+    log = random_log(5)
+    write_atomic(log)
+    sequences: dict[str, list[str]] = {}
+    order = np.argsort(log["timestamp:float"], kind="stable")
+    for row in order:
+        sequences.setdefault(log["user_id:token"][row], []).append(log["item_id:token"][row])
+    expected = []
+    for user, items in sequences.items():
+        pairs = len(items) - 1
+        place = {0: 0, 1: 1, 2: 1}.get(pairs, pairs - 2)  # a user's only pair trains, of two the second tests
+        if place:
+            expected.append((user, " ".join(items[max(place - 3, 0) : place]), items[place]))
+    dataset = create_dataset(make_config(train_pairs="last", MAX_ITEM_LIST_LENGTH=3))
+    assert sorted(written(dataset, dataset.build()[0])) == sorted(expected)
+
+
+def test_T32_sliding_windows_by_hand(write_atomic, make_config):
+    """u trains on b to l: l is the last; three and six before it come i and f, nine before it c, with too little."""
+    items = {"u": "abcdefghijklmn", "v": "abcd", "w": "uvwxyz"}
+    events = [(user, item, step) for user, sequence in items.items() for step, item in enumerate(sequence)]
+    events.sort(key=lambda event: event[2])
+    write_atomic(dict(zip(("user_id:token", "item_id:token", "timestamp:float"), map(list, zip(*events)), strict=True)))
+
+    def parts(**choice):
+        dataset = create_dataset(make_config(MAX_ITEM_LIST_LENGTH=4, **choice))
+        return [written(dataset, part) for part in dataset.build()]
+
+    kept, *others = parts(train_pairs="window", window_step=3)
+    everything = parts()
+    expected = {
+        ("u", "b c d e", "f"),
+        ("u", "e f g h", "i"),
+        ("u", "h i j k", "l"),
+        ("v", "a", "b"),
+        ("w", "u v w", "x"),
+    }
+    assert kept == [row for row in everything[0] if row in expected]
+    assert len(kept) == len(expected) and others == everything[1:]
+    full = [row for row in everything[0] if row[1].count(" ") == 3 or row in expected]
+    assert parts(train_pairs="window", window_step=1)[0] == full
+    assert parts(train_pairs="window", window_step=99)[0] == parts(train_pairs="last")[0]
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+def test_T32_recboles_models_train_on_the_kept_rows(loss_type, write_atomic, make_config):
+    write_atomic(random_log(6))
+    sizes = {}
+    for train_pairs in ("all", "last", "window"):
+        config = make_config("SASRec", train_pairs=train_pairs, loss_type=loss_type, train_batch_size=20)
+        train, valid, test = create_loaders(config, create_dataset(config))
+        sizes[train_pairs] = sum(len(batch) for batch in train), len(valid.dataset), len(test.dataset)
+        assert all(("neg_item_id" in batch) == (loss_type == "BPR") for batch in train)
+    assert sizes["last"][0] == sizes["window"][0] < sizes["all"][0]  # no history is full: 50 is more than there are
+    assert len({(valid, test) for _, valid, test in sizes.values()}) == 1
+
+
 # training_counts
 
 
@@ -362,6 +553,7 @@ def test_unknown_splits_are_refused(write_atomic, make_config):
         ({"split": {"XX": [8, 1, 1]}}, "one of RS, LS, TS, SS"),
         ({"split": {"LS": "last"}}, "LS must be one of"),
         ({"split": {"RS": [8, 2]}}, "three shares"),
+        ({"split": {"TC": [8, 2]}}, "three shares"),
         ({"split": {"SS": [0, 0, 0]}}, "three shares"),
         ({"split": {"RS": [8, 1, 1]}, "group_by": "item"}, "group_by"),
         ({"split": {"RS": [8, 1, 1]}, "order": "RO"}, "order: TO"),
@@ -372,3 +564,8 @@ def test_unknown_splits_are_refused(write_atomic, make_config):
     for key in ("sequence_order", "targets"):
         with pytest.raises(UserError, match=key):
             create_dataset(make_config(eval_args={"split": {"SS": [2, 1, 1]}}, **{key: "nonsense"})).build()
+
+
+@pytest.mark.parametrize("shares, sizes", [([8, 2, 0], [8, 2, 0]), ([1, 0, 0], [10, 0, 0])])
+def test_a_share_of_0_gets_nothing(shares, sizes):
+    assert [len(part) for part in by_cut(np.arange(10.0), [share / sum(shares) for share in shares])] == sizes
