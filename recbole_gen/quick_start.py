@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
     log(model)
     trainer = create_trainer(config, model)
     if resume_from:
-        trainer.resume(resume_from, {f: data.field2id_token[f].tolist() for f in (data.uid_field, data.iid_field)})
+        trainer.resume(resume_from, {f: data.field2id_token[f].tolist() for f in _ids(data)})
     (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
@@ -166,6 +167,43 @@ def _test(config, trainer: Trainer, train_data, test_data, run_dir: Path):
     if config["save_ranks"]:
         diagnostics.ranks(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
     return result, diagnostics.result(trainer.model) if config["diagnostics"] else None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run: its configuration, its model in evaluation mode, and the loaders of its three parts."""
+
+    config: Config
+    model: Any
+    train: Any
+    valid: Any
+    test: Any
+
+
+def load(folder: str | Path) -> Loaded:
+    """The model of the run in ``folder``, with the weights of its best epoch, and its data, split as it was.
+
+    Raises UserError if there is no such run, or its data set is not here or not the one that it was trained on.
+    """
+    path = Path(folder) / "best.pth"
+    if not path.exists():
+        raise UserError(
+            f"there is no run in {folder}: it has no best.pth. A run's folder is in the last line it prints"
+        )
+    content = checkpoint.load(path)
+    stored = {key: value for key, value in content["config"].items() if key not in ("paper", "resume")}
+    config = Config(stored=stored)
+    init_seed(config["seed"], config["reproducibility"])
+    data = create_dataset(config)
+    train, valid, test = create_loaders(config, data)
+    model = _create_model(config, train._dataset).to(config["device"])
+    checkpoint.require_match(path, content, config["model"], {f: data.field2id_token[f].tolist() for f in _ids(data)})
+    checkpoint.load_weights(path, content, model)
+    return Loaded(config, model.eval(), train, valid, test)
+
+
+def _ids(data) -> tuple[str, str]:
+    return data.uid_field, data.iid_field
 
 
 def configure(

@@ -1,0 +1,104 @@
+"""`plot toi`: what it prints, writes and draws, against the log itself."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recbole_gen import cli, plot, quick_start
+
+DAY = 86400
+
+
+@pytest.fixture
+def days(tmp_path, walks):
+    """The walks of `toy`, a step every three days; the last step of every fifth user comes ten days later."""
+    path = tmp_path / "toy/toy.inter"
+    log = pd.read_csv(path, sep="\t")
+    users, steps = log["timestamp:float"] // 100, log["timestamp:float"] % 100
+    late = (users % 5 == 0) & (steps == 10)
+    log["timestamp:float"] = DAY * (10000 + 2 * users + 3 * steps + 10 * late) + 3600 * steps
+    log.to_csv(path, sep="\t", index=False)
+    return log
+
+
+@pytest.fixture
+def trained(days, run):
+    def train(model="PASRec", **values):
+        return run(model, hidden_size=16, timesteps=20, ddim_stride=5, **values)["run_dir"]
+
+    return train
+
+
+def test_persistence_is_the_last_day_and_errors_are_in_days(trained, days):
+    rows = plot.toi_rows(quick_start.load(trained()), "test", horizon=365, noise=0.01)
+    day = days.assign(day=days["timestamp:float"] // DAY).groupby("user_id:token")["day"].agg(list)
+    gaps = sorted(float(each[-1] - each[-2]) for each in day)
+    assert sorted(rows["persistence"]["error"]) == gaps
+    assert {len(values) for row in rows.values() for values in row.values()} == {60}
+    assert all(((row["cosine"] >= -1.0001) & (row["cosine"] <= 1.0001)).all() for row in rows.values())
+    assert (rows["model"]["width"] >= 1).all() and (rows["model"]["error"] >= 0).all()
+
+
+def test_the_constant_is_the_best_one_for_the_training_rows(trained):
+    run = quick_start.load(trained(time_encoding="rff"))
+    encode, toi = run.model.time_encoding, run.train._dataset.inter_feat[run.model.TOI]
+    best = plot._mean_direction(encode, toi)
+    encodings = torch.nn.functional.normalize(encode(toi.double()), dim=-1)
+    mean = float((encodings @ best).mean())
+    torch.manual_seed(0)
+    for other in best + 0.1 * torch.randn(50, len(best)).double():
+        assert float((encodings @ other / other.norm()).mean()) < mean
+
+
+def test_the_command_prints_a_table_and_draws_a_figure(trained, tmp_path, capsys):
+    folder = trained()
+    assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / 'figure.png'}"]) == 0
+    out = capsys.readouterr().out
+    assert "PASRec" in out and "persistence" in out and "constant" in out and "60 test rows of toy" in out
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((tmp_path / "figure.json").read_text())
+    assert summary["persistence"]["mae_days"] == pytest.approx((48 * 3 + 12 * 13) / 60)
+    assert summary["persistence"]["within_7"] == pytest.approx(0.8)
+    assert cli.main(["plot", "toi", f"--run={folder}", "--part=valid"]) == 0
+    assert (tmp_path / folder / "toi.valid.png").exists()
+
+
+def test_a_model_that_has_learned_the_rhythm_beats_persistence(trained, capsys):
+    """Steps are three days apart: the model can know it, persistence is always three days late."""
+    folder = trained(epochs=30, eta=0.2, learning_rate=0.01, time_encoding="gaussian", sigma=0.05)
+    rows = plot.toi_rows(quick_start.load(folder), "valid", horizon=365, noise=0.01)
+    assert np.median(rows["model"]["error"]) < np.median(rows["persistence"]["error"]) == 3
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["tsne"], "no figure 'tsne'"),
+        (["toi"], "plot toi needs --run=FOLDER"),
+        (["toi", "--run=nowhere"], "there is no run in nowhere"),
+        (["toi", "--run=x", "--parts=test"], "no option --parts"),
+        (["toi", "--run=x", "--part=train"], "--part must be test or valid"),
+        (["toi", "--run=x", "--horizon=-1"], "--horizon must be"),
+        (["toi", "--run=x", "--noise=2"], "--noise must be"),
+    ],
+)
+def test_bad_input_is_one_message(given, message, capsys):
+    assert cli.main(["plot", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_a_run_without_times_is_refused(trained, capsys):
+    assert cli.main(["plot", "toi", f"--run={trained('PreferDiff')}"]) == 2
+    assert "PreferDiff predicts no times" in capsys.readouterr().err
+
+
+def test_a_figure_that_cannot_be_written_is_one_message(trained, tmp_path, capsys):
+    folder = trained()
+    assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / 'no/figure.png'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / 'figure.xyz'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
