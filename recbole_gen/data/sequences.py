@@ -328,6 +328,13 @@ class LeanSequences(_Mixed):
         self._change_feat_format()
         parts, may_be_empty = splits.split(self)
         parts[0] = splits.training_pairs(self, parts[0])
+        for name, chosen in zip(("training", "validation", "test"), parts, strict=True):
+            if len(chosen) == 0 and name not in may_be_empty:
+                raise UserError(
+                    f"data set '{self.dataset_name}': the {name} split is empty ({len(self.inter_feat)} rows in all, "
+                    f"split {self.config['eval_args']['split']}). Use a larger data set, weaker filters "
+                    f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
+                )
         scaled = None
         if times.needed(self.config):
             self.day_range, *scaled = times.scale_times(self, parts[0])
@@ -338,13 +345,6 @@ class LeanSequences(_Mixed):
         if scaled:
             toi = self.config["TOI_FIELD"]
             self.inter_feat.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
-        for name, chosen in zip(("training", "validation", "test"), parts, strict=True):
-            if len(chosen) == 0 and name not in may_be_empty:
-                raise UserError(
-                    f"data set '{self.dataset_name}': the {name} split is empty ({len(self.inter_feat)} rows in all, "
-                    f"split {self.config['eval_args']['split']}). Use a larger data set, weaker filters "
-                    f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
-                )
         rows = self.inter_feat
         if by_time is not None:
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
