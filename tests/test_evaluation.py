@@ -142,7 +142,7 @@ def test_rows_with_and_without_history_are_measured_apart():
     assert result["with_history"]["rows"] == 3 and "without_history" not in result
 
 
-def test_a_constant_recommender_shows_in_the_lists():
+def test_T34_a_constant_recommender_shows_in_the_lists():
     result, _ = diagnose(ranking(*range(11, 31)).repeat(50, 1), [1] * 25 + [12] * 20 + [29] * 5, parts=3)
     assert result["lists"] == {
         "length": 20,
