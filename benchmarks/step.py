@@ -4,8 +4,9 @@
 
 `ours`, and `gathered`: the same with the centroid computed as PreferDiff's code does, from a [B, B - 1, d] gather of
 all the other targets. Each runs in a process of its own, one after the other, since a peak cannot be taken back; the
-median step counts, after one to warm up. `parameters_mib` is the memory of weights, gradients and AdamW's two moments,
-which no implementation avoids. Appends to results/step.tsv.
+median step counts, after one to warm up. `loss_and_gradients_mib` is what the first loss and its gradients add to the
+process; the peak of all is in AdamW's update. `parameters_mib` is the memory of weights, gradients and AdamW's two
+moments, which no implementation avoids. Appends to results/step.tsv.
 """
 
 import argparse
@@ -31,6 +32,10 @@ class Gathered(PASRec):
         return x0[others].mean(1)
 
 
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
 def measure(variant, args, send):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -49,15 +54,16 @@ def measure(variant, args, send):
         "toi_list": torch.rand(args.batch, L).sort(1).values,
         "toi": torch.rand(args.batch),
     }
-    seconds = []
+    seconds, before, backward = [], peak_mib(), 0
     for _ in range(args.steps + 1):
         started = time.perf_counter()
         optimizer.zero_grad()
         sum(model.calculate_loss(batch)).backward()
+        backward = backward or peak_mib() - before  # the optimiser has no state yet
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     parameters = sum(p.numel() for p in model.parameters())
-    send.send((statistics.median(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, parameters))
+    send.send((statistics.median(seconds[1:]), backward, peak_mib(), parameters))
 
 
 def main():
@@ -71,14 +77,13 @@ def main():
         receive, send = context.Pipe(duplex=False)
         process = context.Process(target=measure, args=(variant, args, send))
         process.start()
-        seconds, peak, parameters = receive.recv()
+        seconds, backward, peak, parameters = receive.recv()
         process.join()
-        fixed = 4 * 4 * parameters >> 20
         record(
             "step",
             {
-                "variant": variant, **vars(args), "seconds": round(seconds, 2), "peak_mib": peak,
-                "parameters_mib": fixed, "rest_mib": peak - fixed,
+                "variant": variant, **vars(args), "seconds": round(seconds, 2), "loss_and_gradients_mib": backward,
+                "peak_mib": peak, "parameters_mib": 16 * parameters >> 20,
             },
         )  # fmt: skip
 
