@@ -727,3 +727,15 @@ def test_tied_weights_score_with_the_item_table():
     assert model.output.weight is model.item_embedding.weight
     assert "output.weight" not in dict(model.named_parameters())
     assert fresh().output.weight is not fresh().item_embedding.weight
+
+
+def test_a_loss_that_is_no_number_does_not_spoil_the_draws():
+    """The trainer names the bad loss at its next look; until then steps must still be drawn."""
+    sampler = StepSampler(4, history=2, floor=0.001)
+    for _ in range(2):
+        sampler.record(torch.arange(1, 5), torch.tensor([1.0, float("nan"), float("inf"), 3.0]))
+    p = sampler.probabilities()
+    assert torch.isfinite(p).all() and float(p.sum()) == pytest.approx(1)
+    for _ in range(2):
+        sampler.record(torch.arange(1, 5), torch.full((4,), float("nan")))
+    assert sampler.probabilities().tolist() == [0.25] * 4

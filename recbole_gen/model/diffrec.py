@@ -92,6 +92,7 @@ class StepSampler(nn.Module):
         rank = torch.arange(len(index), device=n.device) - torch.searchsorted(index, index)  # among rows of that step
         place = (self.counts[index] + rank) % width
         newest = torch.searchsorted(index, index, right=True) - torch.searchsorted(index, index) - rank <= width
+        losses = torch.where(torch.isfinite(losses), losses, 0)  # the trainer says so; here it would end in a bad draw
         self.losses[index[newest], place[newest]] = losses.to(self.losses)[order][newest]
         self.counts += torch.bincount(index, minlength=len(self.counts))
 
@@ -250,13 +251,13 @@ class DiffRec(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         rows, d = len(item_seq), self.noise_bank.shape[1]
         # "Fix the seed, then draw" (algorithm 3): the same noise for every user, unless each is to have its own.
-        generator, own = self.eval_generator, rows
+        generator, draws = self.eval_generator, rows
         if not self.noise_per_user:
-            generator, own = torch.Generator().manual_seed(self.noise_seed), 1
+            generator, draws = torch.Generator().manual_seed(self.noise_seed), 1
 
         def randn() -> torch.Tensor:
             """[B, S, d]; drawn on the CPU, for one stream on every device."""
-            return torch.randn(own, self.n_seeds, d, generator=generator).to(self.noise_bank).expand(rows, -1, -1)
+            return torch.randn(draws, self.n_seeds, d, generator=generator).to(self.noise_bank).expand(rows, -1, -1)
 
         noise = randn() if self.noise_per_user else self.noise_bank.expand(rows, -1, -1)
 
