@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +45,16 @@ class StepEmbedding(nn.Module):
         """t [...] (integers) -> [..., d]."""
         angles = t.unsqueeze(-1) * self.frequencies
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+def item_denoiser(kind: str, size: int) -> Any:
+    """The denoiser of DreamRec and PreferDiff/PASRec on [x_t ; guidance ; step], [..., 3d] -> [..., d].
+
+    ``linear`` is the one layer that their released code runs; ``mlp`` has a hidden layer of 2d with GELU.
+    """
+    if kind == "linear":
+        return nn.Linear(3 * size, size)
+    return nn.Sequential(nn.Linear(3 * size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
 
 
 def one_of(config, key: str, choices: tuple[str, ...]) -> str:

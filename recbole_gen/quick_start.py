@@ -28,7 +28,7 @@ from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import Diagnostics
-from recbole_gen.trainer import Trainer, create_trainer
+from recbole_gen.trainer import Trainer, create_trainer, vocabulary_of
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 
@@ -97,7 +97,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
     log(model)
     trainer = create_trainer(config, model)
     if resume_from:
-        trainer.resume(resume_from, {f: data.field2id_token[f].tolist() for f in _ids(data)})
+        trainer.resume(resume_from, vocabulary_of(data))
     (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
@@ -191,19 +191,19 @@ def load(folder: str | Path) -> Loaded:
             f"there is no run in {folder}: it has no best.pth. A run's folder is in the last line it prints"
         )
     content = checkpoint.load(path)
-    stored = {key: value for key, value in content["config"].items() if key not in ("paper", "resume")}
-    config = Config(stored=stored)
+    config = Config(stored=_settings_of(content))
     init_seed(config["seed"], config["reproducibility"])
     data = create_dataset(config)
     train, valid, test = create_loaders(config, data)
     model = _create_model(config, train._dataset).to(config["device"])
-    checkpoint.require_match(path, content, config["model"], {f: data.field2id_token[f].tolist() for f in _ids(data)})
+    checkpoint.require_match(path, content, config["model"], vocabulary_of(data))
     checkpoint.load_weights(path, content, model)
     return Loaded(config, model.eval(), train, valid, test)
 
 
-def _ids(data) -> tuple[str, str]:
-    return data.uid_field, data.iid_field
+def _settings_of(content: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a checkpoint's run ended up with; what chose its layers has had its effect."""
+    return {key: value for key, value in content["config"].items() if key not in ("paper", "resume")}
 
 
 def configure(
@@ -224,13 +224,13 @@ def configure(
     path = Path(folder) / "last.pth" if Path(folder).is_dir() else Path(folder)
     if not path.exists():
         raise UserError(f"--resume={folder}: there is no checkpoint {path}; a run has one after its first epoch")
-    stored = checkpoint.load(path)["config"]
+    content = checkpoint.load(path)
+    stored = content["config"]
     for key, value in (("model", model), ("dataset", dataset), ("protocol", None)):
         wanted = model_path(value) if isinstance(value, type) else value or given.get(key)
         if wanted and wanted != stored[key]:
             raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
-    stored = {key: value for key, value in stored.items() if key not in ("paper", "resume")}
-    return Config(model, dataset, config_file_list, config_dict, argv, stored), path.resolve()
+    return Config(model, dataset, config_file_list, config_dict, argv, _settings_of(content)), path.resolve()
 
 
 def free_cores() -> int:

@@ -106,7 +106,7 @@ class Trainer(RecBoleTrainer):
         Returns the best validation score and result. Raises NonFiniteLoss.
         """
         log = self.logger.info if verbose else self.logger.debug
-        self.vocabulary = _vocabulary(train_data._dataset)
+        self.vocabulary = vocabulary_of(train_data._dataset)
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
@@ -357,7 +357,7 @@ def _numbers(model):
     return [(name, value) for name, value in vars(model).items() if type(value) in (int, float)]
 
 
-def _vocabulary(dataset) -> dict[str, list[str]]:
+def vocabulary_of(dataset) -> dict[str, list[str]]:
     """Tokens of users and items in the order of their ids, padding first."""
     return {field: dataset.field2id_token[field].tolist() for field in (dataset.uid_field, dataset.iid_field)}
 

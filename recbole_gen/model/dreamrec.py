@@ -28,8 +28,6 @@ Differences from the released code
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -38,7 +36,7 @@ from torch import nn
 
 from recbole_gen.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.errors import UserError
-from recbole_gen.layers import StepEmbedding, one_of
+from recbole_gen.layers import StepEmbedding, item_denoiser, one_of
 
 
 class GuidanceEncoder(nn.Module):
@@ -102,12 +100,8 @@ class DreamRec(SequentialRecommender):
         self.encoder = GuidanceEncoder(d, self.max_seq_length, config["dropout_prob"])
         self.null_guidance = nn.Parameter(torch.randn(d))
         self.step_embedding = StepEmbedding(d)
-        self.is_linear = one_of(config, "denoiser", ("linear", "mlp")) == "linear"
-        self.denoiser: Any
-        if self.is_linear:
-            self.denoiser = nn.Linear(3 * d, d)
-        else:
-            self.denoiser = nn.Sequential(nn.Linear(3 * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+        kind = one_of(config, "denoiser", ("linear", "mlp"))
+        self.is_linear, self.denoiser = kind == "linear", item_denoiser(kind, d)
         self.diffusion = GaussianDiffusion(
             beta_schedule(config["noise_schedule"], config["timesteps"], config["beta_start"], config["beta_end"])
         )

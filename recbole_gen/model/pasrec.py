@@ -38,7 +38,7 @@ Differences from PreferDiff's code
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ from torch import nn
 
 from recbole_gen.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.errors import UserError
-from recbole_gen.layers import StepEmbedding, one_of, sinusoid
+from recbole_gen.layers import StepEmbedding, item_denoiser, one_of, sinusoid
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
@@ -175,12 +175,8 @@ class PASRec(SequentialRecommender):
         self.encoder = GuidanceEncoder(d, n_heads, config["dropout_prob"])
         self.null_guidance = nn.Parameter(torch.randn(d))
         self.step_embedding = StepEmbedding(d)
-        self.is_linear = one_of(config, "denoiser", ("linear", "mlp")) == "linear"
-        self.denoiser: Any
-        if self.is_linear:
-            self.denoiser = nn.Linear(3 * d, d)
-        else:
-            self.denoiser = nn.Sequential(nn.Linear(3 * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+        kind = one_of(config, "denoiser", ("linear", "mlp"))
+        self.is_linear, self.denoiser = kind == "linear", item_denoiser(kind, d)
         if self.uses_time:
             self.TOI = config["TOI_FIELD"]
             self.TOI_SEQ = self.TOI + config["LIST_SUFFIX"]
