@@ -12,6 +12,15 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
+def one_thread():
+    """One thread of torch, also where an earlier test has set another number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def write_atomic(tmp_path):
     """write_atomic({"user_id:token": [...], ...}) writes <data_path>/toy/toy.inter; lists are sequences."""
 

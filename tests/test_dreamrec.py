@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from stubs import Config
 
 from recbole_gen.diffusion import beta_schedule, guide
 from recbole_gen.errors import UserError
@@ -38,19 +39,7 @@ SAMPLERS = {
 HISTORIES = [[1, 2, 3], [4], [], [5, 6, 7, 8, 9, 10], [3, 2, 1], [11, 12], [13, 14, 15, 16]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Config(dict):
-    """Like RecBole's: a missing key reads as None."""
-
-    def __missing__(self, key):
-        return None
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Items:

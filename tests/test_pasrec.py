@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from stubs import Config
 from torch.nn.functional import cosine_similarity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -60,19 +61,8 @@ TARGETS = [20, 21, 22, 23, 20, 24, 25]  # in no history; one of them twice
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seeded(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Config(dict):
-    """Like RecBole's: a missing key reads as None."""
-
-    def __missing__(self, key):
-        return None
 
 
 class Items:

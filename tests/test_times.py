@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stubs import equal
 
 from recbole_gen import checkpoint, cli, quick_start
 from recbole_gen.data.loaders import create_dataset
@@ -276,17 +277,6 @@ def test_prefdiff_beauty_has_its_rows_and_days(make_config):
 
 
 # Runs
-
-
-def equal(a, b) -> bool:
-    """Equal bit for bit, through dicts and lists, tensors included."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 @pytest.mark.parametrize("model", FAMILY)

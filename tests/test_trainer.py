@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from stubs import equal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_gen import checkpoint, quick_start
@@ -20,17 +21,6 @@ from recbole_gen.trainer import NonFiniteLoss, create_trainer
 
 def saved(result, name="last.pth"):
     return checkpoint.load(f"{result['run_dir']}/{name}")
-
-
-def equal(a, b) -> bool:
-    """Equal bit for bit, through dicts and lists, tensors included."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def scalars(result) -> dict[str, list[float]]:
