@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
+import os
 import sys
 import warnings
 from typing import Any
@@ -49,6 +50,7 @@ def apply() -> None:
     _keep_pretrained_checkpoints_plain()
     _use_fused_kernels()
     _let_sasrec_finish_the_last_position_only()
+    _count_every_interaction_in_pop()
     _applied = True
 
 
@@ -260,13 +262,16 @@ def _leave_the_device_to_the_launcher() -> None:
     def _init_device(self):
         values = self.final_config_dict
         if "local_rank" in values:
-            raise ValueError("distributed training is not available yet: run without nproc, world_size and local_rank")
+            raise ValueError("local_rank is the launcher's: run with --nproc=N, or under torchrun")
         gpu_id = values["gpu_id"]
         text = ",".join(map(str, gpu_id)) if isinstance(gpu_id, (tuple, list)) else str(gpu_id)
-        values.update(gpu_id=text, single_spec=True, local_rank=0, device=torch.device("cpu"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun, and by --nproc
+        values.update(gpu_id=text, single_spec=True, local_rank=local_rank, device=torch.device("cpu"))
         if not (values["use_gpu"] and text and torch.cuda.is_available()):
             return
-        index, count = int(text.split(",")[0]), torch.cuda.device_count()
+        listed, count = [int(each) for each in text.split(",")], torch.cuda.device_count()
+        # One process a GPU: those that gpu_id lists, or the first ones if it names just one.
+        index = listed[local_rank] if local_rank < len(listed) else listed[0] + local_rank
         if index >= count:
             raise ValueError(f"gpu_id: {index} does not exist, {count} GPU(s) are visible (0 to {count - 1})")
         values["device"] = torch.device("cuda", index)
@@ -331,6 +336,19 @@ def _let_sasrec_finish_the_last_position_only() -> None:
         return top.feed_forward(attended).squeeze(1)  # [B, d]
 
     SASRec.forward = forward
+
+
+def _count_every_interaction_in_pop() -> None:
+    """pop.py:47 adds 1 to the items of a batch by assignment, which counts an item once a batch however often it is in
+    it, so that the baseline depends on train_batch_size (#2198, #1844)."""
+    from recbole.model.general_recommender.pop import Pop
+
+    def calculate_loss(self, interaction):
+        self.item_cnt += torch.bincount(interaction[self.ITEM_ID], minlength=self.n_items).unsqueeze(1)
+        self.max_cnt = self.item_cnt.max(dim=0)[0]
+        return torch.zeros(1, requires_grad=True, device=self.device)
+
+    Pop.calculate_loss = calculate_loss
 
 
 def keep_freed_memory() -> None:

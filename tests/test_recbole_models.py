@@ -241,6 +241,18 @@ def test_fused_gelu_is_recboles():
     torch.testing.assert_close(layer.intermediate_act_fn(x), x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))))
 
 
+@pytest.mark.parametrize("batch_size", [7, 2048])
+def test_pop_counts_every_interaction(batch_size):
+    items = torch.tensor([1, 3, 3, 3, 2, 3, 1, 1, 3, 2])
+    config = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "NEG_PREFIX": "neg_", "device": "cpu"}
+    model = get_model("Pop")(config, SimpleNamespace(num=lambda field: 5))
+    for batch in items.split(batch_size):
+        model.calculate_loss({"item_id": batch}).backward()
+    assert model.item_cnt.flatten().tolist() == [0, 3, 2, 5, 0] and model.max_cnt == 5
+    scores = model.full_sort_predict({"user_id": torch.tensor([1, 2])}).view(2, 5)
+    assert scores.tolist() == [[0, 0.6, 0.4, 1, 0]] * 2
+
+
 def test_dok_matrix_updates_without_adding():
     matrix = dok_matrix((2, 3), dtype=np.float32)
     matrix._update({(0, 1): 1.0, (1, 2): 2.0})
