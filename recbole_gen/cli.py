@@ -12,11 +12,11 @@ USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen plot toi --run=FOLDER          accuracy of predicted times (recbole-gen plot --help)
 
-  --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff), any model of RecBole (SASRec, BPR, ...;
-                       recbole.DiffRec where both have the name), or a class of your own: my_package.my_module:MyModel
+  --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff, ACVAE, DSPnet), any model of RecBole (SASRec, BPR,
+                       ...; recbole.DiffRec where both have it), or a class of your own: my_package.my_module:MyModel
   --dataset=NAME       a data set as atomic files in dataset/NAME/NAME.inter, or under --data_path; ml-100k comes along
   --protocol=NAME      how rows are split and what is scored: leave_one_out (default), time_811, sequence_811,
-                       benchmark (files for each part)
+                       holdout_82, period (sets of targets), benchmark (files for each part)
   --paper=NAME         a published setting: model, data set, protocol and hyper-parameters in one (properties/paper/)
   --config_files=FILE  YAML files of your own, separated by blanks
   --resume=FOLDER      go on with a run where it stopped, e.g. with more --epochs

@@ -30,6 +30,9 @@ from recbole.utils.argument_list import (
 )
 
 from recbole_gen import registry
+from recbole_gen.data.held_out import KINDS as SET_SPLITS
+from recbole_gen.data.held_out import POSITIVES
+from recbole_gen.data.scenes import RULES as SCENE_RULES
 from recbole_gen.data.splits import KINDS as SPLITS
 from recbole_gen.data.splits import TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
@@ -54,18 +57,22 @@ PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders
 
 
 _STRICT_LAYERS = ("RecBole overall.yaml", "RecBole sample.yaml", "overall.yaml")
-TEXT_TOO = ("reranker_CAN_NUM",)
-"""Keys with a number for a default that also take text ("100,50")."""
+TEXT_TOO = ("reranker_CAN_NUM", "period_start")
+"""Keys with a number for a default that also take text ("100,50", a date)."""
 LEAST = {
     "epochs": 0, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 0, "stopping_step": 0, "seed": 0,
-    "worker": 0, "num_threads": 0, "MAX_ITEM_LIST_LENGTH": 1, "n_heads": 1, "n_layers": 1, "window_step": 1,
+    "worker": 0, "num_threads": 0, "nproc": 1, "MAX_ITEM_LIST_LENGTH": 1, "n_heads": 1, "n_layers": 1, "window_step": 1,
+    "last_events": 2, "future_events": 1, "least_history": 1, "least_future": 1,
 }  # fmt: skip
 MAPPINGS = (
     "eval_args", "train_neg_sample_args", "clip_grad_norm", "load_col", "unload_col", "unused_col", "val_interval",
     "seq_len", "threshold", "preload_weight", "discretization",
 )  # fmt: skip
 LISTS = ("normalize_field", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id")
-CHOICES = {"train_pairs": TRAIN_PAIRS, "time_range": TIME_RANGES}
+CHOICES = {
+    "train_pairs": TRAIN_PAIRS, "time_range": TIME_RANGES, "positives": POSITIVES, "scene_rule": (None, *SCENE_RULES),
+    "group_metrics": (None, "length"),
+}  # fmt: skip
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PARTS = {
     "eval_args": ("split", "group_by", "order", "mode"),
@@ -404,12 +411,20 @@ class Config(RecBoleConfig):
                 self._refuse(key, "a mapping such as {key: value} (a value with brackets or commas in it needs quotes)")
             if key in LISTS and not (value is None or isinstance(value, list)):
                 self._refuse(key, "a list such as [name]")
-        for key in ("data_path", "checkpoint_dir", "learner", "field_separator", "seq_separator", "TOI_FIELD"):
+        for key in (
+            "data_path",
+            "checkpoint_dir",
+            "learner",
+            "field_separator",
+            "seq_separator",
+            "TOI_FIELD",
+            "SCENE_FIELD",
+        ):
             if not values[key]:
                 self._refuse(key, "text that is not empty")
         for key, choices in CHOICES.items():
             if values[key] not in choices:
-                self._refuse(key, f"one of {', '.join(choices)}")
+                self._refuse(key, f"one of {', '.join(choice or '~' for choice in choices)}")
         if str(values["state"]).upper() not in LOG_LEVELS:
             self._refuse("state", f"one of {', '.join(LOG_LEVELS)}")
         if not 0 < values["learning_rate"] < math.inf:
@@ -447,12 +462,21 @@ class Config(RecBoleConfig):
         if not isinstance(split, dict) or len(split) != 1 or not split.keys() <= set(SPLITS):
             raise UserError(f"eval_args: split must be one of {', '.join(SPLITS)} with its value, got {split!r}")
         ((kind, shares),) = split.items()
-        if kind != "LS" and not (isinstance(shares, list) and len(shares) == 3 and all(map(_is_number, shares))):
+        if kind in SET_SPLITS and set(modes) != {"full"}:
+            raise UserError(
+                f"a protocol whose targets are sets ranks all items: eval_args: mode must be full, got {mode!r}"
+            )
+        if kind == "LS":
+            return
+        numbers = isinstance(shares, list) and len(shares) == 3 and all(map(_is_number, shares))
+        if not (numbers and shares[0] > 0 and min(shares) >= 0):
             raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {shares!r}")
 
     def _check_metrics(self) -> None:
         values = self.final_config_dict
         names, topk = _as_list(values["metrics"]), _as_list(values["topk"])
+        if not all(_is_whole(k) and k > 0 for k in _as_list(values["scene_topk"])):
+            self._refuse("scene_topk", "a positive whole number or a list of them")
         for name in names:
             if str(name).lower() not in metric_types:
                 near = difflib.get_close_matches(str(name).lower(), metric_types, n=1)
@@ -463,6 +487,11 @@ class Config(RecBoleConfig):
             self._refuse("topk", "a positive whole number or a list of them")
         plain = [name for name in names if name.lower() in _METRICS_WITHOUT_K]
         computed = [*plain, *(f"{name}@{k}" for name in names if name not in plain for k in topk)]
+        split = (values["eval_args"] or {}).get("split") or ()
+        if values["positives"] == "both" and not values["benchmark_filename"] and next(iter(split), None) in SET_SPLITS:
+            computed += [f"period_{name}" for name in computed]
+        if hasattr(self.model_class, "full_sort_predict_scene"):
+            computed += [f"scene_{name}@{k}" for name in names for k in _as_list(values["scene_topk"])]
         if str(values["valid_metric"]).lower() not in [name.lower() for name in computed]:
             raise UserError(
                 f"valid_metric {values['valid_metric']} is not among the metrics computed: {', '.join(computed)}"

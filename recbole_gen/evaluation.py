@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metric_information, metrics_dict
 
+FUTURE = "future_"
+"""Prefix of the columns of a batch with the events that its rows are to predict, the next first."""
+TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
+"""What is measured beside the run's own metrics, by the prefix of the names, as in scene_recall@5."""
 LIST_LENGTH = 20
 """Length of the recommendation lists that the diagnostics compare."""
+
+
+def top_items(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """The best k columns of each row of scores [B, I]; 0 where nothing is left but what is excluded."""
+    top = scores.topk(k, dim=-1)
+    return top.indices.masked_fill(top.values == -torch.inf, 0)
 
 
 def hits(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
@@ -27,6 +38,15 @@ def hits(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) 
     found = torch.isin(rows * width + top, positive_u * width + positive_i)
     count = torch.bincount(positive_u, minlength=len(top)).unsqueeze(1)
     return torch.cat([found.int(), count.int()], dim=1)
+
+
+def distinct_positives(future: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and item of each positive, once, of sets [B, W] padded with 0."""
+    ordered = future.sort(dim=1).values
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    rows, columns = (new & (ordered != 0)).nonzero(as_tuple=True)
+    return rows, ordered[rows, columns]
 
 
 def target_ranks(scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
@@ -50,12 +70,11 @@ class LeanCollector(Collector):
         """Collect what the metrics need from one batch of scores [B, I]."""
         need = self.register.need
         device = scores_tensor.device
-        if need("rec.items") or need("rec.topk"):
-            top = scores_tensor.topk(max(self.topk), dim=-1).indices
-            if need("rec.items"):
-                self._add("rec.items", top)
-            if need("rec.topk"):
-                self._add("rec.topk", hits(top, positive_u.to(device), positive_i.to(device)))
+        if need("rec.items"):
+            self._add("rec.items", scores_tensor.topk(max(self.topk), dim=-1).indices)
+        if need("rec.topk"):
+            top = top_items(scores_tensor, max(self.topk))
+            self._add("rec.topk", hits(top, positive_u.to(device), positive_i.to(device)))
         if need("rec.meanrank"):
             u, i = positive_u.to(device), positive_i.to(device)
             ranks = target_ranks(scores_tensor, u, i).to(torch.float32)
@@ -81,6 +100,67 @@ class LeanCollector(Collector):
         return struct
 
 
+class TopK:
+    """Those of the run's metrics that read nothing but top-k hits, on rows of hits that are given or collected.
+
+    Args:
+        config: the run's.
+        topk: cut-offs, if not the run's; those that the number of candidates makes trivial are left out.
+        candidates: how many items or scenes are ranked.
+    """
+
+    def __init__(self, config, topk: list[int] | None = None, candidates: int | None = None):
+        names = [name for name in config["metrics"] if metric_information[name.lower()] == ["rec.topk"]]
+        self.metrics = [metrics_dict[name.lower()](config) for name in names]
+        self.topk = [k for k in topk or config["topk"] if candidates is None or k < candidates] or [1]
+        for metric in self.metrics:
+            metric.topk = self.topk
+        self._parts: list[torch.Tensor] = []
+
+    def add(self, scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> None:
+        """One batch of scores [B, candidates + 1], column 0 padding; positives as in `hits`."""
+        top = scores[:, 1:].topk(max(self.topk)).indices + 1
+        self._parts.append(hits(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
+
+    def result(self, task: str) -> dict[str, float]:
+        """The metrics of all rows added that have a positive, as those of one of TASKS."""
+        rows = torch.cat(self._parts) if self._parts else torch.zeros(0, 1)
+        return {f"{task}_{name}": value for name, value in self.measure(rows[rows[:, -1] > 0]).items()}
+
+    def measure(self, rows: torch.Tensor) -> dict[str, float]:
+        """The metrics of rows of hits, [B, k + 1] as from `hits`; none without rows."""
+        if not len(rows):
+            return {}
+        struct = DataStruct()
+        struct.set("rec.topk", rows)
+        return {key: float(value) for metric in self.metrics for key, value in metric.calculate_metric(struct).items()}
+
+
+def length_groups(sizes: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The paper's user groups by history length: low, medium and high third of the rows, [n] bool each.
+
+    DSPnet section 4.3 does not say where it cuts; here equal lengths stay together, so thirds are not exact.
+    """
+    low, high = np.quantile(sizes.numpy(), [1 / 3, 2 / 3], method="lower")
+    return {"low": sizes <= low, "medium": (sizes > low) & (sizes <= high), "high": sizes > high}
+
+
+def latent_statistics(latents: torch.Tensor) -> dict[str, float]:
+    """Health of a latent space, [n, d]: ACVAE's eq. 14 (corr), the mean spread of a dimension (std), and its mean size.
+
+    corr is the sum of the squared correlations of all ordered pairs of different dimensions, 0 to d (d - 1).
+    """
+    values = latents.double()
+    centred = values - values.mean(0)
+    unit = centred / centred.norm(dim=0).clamp(min=1e-30)
+    correlations = unit.T @ unit
+    return {
+        "corr": float(correlations.pow(2).sum() - correlations.diagonal().pow(2).sum()),
+        "std": float(values.std(0).mean()),
+        "mean_size": float(values.mean(0).abs().mean()),
+    }
+
+
 class Diagnostics:
     """What a metric alone does not show; one batch of test scores at a time.
 
@@ -90,30 +170,45 @@ class Diagnostics:
     """
 
     def __init__(self, config, train_counts: torch.Tensor):
-        needs_topk_only = [name for name in config["metrics"] if metric_information[name.lower()] == ["rec.topk"]]
-        self.metrics = [metrics_dict[name.lower()](config) for name in needs_topk_only]
+        self.measure = TopK(config).measure
         self.k = max(config["topk"])
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
         self.fields = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])
+        self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
+        scenes = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
+        self.scene_fields = (FUTURE + scenes, scenes)
         self.counts = train_counts
         self.trained = train_counts > 0
         self.trained[0] = False
         self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
         self._parts: dict[str, list[torch.Tensor]] = {}
 
-    def add(self, scores: torch.Tensor, interaction, positive_u: torch.Tensor, positive_i: torch.Tensor) -> None:
-        """One batch: scores [B, I] with -inf for what may not be recommended; positives as in `hits`."""
+    def add(
+        self,
+        scores: torch.Tensor,
+        interaction,
+        positive_u: torch.Tensor,
+        positive_i: torch.Tensor,
+        latent: torch.Tensor | None = None,
+    ) -> None:
+        """One batch: scores [B, I] with -inf for what may not be recommended; positives as in `hits`; latent [B, d]."""
+        if latent is not None:
+            self._add("latent", latent)
         device = scores.device
         u, i = positive_u.to(device), positive_i.to(device)
         excluded = scores == -torch.inf
         pop = self.counts.to(device).expand_as(scores).masked_fill(excluded, -torch.inf)
         untrained = ~self.trained.to(device)
         known = ~untrained[i]
-        self._add("model", hits(scores.topk(self.k).indices, u, i))
-        self._add("pop", hits(pop.topk(self.k).indices, u, i))
+        self._add("model", hits(top_items(scores, self.k), u, i))
+        self._add("pop", hits(top_items(pop, self.k), u, i))
         for name, values in (("model_trained", scores), ("pop_trained", pop)):
-            top = values.masked_fill(untrained, -torch.inf).topk(self.k).indices
+            top = top_items(values.masked_fill(untrained, -torch.inf), self.k)
             self._add(name, hits(top, u[known], i[known]))
+        if self.scene_fields[0] in interaction:
+            next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
+            last = interaction[self.length_field].to(device) - 1
+            self._add("scene", torch.stack([next_scene[:, 0], scenes.gather(1, last.unsqueeze(1)).squeeze(1)], dim=1))
         top = scores.topk(min(LIST_LENGTH, scores.shape[1] - 1)).indices
         self.list_counts += torch.bincount(top.flatten().cpu(), minlength=len(self.list_counts))
         self._add("rank", target_ranks(scores, u, i))
@@ -127,28 +222,43 @@ class Diagnostics:
     def _add(self, name: str, part: torch.Tensor) -> None:
         self._parts.setdefault(name, []).append(part.cpu())
 
-    def _measure(self, rows: torch.Tensor) -> dict[str, float]:
-        struct = DataStruct()
-        struct.set("rec.topk", rows)
-        return {key: float(value) for metric in self.metrics for key, value in metric.calculate_metric(struct).items()}
-
-    def result(self, model: torch.nn.Module) -> dict[str, Any]:
-        """Everything collected, as plain numbers."""
+    def result(self, model: torch.nn.Module, sizes: torch.Tensor | None = None) -> dict[str, Any]:
+        """Everything collected, as plain numbers; sizes: [rows] interactions before each row, to group them by."""
         parts = {name: torch.cat(values) for name, values in self._parts.items()}
         rows = parts["model_trained"][:, -1] > 0  # rows with a target that training has seen
         out: dict[str, Any] = {
             "rows": len(rows),
-            "pop": self._measure(parts["pop"]),
+            "pop": self.measure(parts["pop"]),
             "trained_items_only": {
                 "rows": int(rows.sum()),
-                "model": self._measure(parts["model_trained"][rows]) if rows.any() else {},
-                "pop": self._measure(parts["pop_trained"][rows]) if rows.any() else {},
+                "model": self.measure(parts["model_trained"][rows]),
+                "pop": self.measure(parts["pop_trained"][rows]),
             },
         }
         if "has_history" in parts:
             for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
                 if chosen.any():
-                    out[name] = {"rows": int(chosen.sum()), **self._measure(parts["model"][chosen])}
+                    out[name] = {"rows": int(chosen.sum()), **self.measure(parts["model"][chosen])}
+        if sizes is not None:
+            out["groups"] = {
+                name: {
+                    "rows": int(chosen.sum()),
+                    "history": [int(sizes[chosen].min()), int(sizes[chosen].max())],
+                    **self.measure(parts["model"][chosen]),
+                }
+                for name, chosen in length_groups(sizes).items()
+                if chosen.any()
+            }
+        if "latent" in parts:
+            out["latent"] = latent_statistics(parts["latent"])
+        if "scene" in parts:
+            known = parts["scene"][parts["scene"][:, 0] > 0]
+            if len(known):
+                out["scene"] = {
+                    "rows": len(known),
+                    "last_again": float((known[:, 0] == known[:, 1]).double().mean()),
+                    "most_common": float(torch.bincount(known[:, 0]).max()) / len(known),
+                }
         untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
         n, c = len(rows), self.list_counts.double()
         shown = float(c.sum())

@@ -8,8 +8,10 @@ import logging
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +24,12 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 from tabulate import tabulate
 
-from recbole_gen import __version__, checkpoint, compat
+from recbole_gen import __version__, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
-from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import Diagnostics
+from recbole_gen.evaluation import TASKS, Diagnostics
 from recbole_gen.trainer import Trainer, create_trainer, vocabulary_of
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
@@ -61,16 +63,60 @@ def run(
     Raises UserError for bad input, before any long work where it can be known by then.
     """
     config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
-    run_dir = resume_from.parent if resume_from else _new_run_dir(config)
-    config["checkpoint_dir"] = str(run_dir)
-    with _log_to(run_dir / "run.log", config["state"]):
+    if config["nproc"] > 1 and not distributed.launched():
+        return _spawn(config["nproc"], (model, dataset, config_file_list, config_dict, list(argv)))
+    distributed.connect(config["device"])
+    try:
+        run_dir = resume_from.parent if resume_from else _agreed_run_dir(config)
+        config["checkpoint_dir"] = str(run_dir)
+        with _log_to(run_dir / "run.log", config["state"]) if distributed.is_first() else contextlib.nullcontext():
+            try:
+                return _run(config, run_dir, resume_from)
+            except KeyboardInterrupt:
+                raise Interrupted(run_dir) from None
+            except Exception as error:
+                logging.getLogger().debug("the run failed", exc_info=error)
+                raise
+    finally:
+        distributed.disconnect()
+
+
+def _agreed_run_dir(config: Config) -> Path:
+    return Path(distributed.agree(str(_new_run_dir(config)) if distributed.is_first() else None, config["device"]))
+
+
+def _spawn(nproc: int, arguments: tuple) -> dict[str, Any]:
+    """`run` in several processes of this machine; returns what that of the first one returns."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = Path(folder) / "outcome.json"
         try:
-            return _run(config, run_dir, resume_from)
-        except KeyboardInterrupt:
-            raise Interrupted(run_dir) from None
-        except Exception as error:
-            logging.getLogger().debug("the run failed", exc_info=error)
-            raise
+            torch.multiprocessing.spawn(_work, (nproc, port, str(outcome), arguments), nproc)
+        except torch.multiprocessing.ProcessExitedException as error:
+            if not outcome.exists():
+                raise UserError(f"one of {nproc} processes was killed ({error}); see the run's log") from None
+        told = json.loads(outcome.read_text(encoding="utf-8"))
+    if "error" in told:
+        raise UserError(told["error"])
+    return told["result"]
+
+
+def _work(rank: int, nproc: int, port: int, outcome: str, arguments: tuple) -> None:
+    """One of the processes of `_spawn`; the first to have a result, or a user's mistake to report, writes it down."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(nproc), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    told: dict[str, Any]
+    try:
+        told = {"result": run(*arguments)}
+    except UserError as error:
+        told = {"error": str(error)}
+    if rank == 0 or "error" in told:
+        _write_atomically(Path(outcome), json.dumps(told, default=str))
+    if "error" in told:
+        raise SystemExit(2)  # ends the others, which would wait for this one
 
 
 def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, Any]:
@@ -98,12 +144,13 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
     trainer = create_trainer(config, model)
     if resume_from:
         trainer.resume(resume_from, vocabulary_of(data))
-    (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
+    if distributed.is_first():
+        (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
     best_score, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
     trained = time.time()
-    test_result, diagnostics = _test(config, trainer, train_data, test_data, run_dir)
+    test_result, diagnostics = _test(config, trainer, data, train_data, test_data, run_dir)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -125,6 +172,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
         "peak_memory_mib": peak_memory(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "device": str(config["device"]),
         "seed": config["seed"],
         "versions": {
@@ -135,8 +183,9 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
         "git_commit": git_commit(),
         "config": config.settings(),
     }
-    _write_atomically(run_dir / "result.json", json.dumps(result, indent=2, default=str) + "\n")
-    log("\n" + report(result))
+    if distributed.is_first():
+        _write_atomically(run_dir / "result.json", json.dumps(result, indent=2, default=str) + "\n")
+        log("\n" + report(result))
     trainer.tensorboard.close()
     return result
 
@@ -150,23 +199,27 @@ def _create_model(config: Config, dataset) -> torch.nn.Module:
         raise UserError(f"{config['model']} does not accept its configuration: {error}") from error
 
 
-def _test(config, trainer: Trainer, train_data, test_data, run_dir: Path):
+def _test(config, trainer: Trainer, dataset, train_data, test_data, run_dir: Path):
     """Metrics of the best epoch on the test rows, with diagnostics where the model ranks all items."""
     if not len(test_data):
         return None, None
     has_best = Path(trainer.saved_model_file).exists()  # S3Rec's pre-training stage leaves none
     ranks_all = config["eval_type"] == EvaluatorType.RANKING and config["eval_args"]["mode"]["test"] == "full"
-    if not (ranks_all and (config["diagnostics"] or config["save_ranks"])):
+    by_length = config["group_metrics"] == "length"
+    if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
-    dataset = train_data._dataset
-    counts = training_counts(dataset.inter_feat, dataset.iid_field, dataset.item_num)
+    counts = training_counts(train_data._dataset.inter_feat, dataset.iid_field, dataset.item_num)
     diagnostics = Diagnostics(config, counts)
     result = trainer.evaluate(
         test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
     )
+    if not distributed.is_first():
+        return result, None
     if config["save_ranks"]:
         diagnostics.ranks(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
-    return result, diagnostics.result(trainer.model) if config["diagnostics"] else None
+    if not (config["diagnostics"] or by_length):
+        return result, None
+    return result, diagnostics.result(trainer.model, history_sizes(test_data, dataset) if by_length else None)
 
 
 @dataclass(frozen=True)
@@ -270,7 +323,11 @@ def report(result: dict[str, Any]) -> str:
     if not test:
         return "no test result"
     model = result["model"]
-    rows = [[f"{model}, test", None, test], [f"{model}, best valid", None, result["best_valid_result"]]]
+    rows: list[list[Any]] = []
+    for task, values in _by_task(test).items():
+        rows.append([f"{model}, test" + (f", {TASKS[task]}" if task else ""), None, values])
+    names = list(dict.fromkeys(name for _, _, values in rows for name in values))
+    rows.append([f"{model}, best valid", None, result["best_valid_result"]])
     notes = []
     if diagnostics:
         rows[0][1] = diagnostics["rows"]
@@ -282,6 +339,9 @@ def report(result: dict[str, Any]) -> str:
         if "without_history" in groups:  # else the one row would repeat the first
             for key in groups:
                 rows.append([f"{model}, rows {key.replace('_', ' ')}", diagnostics[key]["rows"], diagnostics[key]])
+        for name, values in diagnostics.get("groups", {}).items():
+            least, most = values["history"]
+            rows.append([f"{model}, {name} ({least} to {most} before)", values["rows"], values])
         overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
         hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
         notes.append(
@@ -289,9 +349,16 @@ def report(result: dict[str, Any]) -> str:
             f"{lists['length']} on average; {lists['untrained_share']:.1%} of the places go to the "
             f"{lists['untrained_items']} items that never occur in training, and {hits} of the hits"
         )
+        if "scene" in diagnostics:
+            scene = diagnostics["scene"]
+            notes.append(
+                f"next scene: {scene['last_again']:.1%} of {scene['rows']} are the last scene again, "
+                f"{scene['most_common']:.1%} the most common one"
+            )
+        if "latent" in diagnostics:
+            notes.append("latent: " + ", ".join(f"{k} {v:.3g}" for k, v in diagnostics["latent"].items()))
         if "item_table" in diagnostics:
             notes.append("item table: " + ", ".join(f"{k} {v:.3g}" for k, v in diagnostics["item_table"].items()))
-    names = list(test)
     body = [[title, n, *((values or {}).get(name) for name in names)] for title, n, values in rows]
     table = tabulate(body, headers=["", "rows", *names], floatfmt=".4f", missingval="-")
     seconds = result["seconds"]
@@ -302,6 +369,15 @@ def report(result: dict[str, Any]) -> str:
     )
     notes.append(f"everything is in {result['run_dir']}")
     return "\n".join([table, *notes])
+
+
+def _by_task(result: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Metrics by the prefix of their names, such as `scene` of scene_recall@5; the run's own have none."""
+    tasks: dict[str, dict[str, float]] = {}
+    for name, value in result.items():
+        task, _, metric = name.rpartition("_")
+        tasks.setdefault(task, {})[metric] = value
+    return tasks
 
 
 def _new_run_dir(config: Config) -> Path:

@@ -19,6 +19,8 @@ MODELS = {
     "DiffRec": "recbole_gen.model.diffrec",
     "PASRec": "recbole_gen.model.pasrec",
     "PreferDiff": "recbole_gen.model.pasrec",
+    "ACVAE": "recbole_gen.model.acvae",
+    "DSPnet": "recbole_gen.model.dspnet",
 }
 
 

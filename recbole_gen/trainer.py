@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,11 @@ from torch.nn.utils.clip_grad import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from recbole_gen import checkpoint
+from recbole_gen import checkpoint, distributed
+from recbole_gen.data.loaders import SetLoader
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import Diagnostics, LeanCollector
+from recbole_gen.evaluation import FUTURE, Diagnostics, LeanCollector, TopK, distinct_positives
+from recbole_gen.optimizers import CompositeOptimizer
 
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 CHECK_EVERY = 50
@@ -49,15 +53,34 @@ class _NoTensorBoard:
     add_scalar = add_hparams = flush = close = _nothing
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One of evaluation.TASKS: its metrics, and the batch's column of positives, the next first."""
+
+    name: str
+    metrics: TopK
+    column: str
+    ranks: str = "items"
+    next_only: bool = False
+
+
 class Trainer(RecBoleTrainer):
     """Trains, validates and tests one model; all that it writes goes to ``config["checkpoint_dir"]``, the run's folder.
 
     A model may return its loss as a tuple of terms, and name them in ``loss_names``; a model that draws random numbers
-    in evaluation draws them from its ``eval_generator``, which is seeded here for every evaluation.
+    in evaluation draws them from its ``eval_generator``, which is seeded here for every evaluation. A model with
+    adversaries declares its optimisers in ``optimizer_spec()``, name -> (parameters, settings), in the order of their
+    steps; settings are a mapping of learner, learning_rate and weight_decay, by custom in the key NAME_optimizer, or
+    None for those of the run. ``active_optimizers(step)``, if there is one, says which of them take training step
+    ``step`` (None: all).
+
+    With several processes (`recbole_gen.distributed`) every one trains on its share of each batch; the first evaluates
+    and writes.
 
     Attributes:
         start_epoch: first epoch to train (counted from 0); more than 0 after `resume`.
         best_epoch: epoch of the best validation score, -1 before the first.
+        steps: training steps so far, over all epochs.
     """
 
     def __init__(self, config, model):
@@ -66,14 +89,14 @@ class Trainer(RecBoleTrainer):
         self.logger = getLogger()
         self.run_dir = Path(config["checkpoint_dir"])
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.tensorboard = SummaryWriter(str(self.run_dir)) if config["tensorboard"] else _NoTensorBoard()
+        writes = config["tensorboard"] and distributed.is_first()
+        self.tensorboard = SummaryWriter(str(self.run_dir)) if writes else _NoTensorBoard()
         try:
-            self.wandblogger = WandbLogger(config)
+            self.wandblogger = WandbLogger(config if distributed.is_first() else SimpleNamespace(log_wandb=False))
         except ImportError as error:
             raise UserError(f"log_wandb: {error}") from None
         self.learner, self.learning_rate = config["learner"], config["learning_rate"]
-        if self.learner.lower() not in LEARNERS:
-            raise UserError(f"learner must be one of {', '.join(LEARNERS)}, got '{self.learner}'")
+        _check_learner("learner", self.learner)
         self.weight_decay, self.clip_grad_norm = config["weight_decay"], config["clip_grad_norm"]
         self.epochs, self.stopping_step = config["epochs"], config["stopping_step"]
         self.eval_step = min(config["eval_step"], self.epochs)
@@ -84,7 +107,7 @@ class Trainer(RecBoleTrainer):
         self.enable_amp, self.enable_scaler = config["enable_amp"], self.gpu_available and config["enable_scaler"]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         self.saved_model_file = str(self.run_dir / "best.pth")
-        self.start_epoch = self.cur_step = 0
+        self.start_epoch = self.cur_step = self.steps = 0
         self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
         self.best_valid_result: dict[str, float] | None = None
         self.best_epoch = -1
@@ -96,6 +119,20 @@ class Trainer(RecBoleTrainer):
         self.vocabulary: dict[str, list[str]] = {}
         self._initial = dict(_numbers(model))
         self._resumed: dict[str, Any] | None = None
+
+    def _build_optimizer(self, **kwargs):
+        if kwargs or not hasattr(self.model, "optimizer_spec"):
+            return super()._build_optimizer(**kwargs)
+        spec = self.model.optimizer_spec()
+        covered = {id(parameter) for parameters, _ in spec.values() for parameter in parameters}
+        left = [name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in covered]
+        if left:
+            raise ValueError(f"optimizer_spec() of {type(self.model).__name__} leaves out {', '.join(left)}")
+        optimizers = {}
+        for name, (parameters, settings) in spec.items():
+            own = {} if settings is None else _optimizer_settings(name, settings)
+            optimizers[name] = super()._build_optimizer(params=parameters, **own)
+        return CompositeOptimizer(optimizers)
 
     # Training
 
@@ -117,6 +154,8 @@ class Trainer(RecBoleTrainer):
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state.clone())  # of a view, torch reads the bytes of its base
             self._resumed = None
+        self._check_valid_metric(valid_data)
+        distributed.share_from_first([*self.model.parameters(), *self.model.buffers()])
         if saved and self.start_epoch == 0 and self.epochs == 0:
             self._save("best.pth", 0, train_data)
 
@@ -145,39 +184,66 @@ class Trainer(RecBoleTrainer):
                 break
         return self.best_valid_score, self.best_valid_result
 
+    def _check_valid_metric(self, valid_data) -> None:
+        """Which cut-offs of scenes there are is known only now. Raises UserError."""
+        tasks = self._tasks(valid_data) if valid_data is not None and len(valid_data) else []
+        scenes = [k for task in tasks if task.name == "scene" for k in task.metrics.topk]
+        task, _, metric = self.valid_metric.rpartition("_")
+        if task == "scene" and int(metric.rpartition("@")[2]) not in scenes:
+            raise UserError(
+                f"valid_metric {self.config['valid_metric']}: scenes are so few that only the cut-offs {scenes} of "
+                f"scene_topk mean something"
+            )
+
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over the training batches. Returns the sum of each loss term (a float, or a tuple of them)."""
         self.model.train()
+        if distributed.world() > 1:  # each process has noise and negative items of its own, the same after a resume
+            stream = epoch_idx * distributed.world() + distributed.rank() + 1
+            init_seed((self.config["seed"] + stream) % 2**32, self.config["reproducibility"])
         loss_func = loss_func or self.model.calculate_loss
         sums: list[float] = []
         recent: list[torch.Tensor] = []  # loss terms of the steps since the last look
         is_tuple = False
         batches = self._progress(train_data, f"Train {epoch_idx:>5}", show_progress)
         for step, interaction in enumerate(batches, start=1):
+            if isinstance(self.optimizer, CompositeOptimizer) and hasattr(self.model, "active_optimizers"):
+                self.optimizer.active = self.model.active_optimizers(self.steps)
             self.optimizer.zero_grad()
             with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
                 losses = loss_func(interaction.to(self.device))
             is_tuple = isinstance(losses, tuple)
             terms = losses if is_tuple else (losses,)
             self.scaler.scale(sum(terms)).backward()
+            distributed.average_gradients(self.model.parameters())
             if self.clip_grad_norm:
                 self.scaler.unscale_(self.optimizer)
-                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+                for parameters in self._clipped_together():
+                    clip_grad_norm_(parameters, **self.clip_grad_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.steps += 1
             recent.append(torch.stack([term.detach().double().reshape(()) for term in terms]))
             if len(recent) == CHECK_EVERY:
                 sums = self._add_finite(sums, recent, epoch_idx, step)
                 recent = []
         if recent:
             sums = self._add_finite(sums, recent, epoch_idx, step)
+        distributed.share_from_first(self.model.buffers())
         if not sums:
             return 0.0
         return tuple(sums) if is_tuple else sums[0]
 
+    def _clipped_together(self) -> list[list[torch.Tensor]]:
+        """An adversary's gradient must not rescale the recommender's: each optimiser's parameters have their norm."""
+        if isinstance(self.optimizer, CompositeOptimizer):
+            return self.optimizer.owned()
+        return [list(self.model.parameters())]
+
     def _add_finite(self, sums: list[float], recent: list[torch.Tensor], epoch: int, last_step: int) -> list[float]:
         """The sums with the terms of some more steps, the newest of them ``last_step``. Raises NonFiniteLoss."""
-        for step, values in enumerate(torch.stack(recent).tolist(), start=last_step - len(recent) + 1):
+        steps = distributed.mean(torch.stack(recent)).tolist()
+        for step, values in enumerate(steps, start=last_step - len(recent) + 1):
             if not np.isfinite(values).all():
                 # Its step spoils the weights, and with them all terms of the next one.
                 pairs = zip(self._loss_names(len(values)), values, strict=True)
@@ -241,14 +307,21 @@ class Trainer(RecBoleTrainer):
         """
         if not eval_data:
             return None
-        if load_best_model:
-            path = Path(model_file or self.saved_model_file)
-            content = checkpoint.load(path, self.device)
-            checkpoint.require_match(path, content, self.config["model"], self.vocabulary)
-            checkpoint.load_weights(path, content, self.model)
-            self.logger.info(f"Evaluating the weights in {path}")
-        with _own_random_stream(self.config):
-            return self._evaluate(eval_data, show_progress, diagnostics)
+        if not distributed.is_first():
+            return _result_or_error(distributed.agree(None, self.device))
+        try:
+            if load_best_model:
+                path = Path(model_file or self.saved_model_file)
+                content = checkpoint.load(path, self.device)
+                checkpoint.require_match(path, content, self.config["model"], self.vocabulary)
+                checkpoint.load_weights(path, content, self.model)
+                self.logger.info(f"Evaluating the weights in {path}")
+            with _own_random_stream(self.config):
+                result = self._evaluate(eval_data, show_progress, diagnostics)
+        except UserError as error:
+            distributed.agree({"error": str(error)}, self.device)
+            raise
+        return _result_or_error(distributed.agree({"result": result}, self.device))
 
     def _evaluate(self, eval_data, show_progress: bool, diagnostics: Diagnostics | None):
         self.model.eval()
@@ -261,18 +334,52 @@ class Trainer(RecBoleTrainer):
             self.tot_item_num = eval_data._dataset.item_num
             if full and self.item_tensor is None:
                 self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
+        tasks = self._tasks(eval_data) if full else []
+        has_scenes = any(task.ranks == "scenes" for task in tasks)
         for batch in self._progress(eval_data, "Evaluate   ", show_progress):
             interaction, scores, positive_u, positive_i = score(batch)
-            if torch.isnan(scores).any():
-                raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
+            self._refuse_nan(scores)
             if full and self.config["mask_history"]:
                 self._mask_history(interaction, scores)
             self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+            ranked = {"items": scores}
+            if has_scenes:
+                ranked["scenes"] = self._scene_scores(interaction)
+            for task in tasks:
+                futures = interaction[task.column][:, : 1 if task.next_only else None]
+                task.metrics.add(ranked[task.ranks], *distinct_positives(futures))
             if diagnostics is not None:
-                diagnostics.add(scores, interaction, positive_u, positive_i)
+                latent = getattr(self.model, "latent", None)
+                diagnostics.add(scores, interaction, positive_u, positive_i, latent and latent(interaction))
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        for task in tasks:
+            result.update(task.metrics.result(task.name))
         self.wandblogger.log_eval_metrics(result, head="eval")
         return {name: float(value) for name, value in result.items()}
+
+    def _tasks(self, eval_data) -> list[_Task]:
+        """What is scored beside the run's own metrics: all later items, the next scene, all later scenes."""
+        config = self.config
+        items, scenes = (FUTURE + config[key] + config["LIST_SUFFIX"] for key in ("ITEM_ID_FIELD", "SCENE_FIELD"))
+        sets = isinstance(eval_data, SetLoader) and config["positives"] == "both"
+        tasks = [_Task("period", TopK(config), items)] if sets else []
+        if hasattr(self.model, "full_sort_predict_scene"):
+            topk = config["scene_topk"]
+            ranked = topk if isinstance(topk, list) else [topk], eval_data._dataset.num(config["SCENE_FIELD"]) - 1
+            tasks.append(_Task("scene", TopK(config, *ranked), scenes, ranks="scenes", next_only=True))
+            if sets:
+                tasks.append(_Task("scene_period", TopK(config, *ranked), scenes, ranks="scenes"))
+        return tasks
+
+    def _scene_scores(self, interaction) -> torch.Tensor:
+        """[B, n_scenes]. Raises UserError for scores that are not numbers."""
+        scores = self.model.full_sort_predict_scene(interaction.to(self.device))
+        self._refuse_nan(scores)
+        return scores
+
+    def _refuse_nan(self, scores: torch.Tensor) -> None:
+        if torch.isnan(scores).any():
+            raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
 
     def _mask_history(self, interaction, scores: torch.Tensor) -> None:
         """Take the items that the model has read out of the ranking (a repeated target can then not be hit)."""
@@ -282,11 +389,20 @@ class Trainer(RecBoleTrainer):
 
     def _progress(self, data, title: str, show: bool):
         """A progress bar, on a terminal only."""
-        return tqdm(data, total=len(data), ncols=100, desc=title, leave=False, disable=None if show else True)
+        return tqdm(
+            data,
+            total=len(data),
+            ncols=100,
+            desc=title,
+            leave=False,
+            disable=None if show and distributed.is_first() else True,
+        )
 
     # Checkpoints
 
     def _save(self, name: str, next_epoch: int, train_data) -> None:
+        if not distributed.is_first():
+            return
         content = {
             "model": self.config["model"],
             "config": self.config.settings(),
@@ -297,6 +413,7 @@ class Trainer(RecBoleTrainer):
             "scaler": self.scaler.state_dict(),
             "counters": {name: value for name, value in _numbers(self.model) if value != self._initial.get(name)},
             "next_epoch": next_epoch,
+            "steps": self.steps,
             "cur_step": self.cur_step,
             "best_epoch": self.best_epoch,
             "best_valid_score": float(self.best_valid_score),
@@ -318,11 +435,17 @@ class Trainer(RecBoleTrainer):
             raise checkpoint.CheckpointError(
                 f"{path} holds the state of learner {content['config']['learner']}: {self.learner} cannot go on with it"
             )
+        groups = [group for optimizer in _members(self.optimizer) for group in optimizer.param_groups]
+        rates: list[dict[str, Any]] = [
+            {key: group[key] for key in ("lr", "weight_decay") if key in group} for group in groups
+        ]
         self.optimizer.load_state_dict(content["optimizer"])
-        for group in self.optimizer.param_groups:  # what the user has changed for the rest of the run
-            group.update(lr=self.learning_rate, weight_decay=self.weight_decay)
+        groups = [group for optimizer in _members(self.optimizer) for group in optimizer.param_groups]
+        for group, rate in zip(groups, rates, strict=True):  # what the user has changed for the rest of the run
+            group.update(rate)
         self.scaler.load_state_dict(content["scaler"])
         self.start_epoch, self.cur_step = content["next_epoch"], content["cur_step"]
+        self.steps = content.get("steps", 0)  # none in checkpoints from before there were several optimisers
         self.best_epoch, self.best_valid_score = content["best_epoch"], content["best_valid_score"]
         self.best_valid_result = content["best_valid_result"]
         self.train_loss_dict = {int(epoch): loss for epoch, loss in content["train_loss"].items()}
@@ -335,9 +458,41 @@ def create_trainer(config, model) -> Trainer:
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)
+    if distributed.world() > 1:
+        raise UserError(f"{config['model']} is trained in steps of its own, which nproc cannot share out: use nproc: 1")
     if not issubclass(special, RecBoleTrainer):
         raise UserError(f"{config['model']} is trained by a library of its own, which recbole_gen does not support")
     return type(special.__name__, (special, Trainer), {})(config, model)
+
+
+def _check_learner(key: str, learner: Any) -> None:
+    if str(learner).lower() not in LEARNERS:
+        raise UserError(f"{key} must be one of {', '.join(LEARNERS)}, got '{learner}'")
+
+
+def _optimizer_settings(name: str, settings: Any) -> dict[str, Any]:
+    """The settings of one of a model's optimisers, checked. Raises UserError."""
+    keys = ("learner", "learning_rate", "weight_decay")
+    key, example = f"{name}_optimizer", "{learner: sgd, learning_rate: 0.001, weight_decay: 0.0}"
+    if not isinstance(settings, dict) or set(settings) != set(keys):
+        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}")
+    _check_learner(f"the learner of {key}", settings["learner"])
+    if settings["learner"].lower() == "sparse_adam":
+        raise UserError(f"{key}: sparse_adam is for sparse gradients, which these parameters do not have")
+    for value in (settings["learning_rate"], settings["weight_decay"]):
+        if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < np.inf):
+            raise UserError(f"{key} needs numbers of at least 0 as in {example}, got {settings!r}")
+    return settings
+
+
+def _members(optimizer) -> list[torch.optim.Optimizer]:
+    return list(optimizer.optimizers.values()) if isinstance(optimizer, CompositeOptimizer) else [optimizer]
+
+
+def _result_or_error(agreed: dict[str, Any]) -> dict[str, float]:
+    if "error" in agreed:
+        raise UserError(agreed["error"])
+    return agreed["result"]
 
 
 def _generators(train_data) -> list[torch.Generator]:

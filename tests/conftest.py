@@ -47,6 +47,9 @@ def make_config(tmp_path):
     return make
 
 
+# What a model needs beside the data set to run on ml-100k: the first genre of a film is its scene.
+ON_ML_100K = {"DSPnet": {"SCENE_FIELD": "class", "scene_rule": "first"}}
+
 # Models made small enough to train on `walks` in a fraction of a second.
 SMALL = {
     "DreamRec": {"hidden_size": 16, "timesteps": 10, "ddim_stride": 5},
@@ -55,6 +58,8 @@ SMALL = {
     "DiffRec": {"hidden_size": 16, "inner_size": 32, "timesteps": 20, "n_seeds": 3},
     "PASRec": {"hidden_size": 16, "timesteps": 20, "ddim_stride": 5},
     "PreferDiff": {"hidden_size": 16, "timesteps": 20, "ddim_stride": 5},
+    "ACVAE": {"embedding_size": 16, "rnn_size": 16, "latent_size": 8},
+    "DSPnet": {"hidden_size": 16, "scene_size": 8, "n_layers": 1},
 }
 
 

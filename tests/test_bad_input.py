@@ -112,7 +112,7 @@ MISTAKES = {
     "--eval_args={order: XX}": "order must be RO .random. or TO",
     "--eval_args=5": "eval_args must be a mapping",
     # rows and times
-    "--train_pairs=foo": "train_pairs must be one of all, last, window, got 'foo'",
+    "--train_pairs=foo": "train_pairs must be one of all, last, window, cut, after, got 'foo'",
     "--window_step=0": "window_step must be a whole number of at least 1, got 0",
     "--window_step=2.5": "window_step must be a whole number, got 2.5",
     "--time_range=foo": "time_range must be one of all, train, got 'foo'",

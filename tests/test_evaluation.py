@@ -84,7 +84,7 @@ COUNTS = torch.zeros(N_ITEMS)
 COUNTS[1:26] = torch.arange(25.0, 0.0, -1.0)  # item 1 is the most popular, items 26 to 30 were never trained
 CONFIG = {
     "metrics": ["Hit", "MRR"], "topk": [1, 3], "ITEM_LIST_LENGTH_FIELD": "item_length", "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list", "USER_ID_FIELD": "user_id", "metric_decimal_place": 6,
+    "LIST_SUFFIX": "_list", "USER_ID_FIELD": "user_id", "SCENE_FIELD": "scene", "metric_decimal_place": 6,
 }  # fmt: skip
 
 

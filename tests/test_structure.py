@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ON_ML_100K
 
 import recbole_gen
 from recbole_gen import compat, registry
@@ -15,7 +16,7 @@ from recbole_gen.data.loaders import create_dataset, create_loaders
 PACKAGE = Path(recbole_gen.__file__).parent
 LEVELS = {
     "compat": 0, "diffusion": 0, "layers": 0, "errors": 0,
-    "data": 1, "evaluation": 1, "checkpoint": 1,
+    "data": 1, "evaluation": 1, "checkpoint": 1, "optimizers": 1, "distributed": 0,
     "trainer": 2, "model": 2,
     "registry": 3, "config": 3,
     "quick_start": 4,
@@ -51,7 +52,7 @@ def test_imports_point_downwards(file):
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_keys_read_are_keys_declared(name):
-    config = Config(model=name, dataset="ml-100k")
+    config = Config(model=name, dataset="ml-100k", config_dict=ON_ML_100K.get(name))
     data = create_dataset(config)
     train, _, test = create_loaders(config, data)
     read = set()

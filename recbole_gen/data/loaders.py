@@ -13,18 +13,26 @@ from recbole.data.dataloader import (
     NegSampleEvalDataLoader,
     TrainDataLoader,
 )
+from recbole.data.interaction import Interaction
 from recbole.data.transform import construct_transform
 from recbole.data.utils import create_samplers
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
-from recbole_gen.data import times
+from recbole_gen import distributed
+from recbole_gen.data import held_out, scenes, times
+from recbole_gen.data.general import GeneralSets, KnowledgeSets
+from recbole_gen.data.needs import needs
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation import FUTURE, distinct_positives
 
 
 class _RowBatches(torch.utils.data.Sampler):
-    """Batches of row numbers as tensors, in the order in which torch's own samplers would give them one by one."""
+    """Batches of row numbers as tensors, in the order in which torch's own samplers would give them one by one.
+
+    Of a shuffled batch each process takes its share; the shares are of equal size, if need be by repeating rows.
+    """
 
     def __init__(self, size: int, batch_size: int, generator: torch.Generator | None):
         self.size, self.batch_size, self.generator = size, batch_size, generator
@@ -38,8 +46,15 @@ class _RowBatches(torch.utils.data.Sampler):
         if self.generator is None:
             yield from torch.arange(self.size).split(self.batch_size)
             return
-        yield from torch.randperm(self.size, generator=self.generator).split(self.batch_size)
+        for batch in torch.randperm(self.size, generator=self.generator).split(self.batch_size):
+            yield _share(batch)
         torch.randperm(self.size, generator=self.generator)  # torch's RandomSampler draws one in vain at its end, too
+
+
+def _share(batch: torch.Tensor) -> torch.Tensor:
+    """The rows of this process."""
+    world, missing = distributed.world(), -len(batch) % distributed.world()
+    return torch.cat([batch, batch.repeat(world)[:missing]])[distributed.rank() :: world] if world > 1 else batch
 
 
 class _RowNumbers(torch.utils.data.Dataset):
@@ -85,12 +100,44 @@ class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):
     """Evaluation batches of a sequence data set, ranked against all items."""
 
 
+class SetLoader(FullSortEvalDataLoader, LeanLoader):
+    """One row a user, ranked against all items; its positives are the events held out, the next one, or both.
+
+    `positives: both` scores the next item, and hands the set on in the column `future_item_id_list`. With
+    `mask_history` everything that the user has seen leaves the ranking, positives among it included.
+    """
+
+    def __init__(self, config, dataset, sampler, shuffle=False):
+        self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
+        self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        self.sample_size = len(dataset.inter_feat)
+        LeanLoader.__init__(self, config, dataset, sampler, shuffle)
+
+    def collate_fn(self, index):
+        """(rows, (row, item) to mask or None, row of each positive, item of each positive)."""
+        rows, items = self._dataset.inter_feat, self.iid_field
+        if self.is_sequential:
+            interaction = self.transform(self._dataset, self._dataset[index])
+        else:
+            interaction = self._dataset.join(Interaction({self.uid_field: rows[self.uid_field][index]}))
+        future = rows.futures(items, index)
+        seen = rows.seen_before(items, index) if self.config["mask_history"] else None
+        if self.config["positives"] == "set":
+            return interaction, seen, *distinct_positives(future)
+        if self.config["positives"] == "both":
+            interaction.update(Interaction({FUTURE + items + self.config["LIST_SUFFIX"]: future}))
+        return interaction, seen, torch.arange(len(future)), future[:, 0]
+
+
 def create_dataset(config):
     """The data set of a configuration, loaded, filtered and remapped, but not yet split.
 
     Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
     """
     _check_files(config)
+    if needs(config, "scenes"):
+        path, columns = _columns(config)
+        scenes.prepare(config, columns, path)
     own = getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
     if own is not None:
         return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
@@ -110,22 +157,25 @@ def create_dataset(config):
         )
     _check_columns(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return recbole_datasets.KnowledgeBasedDataset(config)
-    return recbole_datasets.Dataset(config)
+        return (KnowledgeSets if _predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
+    return (GeneralSets if _predicts_sets(config) else recbole_datasets.Dataset)(config)
+
+
+def _predicts_sets(config) -> bool:
+    split = config["eval_args"]["split"]
+    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.KINDS
 
 
 def _columns(config) -> tuple[Path, list[str]]:
     """The first interaction file and the names in its title line."""
     part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
     path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
-    with open(path, encoding=config["encoding"]) as file:
-        titles = file.readline().rstrip("\r\n").split(config["field_separator"])
-    return path, [title.partition(":")[0] for title in titles]
+    return path, scenes.title_line(config, path)
 
 
 def _check_times(config) -> None:
     """A model that reads times says so before the log is loaded."""
-    if not times.needed(config):
+    if not needs(config, "times"):
         return
     path, columns = _columns(config)
     field = config["TIME_FIELD"]
@@ -167,6 +217,19 @@ def _check_files(config) -> None:
             )
 
 
+def history_sizes(loader, dataset) -> torch.Tensor | None:
+    """How many interactions the user of each row of a test loader had before, [rows], in the loader's order.
+
+    dataset: the whole one, of which RecBole's loaders of general models hold one part.
+    """
+    rows = loader._dataset.inter_feat
+    if isinstance(rows, SequenceRows):
+        return rows.seen
+    n_users = dataset.user_num
+    counts = [torch.bincount(part[dataset.uid_field], minlength=n_users) for part in (dataset.inter_feat, rows)]
+    return (counts[0] - counts[1])[loader.uid_list]
+
+
 def create_loaders(config, dataset):
     """Split the data set and return its (training, validation, test) loaders."""
     parts = dataset.build()
@@ -186,11 +249,17 @@ def create_loaders(config, dataset):
         else:
             full = config["eval_args"]["mode"][phase] == "full"
             loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
-        if lean:
+        if phase != "train" and _predicts_sets(config):
+            loader_class = SetLoader
+        if lean or distributed.world() > 1:
             loader_class = {
                 TrainDataLoader: LeanTrainLoader,
                 FullSortEvalDataLoader: LeanFullSortLoader,
             }.get(loader_class, loader_class)
+        if distributed.world() > 1 and not issubclass(loader_class, (LeanLoader, FullSortEvalDataLoader)):
+            raise UserError(
+                f"{config['model']} has batches of its own kind, which nproc cannot share out: use nproc: 1"
+            )
         samplers_of_phase = [sampler, *graph_sampler] if phase == "train" else [sampler]
         loaders.append(loader_class(config, part, *samplers_of_phase, shuffle=config["shuffle"] and phase == "train"))
     return tuple(loaders)

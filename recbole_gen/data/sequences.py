@@ -15,8 +15,10 @@ from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data import splits, times
+from recbole_gen.data import held_out, scenes, splits, times
+from recbole_gen.data.needs import needs
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation import FUTURE
 
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
 
@@ -34,7 +36,16 @@ class SequenceRows(Interaction):
         start, length: [n] window of each row's history in ``lists``.
         width: columns of a dense history; shorter ones are padded with 0 on the right.
         length_field: name of the column with the history's length, at least 1: an empty history is one padding item.
+
+    Attributes:
+        future: [n] how many events from the target on are to be predicted, or None where it is the target alone.
+        future_fields: field of these events -> the column, [B, W] padded with 0, in which a dense row has its values.
+        seen: [n] how many events the user had before the target, or None where nothing asks for them; ``length`` is at
+            most this.
     """
+
+    future: torch.Tensor | None = None
+    seen: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -49,6 +60,7 @@ class SequenceRows(Interaction):
         self.targets, self.lists = targets, lists
         self.target, self.start, self.history_length = target, start, length
         self.width, self.length_field = width, length_field
+        self.future_fields: dict[str, str] = {}
         self._dense: dict[str, torch.Tensor] = {}
 
     @property
@@ -76,7 +88,28 @@ class SequenceRows(Interaction):
         target, length = self.target[index], self.history_length[index]
         dense = {field: values[target] for field, values in self.targets.items()}
         dense[self.length_field] = length.clamp(min=1).long()
+        for field, column in self.future_fields.items():
+            dense[column] = self.futures(field, index)
         return Interaction(dense | self._histories(self.lists, index))
+
+    def futures(self, field: str, index) -> torch.Tensor:
+        """The values of the events that the rows are to predict, the target first: [B, W], 0 where there are fewer."""
+        values, target = self.targets[field], self.target[index]
+        if self.future is None:
+            return values[target].unsqueeze(-1)
+        number = self.future[index]
+        step = torch.arange(int(number.max()) if len(number) else 1)
+        real = step < number.unsqueeze(-1)
+        return _zero_outside(real, values[torch.where(real, target.unsqueeze(-1) + step, 0)])
+
+    def seen_before(self, field: str, index) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row (in the batch) and value of every event before the targets, also of those that histories leave out."""
+        if self.seen is None:
+            raise ValueError("these rows do not know how many events were before them")
+        number, target = self.seen[index].long(), self.target[index].long()
+        row = torch.repeat_interleave(torch.arange(len(number)), number)
+        before = torch.arange(len(row)) - (number.cumsum(0) - number)[row]  # 0 .. number - 1 in each row
+        return row, self.targets[field][(target - number)[row] + before]
 
     def _histories(self, fields, index) -> dict[str, torch.Tensor]:
         step = torch.arange(self.width)
@@ -99,7 +132,10 @@ class SequenceRows(Interaction):
         """The same flat arrays with the given rows only."""
         index = _as_index(index)
         windows = (self.target[index], self.start[index], self.history_length[index])
-        return SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
+        taken = SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
+        taken.future_fields = self.future_fields
+        taken.future, taken.seen = (None if value is None else value[index] for value in (self.future, self.seen))
+        return taken
 
     def shown(self) -> torch.Tensor:
         """Which events lie in the history of at least one row: [M] bool."""
@@ -119,6 +155,7 @@ class SequenceRows(Interaction):
         index = _as_index(index)
         self.target, self.start = self.target[index], self.start[index]
         self.history_length = self.history_length[index]
+        self.future, self.seen = (None if value is None else value[index] for value in (self.future, self.seen))
         self._dense.clear()
 
     def sort(self, by, ascending=True) -> None:
@@ -160,7 +197,48 @@ else:
     _Mixed = object
 
 
-class LeanSequences(_Mixed):
+class TimedLog(_Mixed):
+    """A log that is sorted by time: the times are there, and stay as they are."""
+
+    inter_feat: Any
+
+    def _fill_nan(self):
+        self._check_times()
+        super()._fill_nan()
+
+    def _normalize(self):
+        # RecBole's ml-100k.yaml sets normalize_all, which would take the calendar out of the times.
+        fields = (self.time_field, f"{self.time_field}{self.config['LIST_SUFFIX']}")
+        times = {field: self.inter_feat[field].copy() for field in fields if field in self.inter_feat}
+        super()._normalize()
+        for field, values in times.items():
+            self.inter_feat[field] = values
+
+    def _check_times(self):
+        where = f"data set '{self.dataset_name}'"
+        if self.time_field not in self.inter_feat:
+            if self.benchmark_filename_list is not None:
+                return  # the order is in the files
+            raise UserError(
+                f"{where}: sequences need a time to sort by, and TIME_FIELD '{self.time_field}' is not among the "
+                f"loaded columns {list(self.inter_feat)}. Name the column with --TIME_FIELD=NAME (ml-100k has "
+                f"'timestamp'), and load it if you give a load_col."
+            )
+        is_number = self.field2type[self.time_field] == FeatureType.FLOAT
+        if not is_number or self.time_field in self.config["numerical_features"]:
+            raise UserError(
+                f"{where}: TIME_FIELD '{self.time_field}' must be a number to sort by: its title in the .inter file "
+                f"'{self.time_field}:float', and the field not among numerical_features."
+            )
+        missing = int(self.inter_feat[self.time_field].isna().sum())
+        if missing:
+            raise UserError(
+                f"{where}: {missing} interaction(s) have no value in TIME_FIELD '{self.time_field}'. Fill or remove "
+                f"them: a made-up time would change the order of the sequence."
+            )
+
+
+class LeanSequences(TimedLog):
     """Replaces RecBole's augmentation, splitting and benchmark loading by windows; mixed into its data set classes.
 
     Raises UserError for missing columns, a missing, incomplete or non-numeric time, a history length below 1, and an
@@ -168,7 +246,6 @@ class LeanSequences(_Mixed):
     """
 
     tokens_as_categories = True
-    inter_feat: Any
     day_range: times.DayRange | None = None
 
     def __init__(self, config):
@@ -211,41 +288,6 @@ class LeanSequences(_Mixed):
             )
         super()._reset_index()
 
-    def _fill_nan(self):
-        self._check_times()
-        super()._fill_nan()
-
-    def _normalize(self):
-        # RecBole's ml-100k.yaml sets normalize_all, which would take the calendar out of the times.
-        fields = (self.time_field, f"{self.time_field}{self.config['LIST_SUFFIX']}")
-        times = {field: self.inter_feat[field].copy() for field in fields if field in self.inter_feat}
-        super()._normalize()
-        for field, values in times.items():
-            self.inter_feat[field] = values
-
-    def _check_times(self):
-        where = f"data set '{self.dataset_name}'"
-        if self.time_field not in self.inter_feat:
-            if self.benchmark_filename_list is not None:
-                return  # the order is in the files
-            raise UserError(
-                f"{where}: sequences need a time to sort by, and TIME_FIELD '{self.time_field}' is not among the "
-                f"loaded columns {list(self.inter_feat)}. Name the column with --TIME_FIELD=NAME (ml-100k has "
-                f"'timestamp'), and load it if you give a load_col."
-            )
-        is_number = self.field2type[self.time_field] == FeatureType.FLOAT
-        if not is_number or self.time_field in self.config["numerical_features"]:
-            raise UserError(
-                f"{where}: TIME_FIELD '{self.time_field}' must be a number to sort by: its title in the .inter file "
-                f"'{self.time_field}:float', and the field not among numerical_features."
-            )
-        missing = int(self.inter_feat[self.time_field].isna().sum())
-        if missing:
-            raise UserError(
-                f"{where}: {missing} interaction(s) have no value in TIME_FIELD '{self.time_field}'. Fill or remove "
-                f"them: a made-up time would change the order of the sequence."
-            )
-
     def _change_feat_format(self):
         if self.benchmark_filename_list is None:
             super()._change_feat_format()  # ends in data_augmentation()
@@ -261,6 +303,9 @@ class LeanSequences(_Mixed):
         self._aug_presets()
         log = self.inter_feat.interaction
         order = torch.from_numpy(np.lexsort((log[self.time_field].numpy(), log[self.uid_field].numpy())))
+        if self.config["last_events"]:
+            users = log[self.uid_field].numpy()[order]
+            order = order[torch.from_numpy(held_out.keep_last(users, self.config["last_events"]))]
         events = {field: log.pop(field)[order] for field in list(log)}  # one column at a time is in memory twice
         del order
         windows = splits.windows(
@@ -303,7 +348,7 @@ class LeanSequences(_Mixed):
             self.field2seqlen[field] = self.max_item_list_len
         end = np.cumsum(lengths)
         kept = np.minimum(lengths, self.max_item_list_len)
-        return SequenceRows(
+        rows = SequenceRows(
             events.interaction,
             lists,
             torch.arange(len(data)),
@@ -312,6 +357,8 @@ class LeanSequences(_Mixed):
             self.max_item_list_len,
             self.item_list_length_field,
         )
+        rows.seen = torch.from_numpy(lengths)
+        return rows
 
     def inter_matrix(self, form="coo", value_field=None):
         if self.config["empty_history"]:  # every event is a target; RecBole adds what is only in a history
@@ -321,34 +368,67 @@ class LeanSequences(_Mixed):
     def build(self):
         """Split into training, validation and test rows as eval_args say; see `recbole_gen.data.splits`.
 
-        For a model that reads times, their scaled form is added to the rows, and `day_range` says what the scale is.
+        For a model that reads times, their scaled form is added to the rows, and `day_range` says what the scale is;
+        for one that reads scenes, those of the targets and histories; for one that learns sets, the later events.
         """
         if self.config["eval_args"]["order"] != "TO":
             raise UserError("sequences are split in the order of time: eval_args needs order: TO")
         self._change_feat_format()
-        parts, may_be_empty = splits.split(self)
-        parts[0] = splits.training_pairs(self, parts[0])
-        for name, chosen in zip(("training", "validation", "test"), parts, strict=True):
-            if len(chosen) == 0 and name not in may_be_empty:
-                raise UserError(
-                    f"data set '{self.dataset_name}': the {name} split is empty ({len(self.inter_feat)} rows in all, "
-                    f"split {self.config['eval_args']['split']}). Use a larger data set, weaker filters "
-                    f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
-                )
+        split = splits.split(self)
+        every_training_row = split.parts[0]
+        split.parts[0] = splits.training_pairs(self, every_training_row, split.cut)
+        refuse_empty(self, split.parts, split.may_be_empty)
         scaled = None
-        if times.needed(self.config):
-            self.day_range, *scaled = times.scale_times(self, parts[0])
+        if needs(self.config, "times"):
+            self.day_range, *scaled = times.scale_times(self, split.parts[0])
         by_time = None
         if self.benchmark_filename_list is None:
             by_time = np.argsort(self.inter_feat[self.time_field].numpy(), kind="stable")
+        rows = self.inter_feat
+        sets = self._sets(split, every_training_row)
+        if needs(self.config, "scenes"):
+            scenes.add(self, rows)
         self._drop_unused_col()  # not before the split and the scale, which may need them
         if scaled:
             toi = self.config["TOI_FIELD"]
-            self.inter_feat.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
-        rows = self.inter_feat
+            rows.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
+        parts = [rows.take(chosen) for chosen in split.parts]
+        for part, (future, seen) in zip(parts, sets, strict=True):
+            part.future, part.seen = future, part.seen if seen is None else seen
+            if needs(self.config, "future"):
+                fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if needs(self.config, "scenes") else [])]
+                part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
         if by_time is not None:
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
-        return [self.copy(rows.take(chosen)) for chosen in parts]
+        return [self.copy(part) for part in parts]
+
+    def _sets(self, split: splits.Split, every_training_row: np.ndarray) -> list[tuple]:
+        """For each part, how many events its rows are to predict and how many were before; None for one, or unknown."""
+        if self.benchmark_filename_list is not None:
+            return [(None, None)] * 3
+        rows = self.inter_feat
+        users, future = rows.targets[self.uid_field], None
+        if needs(self.config, "future"):
+            most = self.config["future_events"]
+            of_rows = splits.training_futures(users[rows.target].numpy(), every_training_row, most)
+            future = torch.from_numpy(of_rows[split.parts[0]])
+        sets: list[tuple] = [(future, None)]
+        for part, chosen in enumerate(split.parts[1:]):
+            target = rows.target[chosen]
+            seen = target - torch.searchsorted(users, users[target]).to(target)
+            sets.append((None if split.sizes is None else torch.from_numpy(split.sizes[part]), seen))
+        return sets
+
+
+def refuse_empty(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> None:
+    """Raises UserError for a part of the data set without rows."""
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+        if len(part) == 0 and name not in may_be_empty:
+            raise UserError(
+                f"data set '{dataset.dataset_name}': the {name} split is empty ({len(dataset.inter_feat)} rows in all, "
+                f"split {dataset.config['eval_args']['split']}). Use a larger data set, weaker filters "
+                f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
+            )
 
 
 class SequenceDataset(LeanSequences, SequentialDataset):

@@ -1,18 +1,22 @@
 """Which rows train, validate and test: RecBole's RS, LS, TS and benchmark splits, sequences (SS), cuts in time (TC).
 
-The functions return arrays of row indices in the order in which RecBole would hold the rows.
+Splits whose targets are sets (HO, PS) are in `recbole_gen.data.held_out`. The functions return arrays of row indices in
+the order in which RecBole would hold the rows.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from recbole_gen.data import held_out
 from recbole_gen.errors import UserError
 
 Parts = list[np.ndarray]
-KINDS = ("RS", "LS", "TS", "SS", "TC")
+KINDS = ("RS", "LS", "TS", "SS", "TC", *held_out.KINDS)
 SEQUENCE_ORDERS = ("time", "file", "shuffle")
-TRAIN_PAIRS = ("all", "last", "window")
+TRAIN_PAIRS = ("all", "last", "window", "cut", "after")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 
 
@@ -39,15 +43,27 @@ def windows(users: np.ndarray, max_length: int, empty_history: bool) -> tuple[np
     return target, target - length, length
 
 
-def split(dataset) -> tuple[Parts, tuple[str, ...]]:
-    """Training, validation and test rows of a sequence data set by its ``eval_args``, and the parts that may be empty.
+@dataclass(frozen=True)
+class Split:
+    """Training, validation and test rows, as indices; the names of parts that may be empty.
 
-    Raises UserError for a split that does not exist.
+    Attributes:
+        sizes: for validation and test, [m] each: how many events from the target on are to be predicted; None for one.
+        cut: the training rows at the moment of protocol `period`; None elsewhere.
     """
+
+    parts: Parts
+    may_be_empty: tuple[str, ...] = ()
+    sizes: tuple[np.ndarray, np.ndarray] | None = None
+    cut: np.ndarray | None = None
+
+
+def split(dataset) -> Split:
+    """The split of a sequence data set that its ``eval_args`` ask for. Raises UserError for one that does not exist."""
     config, rows = dataset.config, dataset.inter_feat
     if dataset.benchmark_filename_list is not None:
         cuts = np.cumsum(dataset.file_size_list)[:-1]
-        return np.split(np.arange(len(rows)), cuts), ()
+        return Split(np.split(np.arange(len(rows)), cuts))
     wanted = config["eval_args"]["split"]
     if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= set(KINDS):
         raise UserError(f"eval_args: split must be one of {', '.join(KINDS)} with its value, got {wanted!r}")
@@ -55,15 +71,18 @@ def split(dataset) -> tuple[Parts, tuple[str, ...]]:
     if kind != "LS" and not _are_ratios(value):
         raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {value!r}")
 
+    order = config["sequence_order"]
+    if kind in ("SS", "PS") and order not in SEQUENCE_ORDERS:
+        raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
+    if kind in held_out.KINDS:
+        events = (rows.targets[field].numpy() for field in (dataset.uid_field, dataset.time_field))
+        return _of_sets(held_out.read(config, *events), rows.target.numpy(), value)
     users = rows[dataset.uid_field].numpy()
     if kind == "SS":
-        order = config["sequence_order"]
-        if order not in SEQUENCE_ORDERS:
-            raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
         if config["targets"] not in ("all", "last"):
             raise UserError(f"targets must be 'all' or 'last', got {config['targets']!r}")
         times = rows[dataset.time_field].numpy()
-        return by_sequence(users, times, value, order, config["targets"] == "last", config["seed"]), ()
+        return Split(by_sequence(users, times, value, order, config["targets"] == "last", config["seed"]))
 
     times = rows[dataset.time_field].numpy()
     grouped, sizes = by_user(users, times)
@@ -71,19 +90,27 @@ def split(dataset) -> tuple[Parts, tuple[str, ...]]:
         if value not in LEAVE_ONE_OUT:
             raise UserError(f"LS must be one of {', '.join(LEAVE_ONE_OUT)}, got {value!r}")
         empty = {"valid_only": ("test",), "test_only": ("validation",)}.get(value, ())
-        return leave_one_out(grouped, sizes, value), empty
+        return Split(leave_one_out(grouped, sizes, value), empty)
     ratios = [part / sum(value) for part in value]
     if kind == "TS":
-        return by_time(grouped, sizes, times, ratios), ()
+        return Split(by_time(grouped, sizes, times, ratios))
     if kind == "TC":
-        return by_cut(times, ratios), ()
+        return Split(by_cut(times, ratios))
     group_by = str(config["eval_args"]["group_by"] or "none").lower()
     if group_by not in ("user", "none"):
         raise UserError(f"eval_args: group_by must be 'user' or 'none', got {config['eval_args']['group_by']!r}")
     if group_by == "none":
         order = np.argsort(times, kind="stable")
-        return np.split(order, dataset._calcu_split_ids(len(order), ratios)), ()
-    return by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids), ()
+        return Split(np.split(order, dataset._calcu_split_ids(len(order), ratios)))
+    return Split(by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids))
+
+
+def _of_sets(held: held_out.HeldOut, target: np.ndarray, shares: list[float]) -> Split:
+    """Rows whose targets are the first events of the sets; target: [n], ascending, the event of each row."""
+    parts = [np.flatnonzero(held.train[target]), *(np.searchsorted(target, first) for first in held.first)]
+    cut = None if held.cut is None else np.searchsorted(target, held.cut)
+    empty = tuple(name for name, share in zip(("validation", "test"), shares[1:], strict=True) if share == 0)
+    return Split(parts, empty, held.size, cut)
 
 
 def _are_ratios(value) -> bool:
@@ -98,8 +125,7 @@ def by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarra
     The rows come sorted by user and time. The groups are in the order in which users appear when all rows are sorted by
     time, which is where RecBole's dictionary of groups meets them.
     """
-    first = np.flatnonzero(np.append(True, users[1:] != users[:-1])) if len(users) else np.array([], dtype=np.int64)
-    sizes = np.diff(np.append(first, len(users)))
+    first, sizes = held_out.user_groups(users)
     order = np.argsort(times[first], kind="stable")
     first, sizes = first[order], sizes[order]
     return np.repeat(first, sizes) + _position(sizes), sizes
@@ -155,23 +181,38 @@ def by_cut(times: np.ndarray, ratios: list[float]) -> Parts:
     return np.split(order, np.searchsorted(times[order], moments, side="left"))
 
 
-def training_pairs(dataset, train: np.ndarray) -> np.ndarray:
+def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
     """The training rows that the key `train_pairs` keeps, in their order.
 
     ``all``: every one. ``last``: the latest of each user (PreferDiff's code, PASRec). ``window``: the latest, and from
-    there back every ``window_step``-th whose history is full: the targets of windows that slide over a long sequence.
+    there back every ``window_step``-th whose history is full: the targets of windows that slide over a long sequence;
+    without a step the windows adjoin, and a sequence's first may be shorter. ``cut``: of each user the one at the
+    moment of protocol `period` (DSPnet), which are in ``cut``; ``after``: that one and all later ones; raises UserError
+    where there is no such moment.
     """
     config, rows = dataset.config, dataset.inter_feat
     kept = config["train_pairs"]
     if kept == "all":
         return train
     users = rows[dataset.uid_field].numpy()[train]
+    if kept in ("cut", "after"):
+        if cut is None:
+            raise UserError(
+                f"train_pairs: {kept} is for --protocol=period, whose moment it means: use all, last or window"
+            )
+        if kept == "cut":
+            return cut
+        moment = np.zeros(users.max() + 1, dtype=np.int64)
+        moment[rows[dataset.uid_field].numpy()[cut]] = cut
+        return train[train >= moment[users]]
     order = np.lexsort((train, users))  # rows are held in the order of time
     ends = np.flatnonzero(np.append(users[order][1:] != users[order][:-1], True))
     sizes = np.diff(np.append(-1, ends))
     from_end = np.repeat(sizes, sizes) - 1 - _position(sizes)
     chosen = from_end == 0
-    if kept == "window":
+    if kept == "window" and config["window_step"] is None:
+        chosen |= from_end % rows.width == 0
+    elif kept == "window":
         is_full = rows.history_length.numpy()[train[order]] == rows.width
         chosen |= is_full & (from_end % config["window_step"] == 0)
     return train[np.sort(order[chosen])]
@@ -188,19 +229,25 @@ def by_sequence(
     """
     last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
     sizes = np.diff(np.append(-1, last))
-    if order == "time":
-        ranked = np.argsort(times[last], kind="stable")
-    elif order == "file":
-        ranked = np.arange(len(last))
-    else:
-        ranked = np.random.default_rng(seed).permutation(len(last))
-    shares = np.cumsum(ratios[:-1]) / np.sum(ratios)
-    cuts = np.floor(len(last) * shares + 1e-9).astype(np.int64)
     parts = []
-    for name, chosen in zip(("train", "valid", "test"), np.split(ranked, cuts), strict=True):
+    ranked = held_out.ranked_parts(times[last], ratios, order, seed)
+    for name, chosen in zip(("train", "valid", "test"), ranked, strict=True):
         if last_only and name != "train":
             parts.append(last[chosen])
         else:
             starts = last[chosen] - sizes[chosen] + 1
             parts.append(np.repeat(starts, sizes[chosen]) + _position(sizes[chosen]))
     return parts
+
+
+def training_futures(users: np.ndarray, train: np.ndarray, most: int | None) -> np.ndarray:
+    """How many events each training row has from its target to its user's last training event, at most ``most``.
+
+    users: [n] of all rows, which are sorted by user and time with a row for every event; train: which of them train.
+    Returns [n], 0 for rows that do not train.
+    """
+    last = np.full(int(users.max(initial=0)) + 1, -1)
+    np.maximum.at(last, users[train], train)
+    future = np.zeros(len(users), dtype=np.int32)
+    future[train] = last[users[train]] - train + 1
+    return future if most is None else np.minimum(future, most, dtype=np.int32)

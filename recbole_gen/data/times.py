@@ -38,12 +38,6 @@ class DayRange:
         return ((days - self.first) / (self.last - self.first)).float()
 
 
-def needed(config) -> bool:
-    """Whether the model of the configuration reads times: what its `needs_times(config)`, if it has one, says."""
-    ask = getattr(config.model_class, "needs_times", None)
-    return ask is not None and ask(config)
-
-
 def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, torch.Tensor]:
     """The days of a sequence data set's range, and the scaled times of its targets [N] and of histories' events [M].
 

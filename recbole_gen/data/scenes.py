@@ -1,0 +1,115 @@
+"""Scenes: where in the app an interaction took place, from a column of the interactions or of the items.
+
+DSPnet section 3.1: every interaction is a pair of item and scene; Outbrain's scene is a property of the document. A
+scene column of the interactions becomes a sequence as every other column does; one of the items is looked up for each
+event of the log. Either way memory is O(N).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_gen.errors import UserError
+
+if TYPE_CHECKING:
+    from recbole_gen.data.sequences import SequenceRows
+
+RULES = ("first", "frequent")
+SUPPORTED = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+
+
+def prepare(config, interaction_columns: list[str], path: Path) -> None:
+    """See that the scene column exists and will be loaded; the interactions' wins over the items'.
+
+    Raises UserError, naming data sets that have scenes, if there is none.
+    """
+    field = config["SCENE_FIELD"]
+    source, key = "inter", config["USER_ID_FIELD"]
+    item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
+    of_items = field in title_line(config, item_file)
+    if field not in interaction_columns:
+        if not of_items:
+            raise UserError(
+                f"data set '{config['dataset']}': {config['model']} needs a categorical scene per interaction or per "
+                f"item, and there is no column '{field}' among {interaction_columns} in {path} nor in "
+                f"{item_file.name}. Name the right one with --SCENE_FIELD=NAME, or add a column 'scene:token'. Data "
+                f"sets that have one: globo-scene (referrer type), KuaiRand (tab), Outbrain (source_id, per document); "
+                f"to try things out on ml-100k, the genre of a film: --SCENE_FIELD=class --scene_rule=first."
+            )
+        source, key = "item", config["ITEM_ID_FIELD"]
+    columns = config["load_col"]
+    if columns is None and source == "inter" and of_items:  # RecBole could not tell the two apart
+        unloaded = config["unload_col"] or {}
+        config["unload_col"] = {**unloaded, "item": [*(unloaded.get("item") or []), field]}
+    if columns is not None:
+        names = columns.get(source) or [key]
+        if names == "*":
+            return  # RecBole's word for all columns of a file
+        wanted = [field] if source == "item" or not config["benchmark_filename"] else [field, _history(config)]
+        config["load_col"] = {**columns, source: [*names, *(name for name in wanted if name not in names)]}
+
+
+def title_line(config, path: Path) -> list[str]:
+    """The column names of an atomic file; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with open(path, encoding=config["encoding"]) as file:
+        titles = file.readline().rstrip("\r\n").split(config["field_separator"])
+    return [title.partition(":")[0] for title in titles]
+
+
+def _history(config) -> str:
+    return config["SCENE_FIELD"] + config["LIST_SUFFIX"]
+
+
+def add(dataset, rows: SequenceRows) -> None:
+    """See that the rows have the scene of every event, as the target's column and as a list.
+
+    Raises UserError for a column that holds no categories, and for an item column of several values without a rule.
+    """
+    config = dataset.config
+    field, list_field = config["SCENE_FIELD"], _history(config)
+    where = f"data set '{config['dataset']}'"
+    kind = dataset.field2type.get(field)
+    if kind not in SUPPORTED:
+        raise UserError(
+            f"{where}: the scene '{field}' must be categories, '{field}:token' in the title line, got "
+            f"'{field}:{getattr(kind, 'value', kind)}'"
+        )
+    if dataset.field2source[field] == FeatureSource.INTERACTION:
+        if kind == FeatureType.TOKEN_SEQ:
+            raise UserError(
+                f"{where}: an interaction has one scene, and '{field}' holds several: make it '{field}:token'"
+            )
+        if list_field not in rows:
+            raise UserError(
+                f"{where}: with benchmark_filename the files hold the histories, and there is no column "
+                f"'{list_field}:token_seq' among the loaded {rows.columns}"
+            )
+        return
+    of_item = dataset.item_feat[field]
+    if kind == FeatureType.TOKEN_SEQ:
+        of_item = reduce(of_item, config["scene_rule"], where, field)
+    of_item = of_item.long().clone()
+    of_item[0] = 0  # with pandas 3 RecBole leaves the padding item's row undefined
+    items, histories = rows.targets[dataset.iid_field], rows.lists[dataset.iid_field + config["LIST_SUFFIX"]]
+    scenes = of_item[items]
+    rows.add_field(field, list_field, scenes, scenes if histories is items else of_item[histories])
+
+
+def reduce(values: torch.Tensor, rule: str | None, where: str, field: str) -> torch.Tensor:
+    """One value an item of [n_items, k], padded with 0: the ``first``, or the one of most items (``frequent``)."""
+    if rule is None:
+        raise UserError(
+            f"{where}: items have several values of '{field}', and a scene is one: say which with "
+            f"--scene_rule={'|'.join(RULES)}"
+        )
+    if rule == "first":
+        return values[:, 0]
+    counts = torch.bincount(values.flatten(), minlength=int(values.max()) + 1)
+    counts[0] = -1
+    return values.gather(1, counts[values].argmax(1, keepdim=True)).squeeze(1)

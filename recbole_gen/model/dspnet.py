@@ -1,0 +1,462 @@
+"""DSPnet: "Predicting User Behaviors with Scene via Dual Sequence Networks", anonymous, submitted to ICLR 2025.
+
+Every event has an item and a scene, the part of the app or site in which it happened. Two Transformers read the items
+and the scenes of the history; each side also sees what the other one has read, and predicts the set of later items or
+scenes. Discriminators draw the users' vectors towards a standard normal distribution, and augmented copies of a history
+are held close to it.
+
+    paper                 here                             meaning
+    V, S                  SIDES, seq                       items and scenes of the history
+    e^v_k, e^s_k          item_embedding, scene_embedding  their vectors, as input and as candidates
+    f, h                  f, encode                        encoder, and its state at the last event, eq. 2
+    g, z                  g, fuse                          each side's view of both histories, eq. 3
+    D                     D                                discriminators, eq. 4
+    r, o                  r, query                         what the candidates are multiplied with, eq. 5
+    K^v, K^s              K                                numbers of items and of scenes
+    A(.), N_+             augment, n_views                 section 3.3
+    s, w, tau             ccr                              eq. 8
+    lambda, alpha, beta   lambda_, alpha, beta             eq. 9
+
+Differences from the paper (its code was never published)
+    - The candidates are the whole catalogue, and both losses of eq. 6 are divided by the number of items, as printed
+      (`scene_norm`). alpha and beta are set as multiples of 1 / K, and all of eq. 9 but the discriminators' own loss is
+      multiplied by K: the same optimum, with gradients above Adam's epsilon (`objective_scale`).
+    - In training all logits get a constant, the log odds of the mean label; without it most of the training goes into
+      learning how rare positives are. It changes no ranking and is left out at recommendation (`logit_bias`).
+    - Eq. 8 compares by inner products, which have no bound and outweigh everything else: here by cosines
+      (`ccr_similarity`). Its weights carry no gradient, with which they would attract negatives (`ccr_detach`). Users
+      with the same history are not "dissimilar" (`ccr_mask_identical`).
+    - alpha weighs what the encoders see of eq. 4 only; the discriminators have an optimiser of their own.
+    - Not said and chosen here: a bidirectional encoder with learned positions, read at the last event; shapes of g, r
+      and D; He's initial weights for g and r (with smaller ones the model stays long at popularity); masking or
+      reordering with equal odds, for items and scenes apart; Beta(3, 3) for the masked share.
+    - Ablations (`fusion`): without MLP, z_S = z_V = [h_S, h_V]. In DSPnet- (`one_to_one`) one encoder of width
+      d_s + d_v reads [scene, item] at each position and its state stands for [h_S, h_V]; the rest stays, so that scenes
+      are predicted as before. Its views keep the pairs, and there is one contrastive loss.
+    - A weight of 0 leaves its part out. Without lambda, what only predicts scenes keeps its initial weights: r_S and,
+      where nothing is concatenated, all of side S, which has no prior and no contrast either. Scene scores then mean
+      nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.layers import TransformerEncoder
+from recbole.utils import InputType
+from torch import nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from recbole_gen.errors import UserError
+from recbole_gen.layers import one_of
+
+FUTURE = "future_"
+"""Prefix of the fields with the labels: items and scenes of the later events."""
+
+SIDES = ("S", "V")
+"""Scenes and items, in the order in which the paper concatenates them."""
+
+LOGIT_BYTES = 2**31
+"""Memory for the logits of a batch and their gradient; with more candidates they are computed in parts."""
+
+PRIOR_ROWS = 10_000
+"""Training rows from which the constant of the logits is estimated."""
+
+
+# Augmentation, section 3.3
+
+
+def reorder(seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Shuffle one window of each row of seq [B, L]: size uniform in 2..length, then its start, then the order."""
+    position = torch.arange(seq.shape[1], device=seq.device)
+    length = length.unsqueeze(1)
+    draw = torch.rand(2, len(seq), 1, device=seq.device)
+    size = 2 + (draw[0] * (length - 1)).long()
+    start = (draw[1] * (length - size + 1)).long()
+    inside = (position >= start) & (position < (start + size).minimum(length))
+    key = torch.where(inside, start + torch.rand(seq.shape, device=seq.device), position)  # start..start + 1 inside
+    return seq.gather(1, key.argsort(dim=1))
+
+
+def mask(seq: torch.Tensor, length: torch.Tensor, mask_id: int, ratio: float | None) -> torch.Tensor:
+    """Replace some events of each row of seq [B, L] by mask_id, never all of them.
+
+    ratio: floor(length r) events with r ~ Beta(3, 3) if None; else round(ratio length), but at least one of two.
+    """
+    if ratio is None:
+        share = torch.distributions.Beta(3.0, 3.0).sample((len(seq),)).to(seq.device)
+        count = (length * share).long()
+    else:
+        count = (length * ratio).round().long().clamp(min=1)
+    count = count.minimum(length - 1)
+    real = torch.arange(seq.shape[1], device=seq.device) < length.unsqueeze(1)
+    key = torch.rand(seq.shape, device=seq.device).masked_fill(~real, 2.0)
+    return seq.masked_fill(key.argsort(dim=1).argsort(dim=1) < count.unsqueeze(1), mask_id)
+
+
+def augment(length: torch.Tensor, width: int, ratio: float | None) -> torch.Tensor:
+    """A(.) as positions [B, width] from which a view takes its events; `width` stands for [MASK]."""
+    positions = torch.arange(width, device=length.device).expand(len(length), -1)
+    coin = torch.rand(len(length), 1, device=length.device) < 0.5
+    return torch.where(coin, reorder(positions, length), mask(positions, length, width, ratio))
+
+
+# Prediction loss, eq. 6, as a sum over the K candidates and a mean over the rows
+
+
+def distinct(future: torch.Tensor) -> torch.Tensor:
+    """The set of ids in each row [B, W]: sorted, with zeros for padding and repetitions."""
+    ordered = future.sort(dim=1).values
+    repeated = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0), value=False)
+    return ordered.masked_fill(repeated, 0).sort(dim=1).values
+
+
+def positive_logits(o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Logits [B, W] of the candidates named by positives; those of padding mean nothing."""
+    return (o.unsqueeze(1) * F.embedding((positives - 1).clamp(min=0), rows)).sum(-1) + bias
+
+
+def full_bce(
+    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, limit: int = LOGIT_BYTES
+) -> torch.Tensor:
+    """Over all candidates: softplus(x) of every logit, minus x of the positives.
+
+    o [B, d]; rows [K, d], candidate k in row k - 1; positives [B, W] of `distinct`; bias (), added to each logit.
+    """
+    with torch.autocast(o.device.type, enabled=False):
+        o = o.to(rows.dtype)
+
+        def softplus_sum(o: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return F.softplus(F.linear(o, rows, bias.expand(len(rows)))).sum()
+
+        few = max(1, limit // (2 * 4 * len(o)))
+        if len(rows) <= few:
+            total = softplus_sum(o, rows)
+        else:
+            parts = [checkpoint(softplus_sum, o, part, use_reentrant=False) for part in rows.split(few)]
+            total = torch.stack(parts).sum()
+        x = positive_logits(o, rows, positives, bias)
+        return (total - x.masked_fill(positives == 0, 0).sum()) / len(o)
+
+
+def sampled_bce(
+    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, num_sampled: int
+) -> torch.Tensor:
+    """Estimate of `full_bce` without bias: negatives drawn evenly, the same for all rows, stand for the others."""
+    with torch.autocast(o.device.type, enabled=False):
+        o = o.to(rows.dtype)
+        drawn = torch.randint(1, len(rows) + 1, (num_sampled,), device=o.device)
+        place = torch.searchsorted(positives, drawn.expand(len(o), -1).contiguous()).clamp(max=positives.shape[1] - 1)
+        hit = positives.gather(1, place) == drawn  # [B, m]: a positive of this row
+        x = F.linear(o, F.embedding(drawn - 1, rows), bias.expand(num_sampled))
+        weight = (len(rows) - (positives != 0).sum(1)) / (~hit).sum(1).clamp(min=1)
+        negatives = weight * F.softplus(x).masked_fill(hit, 0).sum(1)
+        x = positive_logits(o, rows, positives, bias)
+        return (negatives + F.softplus(-x).masked_fill(positives == 0, 0).sum(1)).mean()
+
+
+# Conditional contrastive regularisation, eq. 8
+
+
+def identical(seq: torch.Tensor) -> torch.Tensor:
+    """Which rows of seq [B, L] equal each other, [B, B]."""
+    return (seq.unsqueeze(0) == seq.unsqueeze(1)).all(-1)
+
+
+def ccr(
+    h: torch.Tensor,
+    views: torch.Tensor,
+    same: torch.Tensor | None,
+    tau_pos: float,
+    tau_neg: float,
+    cosine: bool = True,
+    detach: bool = True,
+) -> torch.Tensor:
+    """h [B, d], their views [N_+, B, d]; the other rows are the negatives, but for those that are the same [B, B]."""
+    with torch.autocast(h.device.type, enabled=False):
+        wide = torch.promote_types(h.dtype, torch.float32)
+        h, views = h.to(wide), views.to(wide)
+        if cosine:
+            h, views = F.normalize(h, dim=-1), F.normalize(views, dim=-1)
+        s_pos = (h * views).sum(-1).T / tau_pos  # [B, N_+]
+        s_neg = h @ h.T / tau_neg  # [B, B]
+        excluded = torch.eye(len(h), dtype=torch.bool, device=h.device)
+        if same is not None:
+            excluded = excluded | same
+        w_pos = (-s_pos).softmax(dim=1)
+        w_neg = s_neg.masked_fill(excluded, torch.finfo(wide).min).softmax(dim=1)
+        if detach:
+            w_pos, w_neg = w_pos.detach(), w_neg.detach()
+        return ((w_neg * s_neg).masked_fill(excluded, 0).sum(1) - (w_pos * s_pos).sum(1)).mean()
+
+
+class Encoder(nn.Module):
+    """f of eq. 2: the Transformer of BERT4Rec over one sequence of vectors, read at the last event."""
+
+    def __init__(self, config, size: int):
+        super().__init__()
+        self.position_embedding = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], size)
+        self.norm = nn.LayerNorm(size, eps=config["layer_norm_eps"])
+        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.layers = TransformerEncoder(
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            hidden_size=size,
+            inner_size=config["inner_mult"] * size,
+            hidden_dropout_prob=config["hidden_dropout_prob"],
+            attn_dropout_prob=config["attn_dropout_prob"],
+            hidden_act=one_of(config, "hidden_act", ("gelu", "relu", "swish", "tanh", "sigmoid")),
+            layer_norm_eps=config["layer_norm_eps"],
+        )
+
+    def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Vectors [B, L, d], mask [B, 1, 1, L], last [B] (index) -> h [B, d]."""
+        x = self.dropout(self.norm(tokens + self.position_embedding.weight[: tokens.shape[1]]))
+        states = self.layers(x, attention_mask, output_all_encoded_layers=False)[-1]
+        return states[torch.arange(len(states), device=states.device), last]
+
+
+def mlp(n_in: int, n_out: int, layers: int) -> nn.Sequential:
+    """Linear layers with ReLU between them, the first n_in -> n_out."""
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        parts += [nn.Linear(n_in if index == 0 else n_out, n_out), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def refuse_mistakes(config, n_scenes: int) -> None:
+    """Raise a UserError for settings that contradict each other, the data or reason."""
+    counts, weights = ("n_heads", "mlp_layers", "n_views", "num_sampled"), ("lambda_scene", "alpha_k", "beta_k")
+    for key in counts + weights:
+        if config[key] < (key in counts):
+            raise UserError(f"{key} must be at least {int(key in counts)}, got {config[key]}")
+    d_v, d_s, heads = (config[key] for key in ("hidden_size", "scene_size", "n_heads"))
+    ratio, samples = str(config["mask_ratio"]), (config["train_neg_sample_args"] or {}).get("distribution", "none")
+    is_share = ratio.replace(".", "", 1).isdigit() and 0 < float(ratio) < 1
+    taus = config["tau_pos"], config["tau_neg"]
+    for good, message in (
+        (samples == "none", f"DSPnet draws no negative rows: leave train_neg_sample_args unset, got '{samples}'"),
+        (n_scenes > 2, f"fewer than two scenes in '{config['SCENE_FIELD']}': set SCENE_FIELD to a column with more"),
+        (d_v % heads == d_s % heads == 0, f"n_heads must divide hidden_size {d_v} and scene_size {d_s}, got {heads}"),
+        (d_v == d_s or not config["share_r"], f"share_r needs hidden_size {d_v} and scene_size {d_s} to be equal"),
+        (ratio == "beta" or is_share, f"mask_ratio must be beta or a number between 0 and 1, got '{ratio}'"),
+        (min(taus) > 0, f"tau_pos and tau_neg must be positive, got {taus[0]} and {taus[1]}"),
+    ):
+        if not good:
+            raise UserError(message)
+
+
+class DSPnet(SequentialRecommender):
+    """The paper in the order of its section 3; every size and switch is described in properties/model/DSPnet.yaml."""
+
+    input_type = InputType.POINTWISE
+    loss_names = ("items", "scenes", "prior", "contrast", "discriminator")
+
+    bias: torch.Tensor
+
+    @staticmethod
+    def needs_scenes(config) -> bool:
+        """Whether the scenes of the history are read; the data set adds them."""
+        return True
+
+    @staticmethod
+    def needs_future(config) -> bool:
+        """Whether training rows need the sets of their later items and scenes; the data set adds them."""
+        return True
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.SCENE_SEQ = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
+        self.n_scenes = dataset.num(config["SCENE_FIELD"])
+        refuse_mistakes(config, self.n_scenes)
+        self.K = {"S": self.n_scenes - 1, "V": self.n_items - 1}
+        K = self.K["V"]
+        self.scale = K if one_of(config, "objective_scale", ("K", "none")) == "K" else 1
+        self.lambda_, self.alpha, self.beta = config["lambda_scene"], config["alpha_k"] / K, config["beta_k"] / K
+        self.divisor = {"S": K if one_of(config, "scene_norm", ("item", "own")) == "item" else self.K["S"], "V": K}
+        candidates, self.num_sampled = one_of(config, "candidates", ("auto", "full", "sampled")), config["num_sampled"]
+        self.samples = candidates == "sampled" or (candidates == "auto" and config["full_limit"] < K)
+        self.saturating = one_of(config, "apr_generator", ("saturating", "nonsaturating")) == "saturating"
+        self.discriminator_optimizer = config["discriminator_optimizer"]
+        self.n_views = config["n_views"] if self.beta else 0
+        self.mask_ratio = None if config["mask_ratio"] == "beta" else float(config["mask_ratio"])
+        self.mask_identical = config["ccr_mask_identical"]
+        cosine = one_of(config, "ccr_similarity", ("cosine", "dot")) == "cosine"
+        self.ccr_settings = config["tau_pos"], config["tau_neg"], cosine, config["ccr_detach"]
+        fusion = one_of(config, "fusion", ("full", "no_concat", "no_mlp", "one_to_one"))
+        self.concatenates, self.one_to_one = fusion != "no_concat", fusion == "one_to_one"
+        self.share_r = config["share_r"]
+
+        d = {"S": config["scene_size"], "V": config["hidden_size"]}
+        both = d["S"] + d["V"]
+        self.item_embedding = nn.Embedding(self.n_items + 1, d["V"], padding_idx=0)  # the last row is [MASK]
+        self.scene_embedding = nn.Embedding(self.n_scenes + 1, d["S"], padding_idx=0)
+        widths = {"SV": both} if self.one_to_one else d
+        self.f = nn.ModuleDict({name: Encoder(config, width) for name, width in widths.items()})
+        for module in self.modules():  # as in BERT4Rec
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=config["initializer_range"])
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.item_embedding.weight[0], self.scene_embedding.weight[0] = 0, 0
+        z_size = dict.fromkeys(SIDES, both) if fusion == "no_mlp" else d
+        self.g, self.r, self.D = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for side in SIDES:
+            read = both if self.concatenates else d[side]
+            self.g[side] = nn.Identity() if fusion == "no_mlp" else mlp(read, d[side], config["mlp_layers"])
+        for side in ("V",) if self.share_r else SIDES:
+            self.r[side] = nn.Linear(sum(z_size.values()) if self.concatenates else z_size[side], d[side])
+        for module in (*self.g.modules(), *self.r.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+
+        self.trained: tuple[str, ...] = SIDES
+        if not self.lambda_:
+            idle = [] if self.share_r else [self.r["S"]]
+            if not self.concatenates:
+                self.trained = ("V",)
+                idle += [self.scene_embedding, self.f["S"], self.g["S"]]
+            for module in idle:
+                module.requires_grad_(False)
+        for side in self.trained if self.alpha else ():
+            size = z_size[side]
+            self.D[side] = nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(0.2), nn.Linear(size, 1))
+        use_prior = one_of(config, "logit_bias", ("prior", "none")) == "prior"
+        self.register_buffer("bias", self._prior_logits(dataset.inter_feat) if use_prior else torch.zeros(2))
+
+    def _prior_logits(self, rows) -> torch.Tensor:
+        """Log odds of a label being positive, of scenes and of items, [2]."""
+        count = min(len(rows), PRIOR_ROWS)
+        rows = rows[torch.arange(count) * len(rows) // count]
+        labels = {"S": rows[FUTURE + self.SCENE_SEQ], "V": rows[FUTURE + self.ITEM_SEQ]}
+        p = [(distinct(labels[side]) != 0).sum(1).double().mean() / self.K[side] for side in SIDES]
+        return torch.stack(p).clamp(1e-9, 0.5).logit().float()
+
+    def optimizer_spec(self) -> dict[str, tuple[list[nn.Parameter], dict | None]]:
+        """Parameters and settings of each optimiser, in the order of their steps; None stands for the run's own."""
+        theirs = list(self.D.parameters())
+        known = set(map(id, theirs))
+        main = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return {"main": (main, None), **({"discriminator": (theirs, self.discriminator_optimizer)} if theirs else {})}
+
+    def active_optimizers(self, step: int) -> set[str] | None:
+        """All of them in every batch."""
+        return None
+
+    def candidates(self, side: str) -> torch.Tensor:
+        """Vectors [K, d] of all scenes or items, without padding and [MASK]."""
+        table = self.scene_embedding if side == "S" else self.item_embedding
+        return table.weight[1 : self.K[side] + 1]
+
+    # Dual sequence learning, section 3.2
+
+    def read(self, interaction) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Both histories, cut to the longest of the batch, and their lengths; no history is one event of padding."""
+        length = interaction[self.ITEM_SEQ_LEN].clamp(min=1)
+        width = int(length.max())
+        real = torch.arange(width, device=length.device) < length.unsqueeze(1)
+        seq = {"S": interaction[self.SCENE_SEQ], "V": interaction[self.ITEM_SEQ]}
+        return {side: seq[side][:, :width].masked_fill(~real, 0) for side in SIDES}, length
+
+    def encode(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
+        """h of eq. 2, by the name of the encoder."""
+        tokens = {"S": self.scene_embedding(seq["S"]), "V": self.item_embedding(seq["V"])}
+        if self.one_to_one:
+            tokens = {"SV": torch.cat([tokens["S"], tokens["V"]], dim=-1)}
+        real = torch.arange(seq["V"].shape[1], device=length.device) < length.unsqueeze(1)
+        attention_mask = self.get_attention_mask(real, bidirectional=True)
+        return {name: f(tokens[name], attention_mask, length - 1) for name, f in self.f.items()}
+
+    def fuse(self, h: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """z of eq. 3."""
+        if self.concatenates:
+            h = dict.fromkeys(SIDES, torch.cat(list(h.values()), dim=-1))
+        return {side: self.g[side](h[side]) for side in SIDES}
+
+    def query(self, z: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """o of eq. 5."""
+        if self.concatenates:
+            z = dict.fromkeys(SIDES, torch.cat([z["S"], z["V"]], dim=-1))
+        return {side: self.r["V" if self.share_r else side](z[side]) for side in SIDES}
+
+    def adversarial_prior(self, z: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eq. 4 as the encoders see it, through discriminators held fixed, and the discriminators' own loss."""
+        generator, discriminator = [], []
+        with torch.autocast(z["V"].device.type, enabled=False):
+            for side, D in self.D.items():
+                z_ = z[side].to(self.item_embedding.weight.dtype)
+                fixed = {name: parameter.detach() for name, parameter in D.named_parameters()}
+                a = functional_call(D, fixed, (z_,))
+                generator.append((-F.softplus(a) if self.saturating else F.softplus(-a)).mean())
+                a_prior, a = D(torch.randn_like(z_)), D(z_.detach())
+                discriminator.append((F.softplus(-a_prior) + F.softplus(a)).mean())
+        return torch.stack(generator).sum(), torch.stack(discriminator).sum()
+
+    # Training, sections 3.3 and 3.4
+
+    def with_views(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Histories [B, L] with N_+ augmented copies of the batch behind them, [(1 + N_+) B, L]."""
+        width, copies = seq["V"].shape[1], length.repeat(self.n_views)
+        positions = {side: augment(copies, width, self.mask_ratio) for side in SIDES}
+        if self.one_to_one:
+            positions["S"] = positions["V"]
+        out = {}
+        for side, mask_id in (("S", self.n_scenes), ("V", self.n_items)):
+            source = F.pad(seq[side], (0, 1), value=mask_id).repeat(self.n_views, 1)
+            out[side] = torch.cat([seq[side], source.gather(1, positions[side])])
+        return out
+
+    def prediction_loss(self, side: str, o: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+        """Eq. 6 before the division by K; scenes are few, and never sampled."""
+        rows, bias = self.candidates(side), self.bias[SIDES.index(side)]
+        if side == "V" and self.samples:
+            return sampled_bce(o, rows, distinct(future), bias, self.num_sampled)
+        return full_bce(o, rows, distinct(future), bias)
+
+    def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+        """The terms of eq. 9, weighted, and the discriminators' loss: the gradient of their sum gives each its own."""
+        seq, length = self.read(interaction)
+        states = self.encode(self.with_views(seq, length), length.repeat(1 + self.n_views))
+        states = {name: h.unflatten(0, (-1, len(length))) for name, h in states.items()}  # [1 + N_+, B, d]
+        z = self.fuse({name: h[0] for name, h in states.items()})
+        o = self.query(z)
+        items = self.prediction_loss("V", o["V"], interaction[FUTURE + self.ITEM_SEQ]) / self.divisor["V"]
+        scenes = prior = contrast = discriminator = items.new_zeros(())
+        if self.lambda_:
+            scenes = self.prediction_loss("S", o["S"], interaction[FUTURE + self.SCENE_SEQ]) / self.divisor["S"]
+        if self.alpha:
+            prior, discriminator = self.adversarial_prior(z)
+        if self.beta:
+            for name in ("SV",) if self.one_to_one else self.trained:
+                h, same = states[name], None
+                if self.mask_identical:
+                    same = torch.stack([identical(seq[side]) for side in name]).all(0)
+                contrast = contrast + ccr(h[0], h[1:], same, *self.ccr_settings)
+        weights = (1, self.lambda_, self.alpha, self.beta)
+        terms = (items, scenes, prior, contrast)
+        return *(self.scale * weight * term for weight, term in zip(weights, terms)), discriminator
+
+    # Inference
+
+    def _query_of(self, interaction) -> dict[str, torch.Tensor]:
+        return self.query(self.fuse(self.encode(*self.read(interaction))))
+
+    def latent(self, interaction) -> torch.Tensor:
+        """z_V [B, d], the user's vector on the item side."""
+        return self.fuse(self.encode(*self.read(interaction)))["V"]
+
+    def full_sort_predict(self, interaction) -> torch.Tensor:
+        """Scores [B, n_items]: logits without the constant; that of padding is 0."""
+        return self._query_of(interaction)["V"] @ self.item_embedding.weight[: self.n_items].T
+
+    def full_sort_predict_scene(self, interaction) -> torch.Tensor:
+        """Scores [B, n_scenes], likewise."""
+        return self._query_of(interaction)["S"] @ self.scene_embedding.weight[: self.n_scenes].T
+
+    def predict(self, interaction) -> torch.Tensor:
+        """Scores [B] of the rows' own items."""
+        return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
