@@ -221,7 +221,7 @@ def test_T22_labels_are_sets():
     assert distinct(torch.tensor([[4]])).tolist() == [[4]]
 
 
-@pytest.mark.parametrize("limit", [2**31, 8 * 5 * 7, 1])  # in one part, in parts of 7 candidates, and of one
+@pytest.mark.parametrize("limit", [2**20, 5 * 7, 1])  # in one part, in parts of 7 candidates, and of one
 def test_T22_full_loss_is_that_with_dense_labels_in_parts_of_any_size(limit):
     o, rows, future, bias = problem()
     expected, loss = dense_bce(o, rows, future, bias), full_bce(o, rows, distinct(future), bias, limit)
@@ -635,7 +635,6 @@ def test_no_ablation_leaves_parameters_that_nothing_trains(fusion, share_r, weig
     assert list(spec) == ["main", "discriminator"][: 1 + (weights["alpha_k"] > 0)] and spec["main"][1] is None
     if "discriminator" in spec:
         assert spec["discriminator"][1] == DEFAULTS["discriminator_optimizer"]
-    assert model.active_optimizers(0) is None and model.active_optimizers(7) is None
     sum(terms(model).values()).backward()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -47,7 +47,6 @@ from recbole.model.layers import TransformerEncoder
 from recbole.utils import InputType
 from torch import nn
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
 from recbole_gen.errors import UserError
 from recbole_gen.layers import one_of
@@ -58,8 +57,8 @@ FUTURE = "future_"
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""
 
-LOGIT_BYTES = 2**31
-"""Memory for the logits of a batch and their gradient; with more candidates they are computed in parts."""
+LOGITS = 2**20
+"""Logits that are computed together: a batch goes through more candidates in parts, which stay in the cache."""
 
 PRIOR_ROWS = 10_000
 """Training rows from which the constant of the logits is estimated."""
@@ -118,25 +117,45 @@ def positive_logits(o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor
     return (o.unsqueeze(1) * F.embedding((positives - 1).clamp(min=0), rows)).sum(-1) + bias
 
 
+class SoftplusSum(torch.autograd.Function):
+    """Sum of softplus(o rows' + bias), which never holds the logits of more than a part of the candidates.
+
+    Their gradient is a sigmoid that is multiplied with the same two matrices, so it is computed on the way.
+    """
+
+    @staticmethod
+    def forward(ctx, o: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor, part: int) -> torch.Tensor:
+        """o [B, d], rows [K, d], bias (), candidates in a part -> ()."""
+        total, grad_o, grad_rows = o.new_zeros(()), torch.zeros_like(o), torch.empty_like(rows)
+        for start in range(0, len(rows), part):
+            some = slice(start, start + part)
+            x = o @ rows[some].T + bias
+            total += F.softplus(x).sum()
+            p = x.sigmoid_()
+            grad_o += p @ rows[some]
+            torch.mm(p.T, o, out=grad_rows[some])
+        ctx.save_for_backward(grad_o, grad_rows)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        """Gradients of o and rows; bias is a constant."""
+        grad_o, grad_rows = ctx.saved_tensors
+        return grad * grad_o, grad * grad_rows, None, None
+
+
 def full_bce(
-    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, limit: int = LOGIT_BYTES
+    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, limit: int = LOGITS
 ) -> torch.Tensor:
     """Over all candidates: softplus(x) of every logit, minus x of the positives.
 
-    o [B, d]; rows [K, d], candidate k in row k - 1; positives [B, W] of `distinct`; bias (), added to each logit.
+    o [B, d]; rows [K, d], candidate k in row k - 1; positives [B, W] of `distinct`; bias (), added to each logit;
+    limit, logits that are computed together.
     """
     with torch.autocast(o.device.type, enabled=False):
         o = o.to(rows.dtype)
-
-        def softplus_sum(o: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return F.softplus(F.linear(o, rows, bias.expand(len(rows)))).sum()
-
-        few = max(1, limit // (2 * 4 * len(o)))
-        if len(rows) <= few:
-            total = softplus_sum(o, rows)
-        else:
-            parts = [checkpoint(softplus_sum, o, part, use_reentrant=False) for part in rows.split(few)]
-            total = torch.stack(parts).sum()
+        total = SoftplusSum.apply(o, rows, bias.to(rows), max(1, limit // len(o)))
         x = positive_logits(o, rows, positives, bias)
         return (total - x.masked_fill(positives == 0, 0).sum()) / len(o)
 
@@ -214,8 +233,11 @@ class Encoder(nn.Module):
     def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Vectors [B, L, d], mask [B, 1, 1, L], last [B] (index) -> h [B, d]."""
         x = self.dropout(self.norm(tokens + self.position_embedding.weight[: tokens.shape[1]]))
-        states = self.layers(x, attention_mask, output_all_encoded_layers=False)[-1]
-        return states[torch.arange(len(states), device=states.device), last]
+        *lower, top = self.layers.layer
+        for layer in lower:
+            x = layer(x, attention_mask)
+        read = x[torch.arange(len(x), device=x.device), last].unsqueeze(1)  # the last layer is for this position only
+        return top.feed_forward(top.multi_head_attention(x, attention_mask, queries=read)).squeeze(1)
 
 
 def mlp(n_in: int, n_out: int, layers: int) -> nn.Sequential:
@@ -342,10 +364,6 @@ class DSPnet(SequentialRecommender):
         known = set(map(id, theirs))
         main = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         return {"main": (main, None), **({"discriminator": (theirs, self.discriminator_optimizer)} if theirs else {})}
-
-    def active_optimizers(self, step: int) -> set[str] | None:
-        """All of them in every batch."""
-        return None
 
     def candidates(self, side: str) -> torch.Tensor:
         """Vectors [K, d] of all scenes or items, without padding and [MASK]."""
