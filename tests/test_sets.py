@@ -1079,3 +1079,9 @@ def test_pop_on_ml_latest(tmp_path):
         for name, value in by_formula(ranking, set(test), 5).items():
             expected[name] += value / len(parts)
     assert found == pytest.approx(dict(expected), abs=1e-3)  # items with equal counts have no order
+
+
+def test_last_events_are_refused_where_they_would_be_ignored(write_atomic, make_config):
+    write_atomic(random_log(3))
+    with pytest.raises(UserError, match="last_events is for sequential models"):
+        create_dataset(make_config("Pop", last_events=5))

@@ -32,8 +32,7 @@ class UserSets(TimedLog):
         events = {field: values[torch.from_numpy(order)] for field, values in log.items()}
         users, items = events[self.uid_field], events[self.iid_field]
         held = held_out.read(self.config, users.numpy(), events[self.time_field].numpy())
-        empty = [name for name, share in zip(("validation", "test"), self._shares()[1:], strict=True) if share == 0]
-        refuse_empty(self, [np.flatnonzero(held.known), *held.first], tuple(empty))
+        refuse_empty(self, [np.flatnonzero(held.known), *held.first], held_out.may_be_empty(self.config))
         self.inter_feat = Interaction(events)
         self._drop_unused_col()
         parts = [self.copy(self.inter_feat[torch.from_numpy(held.known)])]
@@ -46,9 +45,6 @@ class UserSets(TimedLog):
             rows.seen = target - torch.searchsorted(users, users[target])
             parts.append(self.copy(rows))
         return parts
-
-    def _shares(self) -> list[float]:
-        return next(iter(self.config["eval_args"]["split"].values()))
 
 
 class GeneralSets(UserSets, Dataset):

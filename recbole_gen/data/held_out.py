@@ -46,6 +46,12 @@ def read(config, users: np.ndarray, times: np.ndarray) -> HeldOut:
     return by_period(users, times, start, shares, config["sequence_order"], config["seed"], *least)
 
 
+def may_be_empty(config) -> tuple[str, ...]:
+    """The parts that get no share."""
+    (shares,) = config["eval_args"]["split"].values()
+    return tuple(name for name, share in zip(("validation", "test"), shares[1:], strict=True) if share == 0)
+
+
 def hold_out(users: np.ndarray, shares: list[float]) -> HeldOut:
     """The last events of each user test, the last of the rest validate (ACVAE section 4.1 and its code).
 

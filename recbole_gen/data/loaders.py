@@ -155,6 +155,11 @@ def create_dataset(config):
             f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
             f"use --protocol=leave_one_out, or a sequential model. (The result of every run shows Pop beside it.)"
         )
+    if config["last_events"] and not _predicts_sets(config):
+        raise UserError(
+            f"last_events is for sequential models, and for the protocols holdout_82 and period: {config['model']} "
+            f"reads every interaction under {config['protocol']}"
+        )
     _check_columns(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         return (KnowledgeSets if _predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)

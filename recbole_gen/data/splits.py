@@ -76,7 +76,7 @@ def split(dataset) -> Split:
         raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
     if kind in held_out.KINDS:
         events = (rows.targets[field].numpy() for field in (dataset.uid_field, dataset.time_field))
-        return _of_sets(held_out.read(config, *events), rows.target.numpy(), value)
+        return _of_sets(held_out.read(config, *events), rows.target.numpy(), held_out.may_be_empty(config))
     users = rows[dataset.uid_field].numpy()
     if kind == "SS":
         if config["targets"] not in ("all", "last"):
@@ -105,12 +105,11 @@ def split(dataset) -> Split:
     return Split(by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids))
 
 
-def _of_sets(held: held_out.HeldOut, target: np.ndarray, shares: list[float]) -> Split:
+def _of_sets(held: held_out.HeldOut, target: np.ndarray, may_be_empty: tuple[str, ...]) -> Split:
     """Rows whose targets are the first events of the sets; target: [n], ascending, the event of each row."""
     parts = [np.flatnonzero(held.train[target]), *(np.searchsorted(target, first) for first in held.first)]
     cut = None if held.cut is None else np.searchsorted(target, held.cut)
-    empty = tuple(name for name, share in zip(("validation", "test"), shares[1:], strict=True) if share == 0)
-    return Split(parts, empty, held.size, cut)
+    return Split(parts, may_be_empty, held.size, cut)
 
 
 def _are_ratios(value) -> bool:
