@@ -11,12 +11,11 @@ gradients add beyond them. Appends to results/candidates.tsv.
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 
 import torch
-from common import Stub, record
+from common import Stub, peak_mib, record
 
 from recbole_gen.config import PROPERTIES, read_yaml
 from recbole_gen.model import dspnet
@@ -59,10 +58,6 @@ class Rows:
 
     def __getitem__(self, index):
         return {field: values[index] for field, values in self.batch.items()}
-
-
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def measure(variant, args, send):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import sys
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def machine():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
     return f"{name}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
+
+
+def peak_mib():
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def record(name, row):

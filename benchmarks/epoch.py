@@ -11,11 +11,10 @@ in a process of its own, one after the other. Appends to results/epoch.tsv.
 import argparse
 import itertools
 import multiprocessing
-import resource
 import time
 
 import torch
-from common import record
+from common import peak_mib, record
 
 from recbole_gen.config import Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
@@ -45,13 +44,13 @@ def measure(name, args, send):
     train, _, _ = create_loaders(config, create_dataset(config))
     rows = train._dataset.inter_feat
     trainer = create_trainer(config, config.model_class(config, train._dataset))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    before = peak_mib()
     batches = list(itertools.islice(train, args.steps))
     started = time.perf_counter()
     trainer._train_epoch(batches, 0)
     seconds = (time.perf_counter() - started) * len(train) / len(batches)
     targets = int(rows.history_length.sum()) if model == "ACVAE" else len(rows)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak = peak_mib()
     send.send(
         {"rows": len(rows), "targets": targets, "seconds": round(seconds, 1), "loaded_mib": before, "peak_mib": peak}
     )

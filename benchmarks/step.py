@@ -11,13 +11,12 @@ moments, which no implementation avoids. Appends to results/step.tsv.
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from types import SimpleNamespace
 
 import torch
-from common import Stub, record
+from common import Stub, peak_mib, record
 
 from recbole_gen.config import PROPERTIES, read_yaml
 from recbole_gen.model.pasrec import PASRec
@@ -30,10 +29,6 @@ class Gathered(PASRec):
         B = len(x0)
         others = torch.arange(B).expand(B, B)[~torch.eye(B, dtype=torch.bool)].reshape(B, B - 1)
         return x0[others].mean(1)
-
-
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def measure(variant, args, send):

@@ -14,8 +14,8 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metric_information, metrics_dict
 
-FUTURE = "future_"
-"""Prefix of the columns of a batch with the events that its rows are to predict, the next first."""
+from recbole_gen.layers import FUTURE, distinct
+
 TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
 """What is measured beside the run's own metrics, by the prefix of the names, as in scene_recall@5."""
 LIST_LENGTH = 20
@@ -42,11 +42,9 @@ def hits(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) 
 
 def distinct_positives(future: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Row and item of each positive, once, of sets [B, W] padded with 0."""
-    ordered = future.sort(dim=1).values
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    rows, columns = (new & (ordered != 0)).nonzero(as_tuple=True)
-    return rows, ordered[rows, columns]
+    items = distinct(future)
+    rows, columns = items.nonzero(as_tuple=True)
+    return rows, items[rows, columns]
 
 
 def target_ranks(scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What two or more of the model files share identically: networks, and the reading of a choice."""
+"""What two or more of the model files share identically, or a model with its evaluation; torch only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from recbole_gen.errors import UserError
+
+FUTURE = "future_"
+"""Prefix of the columns of a batch with the events that its rows are to predict, the next first."""
 
 
 def sinusoid(values: torch.Tensor, size: int, freq: float = 1e4) -> torch.Tensor:
@@ -55,6 +59,13 @@ def item_denoiser(kind: str, size: int) -> Any:
     if kind == "linear":
         return nn.Linear(3 * size, size)
     return nn.Sequential(nn.Linear(3 * size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+
+
+def distinct(future: torch.Tensor) -> torch.Tensor:
+    """The set of ids in each row [B, W]: sorted, with zeros for padding and repetitions."""
+    ordered = future.sort(dim=1).values
+    repeated = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0), value=False)
+    return ordered.masked_fill(repeated, 0).sort(dim=1).values
 
 
 def one_of(config, key: str, choices: tuple[str, ...]) -> str:

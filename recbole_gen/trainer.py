@@ -32,7 +32,8 @@ from tqdm import tqdm
 from recbole_gen import checkpoint, distributed
 from recbole_gen.data.loaders import SetLoader
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import FUTURE, Diagnostics, LeanCollector, TopK, distinct_positives
+from recbole_gen.evaluation import Diagnostics, LeanCollector, TopK, distinct_positives
+from recbole_gen.layers import FUTURE
 from recbole_gen.optimizers import CompositeOptimizer
 
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
@@ -350,7 +351,9 @@ class Trainer(RecBoleTrainer):
                 task.metrics.add(ranked[task.ranks], *distinct_positives(futures))
             if diagnostics is not None:
                 latent = getattr(self.model, "latent", None)
-                diagnostics.add(scores, interaction, positive_u, positive_i, latent and latent(interaction))
+                diagnostics.add(
+                    scores, interaction, positive_u, positive_i, latent and latent(interaction.to(self.device))
+                )
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
         for task in tasks:
             result.update(task.metrics.result(task.name))

@@ -1,11 +1,12 @@
 import importlib
 import random
+import re
 import sys
 
 import pytest
 import torch
 
-from recbole_gen import quick_start
+from recbole_gen import cli, quick_start
 from recbole_gen.config import Config
 
 torch.set_num_threads(1)
@@ -106,6 +107,22 @@ def arguments(settings):
         return [f"--{key}={value}" for key, value in values.items() if f"--{key}" not in named] + list(given)
 
     return line
+
+
+@pytest.fixture
+def refused(capsys, recwarn):
+    """refused(arguments, *patterns): exit code 2 and one message, on stderr, that holds each pattern."""
+
+    def check(line: list[str], *patterns: str) -> str:
+        assert cli.main(line) == 2
+        out, message = capsys.readouterr()
+        assert out == "" and message.startswith("error: ") and message.count("error:") == 1
+        assert "Traceback" not in message and 'File "' not in message
+        for pattern in patterns:
+            assert re.search(pattern, message), message
+        return message
+
+    return check
 
 
 CUSTOM_MODEL = """

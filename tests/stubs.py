@@ -10,6 +10,16 @@ class Config(dict):
         return None
 
 
+class Items:
+    """A data set of so many items, padding included."""
+
+    def __init__(self, n_items: int):
+        self.n_items = n_items
+
+    def num(self, field):
+        return self.n_items
+
+
 def equal(a, b) -> bool:
     """Equal bit for bit, through dicts and lists, tensors included."""
     if isinstance(a, torch.Tensor):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from stubs import Config
+from stubs import Config, Items
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.acvae import ACVAE, discrimination_loss
@@ -44,14 +44,9 @@ encoders = pytest.mark.parametrize("kind", ENCODERS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Items:
-    def num(self, field):
-        return N_ITEMS
-
-
 def fresh(**changes) -> ACVAE:
     torch.manual_seed(1)
-    return ACVAE(Config(DEFAULTS | TOY | changes), Items())
+    return ACVAE(Config(DEFAULTS | TOY | changes), Items(N_ITEMS))
 
 
 def build(**changes) -> ACVAE:

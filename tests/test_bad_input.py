@@ -10,23 +10,6 @@ import torch
 from recbole_gen import cli, quick_start
 from recbole_gen.errors import UserError
 
-
-@pytest.fixture
-def refused(capsys, recwarn):
-    """refused(arguments, *patterns): exit code 2 and one message, on stderr, that holds each pattern."""
-
-    def check(line: list[str], *patterns: str) -> str:
-        assert cli.main(line) == 2
-        out, message = capsys.readouterr()
-        assert out == "" and message.startswith("error: ") and message.count("error:") == 1
-        assert "Traceback" not in message and 'File "' not in message
-        for pattern in patterns:
-            assert re.search(pattern, message), message
-        return message
-
-    return check
-
-
 MISTAKES = {
     # keys and names
     "--lerning_rate=1": "unknown key 'lerning_rate' .command line.: did you mean 'learning_rate'",

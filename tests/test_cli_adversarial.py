@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -70,21 +69,6 @@ def folder(line, tmp_path, capsys):
         return new
 
     return folder
-
-
-@pytest.fixture
-def refused(capsys, tmp_path):
-    """refused(line, *patterns): exit code 2 and one message, on stderr, that holds each pattern; no result."""
-
-    def check(line: list[str], *patterns: str) -> None:
-        assert cli.main(line) == 2
-        out, message = capsys.readouterr()
-        assert out == "" and message.startswith("error: ") and message.count("error:") == 1
-        assert "Traceback" not in message and 'File "' not in message
-        for pattern in patterns:
-            assert re.search(pattern, message), message
-
-    return check
 
 
 def result_of(folder: Path) -> dict:

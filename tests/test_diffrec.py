@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from stubs import Config
+from stubs import Config, Items
 
 from recbole_gen.errors import UserError
 from recbole_gen.model import diffrec
@@ -42,14 +42,9 @@ causal_or_not = pytest.mark.parametrize("causal", [False, True])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Items:
-    def num(self, field):
-        return N_ITEMS
-
-
 def fresh(**changes) -> DiffRec:
     torch.manual_seed(1)
-    return DiffRec(Config(DEFAULTS | TOY | changes), Items())
+    return DiffRec(Config(DEFAULTS | TOY | changes), Items(N_ITEMS))
 
 
 def build(**changes) -> DiffRec:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from stubs import Config
+from stubs import Config, Items
 
 from recbole_gen.diffusion import beta_schedule, guide
 from recbole_gen.errors import UserError
@@ -42,14 +42,9 @@ HISTORIES = [[1, 2, 3], [4], [], [5, 6, 7, 8, 9, 10], [3, 2, 1], [11, 12], [13, 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Items:
-    def num(self, field):
-        return N_ITEMS
-
-
 def fresh(**changes) -> DreamRec:
     torch.manual_seed(1)
-    return DreamRec(Config(DEFAULTS | TOY | changes), Items())
+    return DreamRec(Config(DEFAULTS | TOY | changes), Items(N_ITEMS))
 
 
 def build(**changes) -> DreamRec:

@@ -4,7 +4,6 @@ import copy
 import importlib
 import math
 import random
-import re
 import sys
 from pathlib import Path
 
@@ -427,20 +426,6 @@ def line(arguments, scened):
         return arguments(*own, *given, model=model)
 
     return line
-
-
-@pytest.fixture
-def refused(capsys):
-    """refused(line, *patterns): exit code 2 and one message, on stderr, that holds each pattern."""
-
-    def check(line: list[str], *patterns: str) -> None:
-        assert cli.main(line) == 2
-        out, message = capsys.readouterr()
-        assert out == "" and message.startswith("error: ") and "Traceback" not in message
-        for pattern in patterns:
-            assert re.search(pattern, message), message
-
-    return check
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "weight_decay"])

@@ -25,7 +25,8 @@ from recbole_gen.data.general import GeneralSets, KnowledgeSets
 from recbole_gen.data.needs import needs
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import FUTURE, distinct_positives
+from recbole_gen.evaluation import distinct_positives
+from recbole_gen.layers import FUTURE
 
 
 class _RowBatches(torch.utils.data.Sampler):

@@ -226,16 +226,15 @@ def by_sequence(
     come in the file (`file`), or shuffled by ``seed`` (`shuffle`). With ``last_only`` a validation or test sequence has
     one row, the prediction of its last event.
     """
-    last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
-    sizes = np.diff(np.append(-1, last))
+    first, sizes = held_out.user_groups(users)
+    last = first + sizes - 1
     parts = []
     ranked = held_out.ranked_parts(times[last], ratios, order, seed)
     for name, chosen in zip(("train", "valid", "test"), ranked, strict=True):
         if last_only and name != "train":
             parts.append(last[chosen])
         else:
-            starts = last[chosen] - sizes[chosen] + 1
-            parts.append(np.repeat(starts, sizes[chosen]) + _position(sizes[chosen]))
+            parts.append(np.repeat(first[chosen], sizes[chosen]) + _position(sizes[chosen]))
     return parts
 
 

@@ -49,10 +49,7 @@ from torch import nn
 from torch.func import functional_call
 
 from recbole_gen.errors import UserError
-from recbole_gen.layers import one_of
-
-FUTURE = "future_"
-"""Prefix of the fields with the labels: items and scenes of the later events."""
+from recbole_gen.layers import FUTURE, distinct, one_of
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""
@@ -103,13 +100,6 @@ def augment(length: torch.Tensor, width: int, ratio: float | None) -> torch.Tens
 
 
 # Prediction loss, eq. 6, as a sum over the K candidates and a mean over the rows
-
-
-def distinct(future: torch.Tensor) -> torch.Tensor:
-    """The set of ids in each row [B, W]: sorted, with zeros for padding and repetitions."""
-    ordered = future.sort(dim=1).values
-    repeated = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0), value=False)
-    return ordered.masked_fill(repeated, 0).sort(dim=1).values
 
 
 def positive_logits(o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
