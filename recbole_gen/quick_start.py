@@ -398,7 +398,7 @@ def _new_run_dir(config: Config) -> Path:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same outcome
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
