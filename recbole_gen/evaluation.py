@@ -179,6 +179,7 @@ class Diagnostics:
         self.trained = train_counts > 0
         self.trained[0] = False
         self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
+        self.rows = 0
         self._parts: dict[str, list[torch.Tensor]] = {}
 
     def add(
@@ -198,7 +199,10 @@ class Diagnostics:
         pop = self.counts.to(device).expand_as(scores).masked_fill(excluded, -torch.inf)
         untrained = ~self.trained.to(device)
         known = ~untrained[i]
-        self._add("model", hits(top_items(scores, self.k), u, i))
+        best = top_items(scores, self.k)
+        self._add("model", hits(best, u, i))
+        found = best[u] == i.unsqueeze(1)
+        self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
         self._add("pop", hits(top_items(pop, self.k), u, i))
         for name, values in (("model_trained", scores), ("pop_trained", pop)):
             top = top_items(values.masked_fill(untrained, -torch.inf), self.k)
@@ -209,6 +213,8 @@ class Diagnostics:
             self._add("scene", torch.stack([next_scene[:, 0], scenes.gather(1, last.unsqueeze(1)).squeeze(1)], dim=1))
         top = scores.topk(min(LIST_LENGTH, scores.shape[1] - 1)).indices
         self.list_counts += torch.bincount(top.flatten().cpu(), minlength=len(self.list_counts))
+        self._add("row", self.rows + u)
+        self.rows += len(scores)
         self._add("rank", target_ranks(scores, u, i))
         self._add("user", interaction[self.fields[0]].to(device)[u])
         self._add("target", i)
@@ -274,12 +280,18 @@ class Diagnostics:
         return out
 
     def ranks(self, dataset) -> pd.DataFrame:
-        """One line a target: user and item (tokens), its rank among all items, length of the history that was read."""
+        """One line a target: number of its test row, user and item (tokens), its rank among all items, its place among
+        the largest `topk` as the metrics have counted it (0: not there), and the length of the history that was read.
+
+        Equal scores share the mean of their ranks, but have places one after the other.
+        """
         user_field, item_field = self.fields
         columns = {
+            "row": torch.cat(self._parts["row"]).numpy(),
             user_field: dataset.id2token(user_field, torch.cat(self._parts["user"]).numpy()),
             item_field: dataset.id2token(item_field, torch.cat(self._parts["target"]).numpy()),
             "rank": torch.cat(self._parts["rank"]).numpy(),
+            "place": torch.cat(self._parts["place"]).numpy(),
         }
         if "history_length" in self._parts:
             columns["history_length"] = torch.cat(self._parts["history_length"]).numpy()

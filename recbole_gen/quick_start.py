@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +26,11 @@ from tabulate import tabulate
 
 from recbole_gen import __version__, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
-from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
+from recbole_gen.data.loaders import built, create_loaders, history_sizes
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import TASKS, Diagnostics
-from recbole_gen.trainer import Trainer, create_trainer, vocabulary_of
+from recbole_gen.trainer import Epoch, Trainer, create_trainer, vocabulary_of
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 
@@ -54,24 +54,39 @@ def run(
     config_file_list: Sequence[str | Path] | None = None,
     config_dict: dict[str, Any] | None = None,
     argv: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    test: bool = True,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
 
-    The arguments are those of `Config`. With a `resume` key, the run in that folder goes on with its own configuration
-    under the values given here. Returns the content of result.json: metrics, diagnostics, costs, versions, `run_dir`.
+    The first arguments are those of `Config`. With a `resume` key, the run in that folder goes on with its own
+    configuration under the values given here. Returns the content of result.json: metrics, diagnostics, costs,
+    versions, `run_dir`.
+
+    Args:
+        run_dir: the run's folder; by default a new one in checkpoint_dir, or that of the run that goes on.
+        test: whether to test the best epoch; a search for hyper-parameters must not look.
+        on_epoch: called after every epoch, once its checkpoints are written.
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
     config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
     if config["nproc"] > 1 and not distributed.launched():
-        return _spawn(config["nproc"], (model, dataset, config_file_list, config_dict, list(argv)))
+        if on_epoch:
+            raise UserError("a run that a sweep watches has one process: use nproc: 1")
+        arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test)
+        return _spawn(config["nproc"], arguments)
     distributed.connect(config["device"])
     try:
-        run_dir = resume_from.parent if resume_from else _agreed_run_dir(config)
+        if run_dir:
+            run_dir = _made(Path(run_dir).absolute())
+        else:
+            run_dir = resume_from.parent if resume_from else _agreed_run_dir(config)
         config["checkpoint_dir"] = str(run_dir)
         with _log_to(run_dir / "run.log", config["state"]) if distributed.is_first() else contextlib.nullcontext():
             try:
-                return _run(config, run_dir, resume_from)
+                return _run(config, run_dir, resume_from, test, on_epoch)
             except KeyboardInterrupt:
                 raise Interrupted(run_dir) from None
             except Exception as error:
@@ -119,7 +134,7 @@ def _work(rank: int, nproc: int, port: int, outcome: str, arguments: tuple) -> N
         raise SystemExit(2)  # ends the others, which would wait for this one
 
 
-def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, Any]:
+def _run(config: Config, run_dir: Path, resume_from: Path | None, test: bool, on_epoch) -> dict[str, Any]:
     log = logging.getLogger().info
     whose = "RecBole" if config.is_recbole_model else config.model_class.__module__
     name = set_color(config["model"], "pink")
@@ -130,18 +145,18 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
     started = time.time()
 
     init_seed(config["seed"], config["reproducibility"])
-    data = create_dataset(config)
-    log(data)
-    if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
-        raise UserError(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
     try:
-        train_data, valid_data, test_data = create_loaders(config, data)
+        data, parts = built(config)
     except NotImplementedError as error:  # RecBole's answer to an option that it does not know
         raise UserError(str(error)) from error
+    if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
+        raise UserError(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
+    train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
     model = _create_model(config, train_data._dataset).to(config["device"])
     log(model)
     trainer = create_trainer(config, model)
+    trainer.on_epoch = on_epoch
     if resume_from:
         trainer.resume(resume_from, vocabulary_of(data))
     if distributed.is_first():
@@ -150,7 +165,9 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
 
     best_score, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
     trained = time.time()
-    test_result, diagnostics = _test(config, trainer, data, train_data, test_data, run_dir)
+    test_result, diagnostics = None, None
+    if test:
+        test_result, diagnostics = _test(config, trainer, data, train_data, test_data, run_dir)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -163,6 +180,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None) -> dict[str, A
         "best_valid_result": best_result,
         "test_result": test_result,
         "diagnostics": diagnostics,
+        "scoring": trainer.scoring if test_result else None,
         "train_loss": list(trainer.train_loss_dict.values()),
         "seconds": {
             "load": round(loaded - started, 2),
@@ -246,8 +264,8 @@ def load(folder: str | Path) -> Loaded:
     content = checkpoint.load(path)
     config = Config(stored=_settings_of(content))
     init_seed(config["seed"], config["reproducibility"])
-    data = create_dataset(config)
-    train, valid, test = create_loaders(config, data)
+    data, parts = built(config)
+    train, valid, test = create_loaders(config, data, parts)
     model = _create_model(config, train._dataset).to(config["device"])
     checkpoint.require_match(path, content, config["model"], vocabulary_of(data))
     checkpoint.load_weights(path, content, model)
@@ -378,6 +396,14 @@ def _by_task(result: dict[str, float]) -> dict[str, dict[str, float]]:
         task, _, metric = name.rpartition("_")
         tasks.setdefault(task, {})[metric] = value
     return tasks
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error}") from None
+    return folder
 
 
 def _new_run_dir(config: Config) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -65,6 +66,18 @@ class _Task:
     next_only: bool = False
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What is known when an epoch ends: ``number`` from 1, scores None as long as there is none of validation."""
+
+    number: int
+    train_loss: float
+    best_epoch: int
+    best_valid_score: float | None
+    valid_score: float | None
+    valid_result: dict[str, float]
+
+
 class Trainer(RecBoleTrainer):
     """Trains, validates and tests one model; all that it writes goes to ``config["checkpoint_dir"]``, the run's folder.
 
@@ -82,7 +95,12 @@ class Trainer(RecBoleTrainer):
         start_epoch: first epoch to train (counted from 0); more than 0 after `resume`.
         best_epoch: epoch of the best validation score, -1 before the first.
         steps: training steps so far, over all epochs.
+        on_epoch: called after every epoch, once its checkpoints are written, with an `Epoch`; None for nothing.
+        scoring: rows that the last `evaluate` has scored, and the seconds that took: the model's own work, without
+            reading rows and computing metrics.
     """
+
+    on_epoch: Callable[[Epoch], None] | None = None
 
     def __init__(self, config, model):
         # Not RecBole's own __init__: that opens log files and TensorBoard folders in places of its own.
@@ -112,6 +130,8 @@ class Trainer(RecBoleTrainer):
         self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
         self.best_valid_result: dict[str, float] | None = None
         self.best_epoch = -1
+        self._last_valid: tuple[int, dict[str, float]] = (-1, {})
+        self.scoring = {"rows": 0, "seconds": 0.0}
         self.train_loss_dict: dict[int, float] = {}
         self.optimizer = self._build_optimizer()
         self.eval_type = config["eval_type"]
@@ -180,10 +200,20 @@ class Trainer(RecBoleTrainer):
                     self._save("best.pth", epoch + 1, train_data)
                 self._save("last.pth", epoch + 1, train_data)
             self.tensorboard.flush()
+            if self.on_epoch:
+                self.on_epoch(self._epoch(epoch))
             if self.cur_step > self.stopping_step:
                 log(f"Finished training, best eval result in epoch {self.best_epoch}")
                 break
         return self.best_valid_score, self.best_valid_result
+
+    def _epoch(self, epoch: int) -> Epoch:
+        known = float(self.best_valid_score) if self.best_valid_result else None
+        number, result = self._last_valid
+        if number != epoch:
+            return Epoch(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, None, {})
+        score = float(calculate_valid_score(result, self.valid_metric))
+        return Epoch(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, score, result)
 
     def _check_valid_metric(self, valid_data) -> None:
         """Which cut-offs of scenes there are is known only now. Raises UserError."""
@@ -281,6 +311,7 @@ class Trainer(RecBoleTrainer):
         started = time.time()
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         score = calculate_valid_score(result, self.valid_metric)
+        self._last_valid = epoch, dict(result)
         self.best_valid_score, self.cur_step, _, improved = early_stopping(
             score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
         )
@@ -337,9 +368,13 @@ class Trainer(RecBoleTrainer):
                 self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
         tasks = self._tasks(eval_data) if full else []
         has_scenes = any(task.ranks == "scenes" for task in tasks)
+        self.scoring = {"rows": 0, "seconds": 0.0}
         for batch in self._progress(eval_data, "Evaluate   ", show_progress):
+            started = time.perf_counter()
             interaction, scores, positive_u, positive_i = score(batch)
-            self._refuse_nan(scores)
+            self._refuse_nan(scores)  # reads the scores, so that a GPU has ended its work
+            self.scoring["seconds"] += time.perf_counter() - started
+            self.scoring["rows"] += len(scores)
             if full and self.config["mask_history"]:
                 self._mask_history(interaction, scores)
             self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)

@@ -241,14 +241,18 @@ def test_every_test_target_has_a_line_with_its_rank(run, model):
     for line in table.itertuples():
         user, item = data.token2id("user_id", line.user_id), data.token2id("item_id", line.item_id)
         assert line.rank == sum(score > whole[user, item][item] for score in whole[user, item]) + 1
-    ranks = table["rank"]
+    ranks, places = table["rank"], table["place"]
     assert ranks.nunique() > 10
+    assert result["test_result"]["hit@20"] == pytest.approx((places > 0).groupby(table["row"]).max().mean(), abs=1e-4)
+    assert (places.where(ranks != ranks.round(), ranks.where(ranks <= 20, 0)) == places).all()  # equal but for ties
+    assert result["scoring"]["rows"] == 60 and result["scoring"]["seconds"] > 0
     if model == "DreamRec":  # one target a row: Hit and MRR follow from the ranks
         assert result["test_result"]["hit@10"] == pytest.approx((ranks <= 10).mean(), abs=1e-4)
         assert result["test_result"]["mrr@20"] == pytest.approx((1 / ranks).where(ranks <= 20, 0).mean(), abs=1e-4)
         assert set(table["history_length"]) == {10}
     else:
-        assert table.columns.tolist() == ["user_id", "item_id", "rank"]
+        assert table.columns.tolist() == ["row", "user_id", "item_id", "rank", "place"]
+        assert table["row"].nunique() == table["user_id"].nunique() == 60
         assert result["diagnostics"]["rows"] == 60
 
 

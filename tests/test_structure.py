@@ -15,7 +15,7 @@ from recbole_gen.data.loaders import create_dataset, create_loaders
 
 PACKAGE = Path(recbole_gen.__file__).parent
 LEVELS = {
-    "compat": 0, "diffusion": 0, "layers": 0, "errors": 0,
+    "compat": 0, "diffusion": 0, "layers": 0, "errors": 0, "figures": 1,
     "data": 1, "evaluation": 1, "checkpoint": 1, "optimizers": 1, "distributed": 0,
     "trainer": 2, "model": 2,
     "registry": 3, "config": 3,

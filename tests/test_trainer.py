@@ -277,3 +277,26 @@ def test_a_model_of_ones_own_that_learns_from_pairs_gets_negative_items(run, cus
     assert len(seen) == 8 and len(set(torch.cat(seen).tolist())) > 20
     with pytest.raises(UserError, match="train_neg_sample_args"):
         run("custom:Custom", train_neg_sample_args=None)
+
+
+def test_whoever_watches_sees_every_epoch_after_its_checkpoints(settings, tmp_path):
+    seen = []
+
+    def watch(epoch):
+        seen.append((epoch, checkpoint.load(tmp_path / "here/last.pth")["next_epoch"]))
+
+    values = settings("SASRec", epochs=5, eval_step=2)
+    result = quick_start.run(config_dict=values, run_dir=tmp_path / "here", on_epoch=watch, test=False)
+    assert result["run_dir"] == str(tmp_path / "here") and (tmp_path / "here/result.json").exists()
+    assert [(epoch.number, saved) for epoch, saved in seen] == [(n, n) for n in (1, 2, 3, 4, 5)]
+    assert [epoch.valid_score is None for epoch, _ in seen] == [True, False, True, False, True]
+    assert [epoch.best_valid_score is None for epoch, _ in seen] == [True, False, False, False, False]
+    assert seen[3][0].valid_result["ndcg@10"] == seen[3][0].valid_score
+    assert max(seen[1][0].valid_score, seen[3][0].valid_score) == seen[4][0].best_valid_score
+    assert result["best_valid_score"] == seen[4][0].best_valid_score
+    assert result["test_result"] is None and not (tmp_path / "here/ranks.test.tsv").exists()  # nobody has looked
+
+
+def test_a_run_that_is_watched_has_one_process(settings):
+    with pytest.raises(UserError, match="nproc: 1"):
+        quick_start.run(config_dict=settings("SASRec", nproc=2), on_epoch=print)

@@ -236,9 +236,16 @@ def history_sizes(loader, dataset) -> torch.Tensor | None:
     return (counts[0] - counts[1])[loader.uid_list]
 
 
-def create_loaders(config, dataset):
-    """Split the data set and return its (training, validation, test) loaders."""
-    parts = dataset.build()
+def built(config):
+    """The data set of a configuration, and its three parts."""
+    dataset = create_dataset(config)
+    dataset.logger.info(dataset)  # now it can tell the numbers of the log, not of rows
+    return dataset, dataset.build()
+
+
+def create_loaders(config, dataset, parts=None):
+    """The (training, validation, test) loaders of a data set, which is split now if its parts are not given."""
+    parts = parts or dataset.build()
     lean = isinstance(parts[0].inter_feat, SequenceRows)
     samplers = create_samplers(config, dataset, parts)
     # RecBole's data_preparation would look for loaders that an earlier run has pickled.
