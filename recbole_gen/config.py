@@ -71,7 +71,7 @@ MAPPINGS = (
 LISTS = ("normalize_field", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id")
 CHOICES = {
     "train_pairs": TRAIN_PAIRS, "time_range": TIME_RANGES, "positives": POSITIVES, "scene_rule": (None, *SCENE_RULES),
-    "group_metrics": (None, "length"),
+    "group_metrics": (None, "length"), "mask_seen": (None, True, False),
 }  # fmt: skip
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PARTS = {
@@ -424,7 +424,7 @@ class Config(RecBoleConfig):
                 self._refuse(key, "text that is not empty")
         for key, choices in CHOICES.items():
             if values[key] not in choices:
-                self._refuse(key, f"one of {', '.join(choice or '~' for choice in choices)}")
+                self._refuse(key, f"one of {', '.join('~' if choice is None else str(choice) for choice in choices)}")
         if str(values["state"]).upper() not in LOG_LEVELS:
             self._refuse("state", f"one of {', '.join(LOG_LEVELS)}")
         if not 0 < values["learning_rate"] < math.inf:

@@ -38,11 +38,11 @@ PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; the message says what is kept and how to go on."""
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path, go_on: str | None = None):
         last = run_dir / "last.pth"
         if last.exists():
             epochs = checkpoint.load(last)["next_epoch"]
-            kept = f"{epochs} finished epoch(s) are kept: go on with --resume={run_dir}"
+            kept = f"{epochs} finished epoch(s) are kept: go on with {go_on or f'--resume={run_dir}'}"
         else:
             kept = "no epoch was finished yet, so there is nothing to go on with"
         super().__init__(f"stopped by Ctrl-C; {kept}")
@@ -57,6 +57,7 @@ def run(
     run_dir: str | Path | None = None,
     test: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
 
@@ -68,6 +69,7 @@ def run(
         run_dir: the run's folder; by default a new one in checkpoint_dir, or that of the run that goes on.
         test: whether to test the best epoch; a search for hyper-parameters must not look.
         on_epoch: called after every epoch, once its checkpoints are written.
+        quiet: whether the log goes to run.log alone, and only warnings to the terminal.
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
@@ -75,7 +77,7 @@ def run(
     if config["nproc"] > 1 and not distributed.launched():
         if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
-        arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test)
+        arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet)
         return _spawn(config["nproc"], arguments)
     distributed.connect(config["device"])
     try:
@@ -84,7 +86,8 @@ def run(
         else:
             run_dir = resume_from.parent if resume_from else _agreed_run_dir(config)
         config["checkpoint_dir"] = str(run_dir)
-        with _log_to(run_dir / "run.log", config["state"]) if distributed.is_first() else contextlib.nullcontext():
+        log = _log_to(run_dir / "run.log", config["state"], quiet)
+        with log if distributed.is_first() else contextlib.nullcontext():
             try:
                 return _run(config, run_dir, resume_from, test, on_epoch)
             except KeyboardInterrupt:
@@ -215,6 +218,10 @@ def _create_model(config: Config, dataset) -> torch.nn.Module:
         if not config.is_recbole_model:
             raise  # of ours and the user's models only a UserError blames the configuration
         raise UserError(f"{config['model']} does not accept its configuration: {error}") from error
+    except ImportError as error:
+        if not config.is_recbole_model:
+            raise
+        raise UserError(f"RecBole's model {config['model']} needs a package that is not installed: {error}") from error
 
 
 def _test(config, trainer: Trainer, dataset, train_data, test_data, run_dir: Path):
@@ -430,7 +437,7 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _log_to(path: Path, state: str | None):
+def _log_to(path: Path, state: str | None, quiet: bool):
     """Send the log of the root logger, which RecBole uses, to the terminal and to the run's file for the duration."""
     root = logging.getLogger()
     level = getattr(logging, str(state or "INFO").upper(), logging.INFO)
@@ -442,6 +449,8 @@ def _log_to(path: Path, state: str | None):
     )
     terminal.setFormatter(coloured if sys.stderr.isatty() else plain)
     file.setFormatter(plain)
+    if quiet:
+        terminal.setLevel(max(level, logging.WARNING))
     before = root.level
     root.setLevel(level)
     for handler in (terminal, file):

@@ -98,7 +98,28 @@ class LeanTrainLoader(TrainDataLoader, LeanLoader):
 
 
 class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):
-    """Evaluation batches of a sequence data set, ranked against all items."""
+    """Evaluation batches of a sequence data set, ranked against all items.
+
+    With `mask_seen` what the user has seen leaves the ranking, but for the target, as RecBole does for general models.
+    """
+
+    def collate_fn(self, index):
+        """(rows, (row, item) to mask or None, row of each positive, item of each positive)."""
+        interaction, seen, positive_u, positive_i = super().collate_fn(index)
+        if self.config["mask_seen"]:
+            row, item = self._dataset.inter_feat.seen_before(self.iid_field, index)
+            other = item != positive_i[row]
+            seen = row[other], item[other]
+        return interaction, seen, positive_u, positive_i
+
+
+class RankAllLoader(FullSortEvalDataLoader):
+    """Evaluation batches of a general model with the items in the ranking that its user has seen."""
+
+    def collate_fn(self, index):
+        """(users, None, row of each positive, item of each positive)."""
+        interaction, _, positive_u, positive_i = super().collate_fn(index)
+        return interaction, None, positive_u, positive_i
 
 
 class SetLoader(FullSortEvalDataLoader, LeanLoader):
@@ -122,7 +143,8 @@ class SetLoader(FullSortEvalDataLoader, LeanLoader):
         else:
             interaction = self._dataset.join(Interaction({self.uid_field: rows[self.uid_field][index]}))
         future = rows.futures(items, index)
-        seen = rows.seen_before(items, index) if self.config["mask_history"] else None
+        masked = self.config["mask_history"] or self.config["mask_seen"]
+        seen = rows.seen_before(items, index) if masked else None
         if self.config["positives"] == "set":
             return interaction, seen, *distinct_positives(future)
         if self.config["positives"] == "both":
@@ -130,21 +152,22 @@ class SetLoader(FullSortEvalDataLoader, LeanLoader):
         return interaction, seen, torch.arange(len(future)), future[:, 0]
 
 
-def create_dataset(config):
-    """The data set of a configuration, loaded, filtered and remapped, but not yet split.
-
-    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
-    """
+def check(config) -> None:
+    """Raise UserError for what can be known to be missing before the data set is loaded."""
     _check_files(config)
     if needs(config, "scenes"):
         path, columns = _columns(config)
         scenes.prepare(config, columns, path)
-    own = getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
-    if own is not None:
-        return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
+        raise UserError(
+            "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
+            "out those"
+        )
+    if _own_dataset(config) is not None:
+        return
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _check_times(config)
-        return SequenceDataset(config)
+        return
     if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
         raise UserError(
             f"this protocol is for sequential models, and {config['model']} is none. RecBole cuts its data by time "
@@ -162,9 +185,27 @@ def create_dataset(config):
             f"reads every interaction under {config['protocol']}"
         )
     _check_columns(config)
+
+
+def create_dataset(config):
+    """The data set of a configuration, loaded, filtered and remapped, but not yet split.
+
+    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
+    """
+    check(config)
+    own = _own_dataset(config)
+    if own is not None:
+        return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return SequenceDataset(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         return (KnowledgeSets if _predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
     return (GeneralSets if _predicts_sets(config) else recbole_datasets.Dataset)(config)
+
+
+def _own_dataset(config):
+    """The data set class that RecBole has for this one model, or None."""
+    return getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
 
 
 def _predicts_sets(config) -> bool:
@@ -247,7 +288,10 @@ def create_loaders(config, dataset, parts=None):
     """The (training, validation, test) loaders of a data set, which is split now if its parts are not given."""
     parts = parts or dataset.build()
     lean = isinstance(parts[0].inter_feat, SequenceRows)
-    samplers = create_samplers(config, dataset, parts)
+    try:
+        samplers = create_samplers(config, dataset, parts)
+    except ValueError as error:  # such as a user who has all items, for whom there is no negative one
+        raise UserError(str(error)) from error
     # RecBole's data_preparation would look for loaders that an earlier run has pickled.
     graph_sampler = []
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
@@ -264,6 +308,8 @@ def create_loaders(config, dataset, parts=None):
             loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
         if phase != "train" and _predicts_sets(config):
             loader_class = SetLoader
+        if loader_class is FullSortEvalDataLoader and not lean and config["mask_seen"] is False:
+            loader_class = RankAllLoader
         if lean or distributed.world() > 1:
             loader_class = {
                 TrainDataLoader: LeanTrainLoader,

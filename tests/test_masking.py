@@ -1,0 +1,83 @@
+"""`mask_seen`: one rule for what leaves the ranking, for models of every kind."""
+
+import pandas as pd
+import pytest
+import torch
+
+from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.errors import UserError
+
+# The test items of v and x are ones that they had before.
+LOG = {"u": "abcde", "v": "bacdb", "w": "dcbae", "x": "fabcf"}
+
+
+@pytest.fixture
+def masked(write_atomic, make_config):
+    """masked(model, **values): of each test row of LOG, user -> the items that leave the ranking; None for no mask."""
+    users = [user for user, items in LOG.items() for _ in items]
+    write_atomic({"user_id:token": users, "item_id:token": list("".join(LOG.values())),
+                  "timestamp:float": list(range(len(users)))})  # fmt: skip
+
+    def of(model, **values):
+        config = make_config(model, **values)
+        data = create_dataset(config)
+        loader = create_loaders(config, data)[2]
+        out = {}
+        for interaction, mask, _, _ in loader:
+            names = data.id2token("user_id", interaction["user_id"])
+            if mask is None:
+                return None
+            rows, items = (torch.as_tensor(part) for part in mask)
+            for number, name in enumerate(names):
+                out[name] = "".join(sorted(data.id2token("item_id", items[rows == number].unique())))
+        return out
+
+    return of
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
+def test_true_leaves_out_what_was_seen_but_for_the_target(masked, model):
+    assert masked(model, mask_seen=True, MAX_ITEM_LIST_LENGTH=2) == {"u": "abcd", "v": "acd", "w": "abcd", "x": "abc"}
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
+def test_false_ranks_all_items(masked, model):
+    assert masked(model, mask_seen=False) is None
+
+
+def test_without_it_each_kind_of_model_is_evaluated_as_by_recbole(masked):
+    assert masked("GRU4Rec") is None
+    assert masked("BPR") == {"u": "abcd", "v": "acd", "w": "abcd", "x": "abc"}
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
+def test_sets_of_targets_follow_the_same_rule(masked, model):
+    values = {"protocol": "holdout_82", "eval_args": {"split": {"HO": [0.6, 0, 0.4]}}}
+    assert masked(model, mask_seen=True, mask_history=False, **values) == {
+        "u": "abc",
+        "v": "abc",
+        "w": "bcd",
+        "x": "abf",
+    }
+    assert masked(model, mask_seen=False, mask_history=False, **values) is None
+
+
+def test_ranks_of_what_was_seen_are_last(run):
+    result = run("BPR", mask_seen=True, eval_args={"split": {"RS": [0.6, 0.2, 0.2]}})
+    free = run("BPR", mask_seen=False, eval_args={"split": {"RS": [0.6, 0.2, 0.2]}})
+    ranks = [pd.read_csv(f"{each['run_dir']}/ranks.test.tsv", sep="\t")["rank"] for each in (result, free)]
+    assert (ranks[0] <= ranks[1]).all() and (ranks[0] < ranks[1]).any()
+
+
+def test_a_mask_of_the_whole_history_needs_the_log(make_config, write_atomic):
+    for part in ("train", "valid", "test"):
+        write_atomic({"user_id:token": ["u"], "item_id:token": ["a"], "item_id_list:token_seq": ["b"]}, f"{part}.inter")
+    config = make_config("GRU4Rec", protocol="benchmark", mask_seen=True)
+    with pytest.raises(UserError, match="mask_seen needs the whole log"):
+        create_dataset(config)
+
+
+def test_only_three_values(make_config, write_atomic):
+    write_atomic({"user_id:token": ["u"], "item_id:token": ["a"], "timestamp:float": [1]})
+    with pytest.raises(UserError, match="mask_seen must be one of ~, True, False"):
+        make_config("GRU4Rec", mask_seen="all")
