@@ -363,6 +363,8 @@ class Config(RecBoleConfig):
         is_pairwise = getattr(self.model_class, "input_type", None) == InputType.PAIRWISE
         if not (self.is_recbole_model or is_pairwise) or (is_sequential and values.get("loss_type") == "CE"):
             return
+        if self.model_class.type == ModelType.TRADITIONAL:
+            return  # Pop would count the sampled items too; the others have no loss
         values["train_neg_sample_args"] = dict(layers[0][1]["train_neg_sample_args"])
         self.origins["train_neg_sample_args"] = layers[0][0]
 

@@ -19,7 +19,7 @@ from recbole.model.sequential_recommender import SASRec
 from recbole.utils import get_model, get_trainer, init_seed
 from scipy.sparse import dok_matrix
 
-from recbole_gen import checkpoint, registry
+from recbole_gen import checkpoint, quick_start, registry
 from recbole_gen.cli import main
 from recbole_gen.config import Config, parse_arguments
 from recbole_gen.evaluation import LeanCollector
@@ -251,6 +251,14 @@ def test_pop_counts_every_interaction(batch_size):
     assert model.item_cnt.flatten().tolist() == [0, 3, 2, 5, 0] and model.max_cnt == 5
     scores = model.full_sort_predict({"user_id": torch.tensor([1, 2])}).view(2, 5)
     assert scores.tolist() == [[0, 0.6, 0.4, 1, 0]] * 2
+
+
+def test_pop_counts_no_sampled_items(run):
+    """RecBole mixes one sampled item for each real one into the batches of Pop, and Pop has counted them."""
+    folder = run("Pop")["run_dir"]
+    loaded = quick_start.load(folder)
+    items = loaded.train._dataset.inter_feat["item_id"]
+    assert loaded.model.item_cnt.flatten().tolist() == torch.bincount(items, minlength=41).tolist()
 
 
 def test_dok_matrix_updates_without_adding():
