@@ -6,11 +6,12 @@ Later layers win: RecBole's overall.yaml and what it adds for a kind of model ->
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -189,6 +190,8 @@ class Config(RecBoleConfig):
 
     Raises UserError for bad input: unknown keys, models, protocols, papers, data sets, missing or broken files.
     """
+
+    _read: dict[str, list[Any]] | None = None
 
     def __init__(
         self,
@@ -498,6 +501,33 @@ class Config(RecBoleConfig):
             raise UserError(
                 f"valid_metric {values['valid_metric']} is not among the metrics computed: {', '.join(computed)}"
             )
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[dict[str, list[Any]]]:
+        """Note the keys that are read meanwhile: key -> [value at the first read, plain], or [] where none is set."""
+        read: dict[str, list[Any]] = {}
+        self._read = read
+        try:
+            yield read
+        finally:
+            self._read = None
+
+    def _note(self, key: str) -> None:
+        if self._read is not None and key not in self._read:
+            values = self.final_config_dict
+            self._read[key] = [_plain(values[key])] if key in values else []
+
+    def __getitem__(self, item):
+        self._note(item)
+        return super().__getitem__(item)
+
+    def __contains__(self, key):
+        self._note(key)
+        return super().__contains__(key)
+
+    def __getattr__(self, item):  # called for what is no attribute: RecBole then looks for a key
+        self._note(item)
+        return super().__getattr__(item)
 
     def settings(self) -> dict[str, Any]:
         """What all layers together say, as JSON can hold it; given as `config_dict`, the same configuration again."""

@@ -26,26 +26,27 @@ from tabulate import tabulate
 
 from recbole_gen import __version__, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
+from recbole_gen.data import cache
 from recbole_gen.data.loaders import built, create_loaders, history_sizes
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import TASKS, Diagnostics
+from recbole_gen.files import write_json
 from recbole_gen.trainer import Epoch, Trainer, create_trainer, vocabulary_of
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; the message says what is kept and how to go on."""
+    """Ctrl-C during a run, a sweep or a comparison; the message says what is kept and how to go on."""
 
-    def __init__(self, run_dir: Path, go_on: str | None = None):
-        last = run_dir / "last.pth"
-        if last.exists():
-            epochs = checkpoint.load(last)["next_epoch"]
-            kept = f"{epochs} finished epoch(s) are kept: go on with {go_on or f'--resume={run_dir}'}"
-        else:
-            kept = "no epoch was finished yet, so there is nothing to go on with"
-        super().__init__(f"stopped by Ctrl-C; {kept}")
+
+def _interrupted(run_dir: Path) -> Interrupted:
+    last = run_dir / "last.pth"
+    if last.exists():
+        epochs = checkpoint.load(last)["next_epoch"]
+        return Interrupted(f"stopped by Ctrl-C; {epochs} finished epoch(s) are kept: go on with --resume={run_dir}")
+    return Interrupted("stopped by Ctrl-C; no epoch was finished yet, so there is nothing to go on with")
 
 
 def run(
@@ -58,6 +59,7 @@ def run(
     test: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
     quiet: bool = False,
+    data_cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
 
@@ -70,12 +72,13 @@ def run(
         test: whether to test the best epoch; a search for hyper-parameters must not look.
         on_epoch: called after every epoch, once its checkpoints are written.
         quiet: whether the log goes to run.log alone, and only warnings to the terminal.
+        data_cache: a folder of this machine in which runs share the data set that they read, see `data.cache`.
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
     config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
     if config["nproc"] > 1 and not distributed.launched():
-        if on_epoch:
+        if on_epoch or data_cache:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
         arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet)
         return _spawn(config["nproc"], arguments)
@@ -89,9 +92,9 @@ def run(
         log = _log_to(run_dir / "run.log", config["state"], quiet)
         with log if distributed.is_first() else contextlib.nullcontext():
             try:
-                return _run(config, run_dir, resume_from, test, on_epoch)
+                return _run(config, run_dir, resume_from, test, on_epoch, data_cache)
             except KeyboardInterrupt:
-                raise Interrupted(run_dir) from None
+                raise _interrupted(run_dir) from None
             except Exception as error:
                 logging.getLogger().debug("the run failed", exc_info=error)
                 raise
@@ -132,12 +135,14 @@ def _work(rank: int, nproc: int, port: int, outcome: str, arguments: tuple) -> N
     except UserError as error:
         told = {"error": str(error)}
     if rank == 0 or "error" in told:
-        _write_atomically(Path(outcome), json.dumps(told, default=str))
+        write_json(Path(outcome), told)
     if "error" in told:
         raise SystemExit(2)  # ends the others, which would wait for this one
 
 
-def _run(config: Config, run_dir: Path, resume_from: Path | None, test: bool, on_epoch) -> dict[str, Any]:
+def _run(
+    config: Config, run_dir: Path, resume_from: Path | None, test: bool, on_epoch, data_cache: str | Path | None
+) -> dict[str, Any]:
     log = logging.getLogger().info
     whose = "RecBole" if config.is_recbole_model else config.model_class.__module__
     name = set_color(config["model"], "pink")
@@ -149,7 +154,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None, test: bool, on
 
     init_seed(config["seed"], config["reproducibility"])
     try:
-        data, parts = built(config)
+        data, parts = cache.shared(config, Path(data_cache)) if data_cache else built(config)
     except NotImplementedError as error:  # RecBole's answer to an option that it does not know
         raise UserError(str(error)) from error
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
@@ -187,7 +192,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None, test: bool, on
         "train_loss": list(trainer.train_loss_dict.values()),
         "seconds": {
             "load": round(loaded - started, 2),
-            "train": round(trained - loaded, 2),
+            "train": round(trainer.train_seconds or trained - loaded, 2),
             "test": round(time.time() - trained, 2),
         },
         "peak_memory_mib": peak_memory(),
@@ -205,7 +210,7 @@ def _run(config: Config, run_dir: Path, resume_from: Path | None, test: bool, on
         "config": config.settings(),
     }
     if distributed.is_first():
-        _write_atomically(run_dir / "result.json", json.dumps(result, indent=2, default=str) + "\n")
+        write_json(run_dir / "result.json", result)
         log("\n" + report(result))
     trainer.tensorboard.close()
     return result
@@ -428,12 +433,6 @@ def _new_run_dir(config: Config) -> Path:
         except OSError as error:
             raise UserError(f"the folder {folder} cannot be made ({error}): choose another --checkpoint_dir") from None
     raise UserError(f"no folder for the run can be made in {base}")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same outcome
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

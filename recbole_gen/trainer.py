@@ -95,6 +95,7 @@ class Trainer(RecBoleTrainer):
         start_epoch: first epoch to train (counted from 0); more than 0 after `resume`.
         best_epoch: epoch of the best validation score, -1 before the first.
         steps: training steps so far, over all epochs.
+        train_seconds: what all epochs have taken, validation included, also those before a resume.
         on_epoch: called after every epoch, once its checkpoints are written, with an `Epoch`; None for nothing.
         scoring: rows that the last `evaluate` has scored, and the seconds that took: the model's own work, without
             reading rows and computing metrics.
@@ -127,6 +128,7 @@ class Trainer(RecBoleTrainer):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         self.saved_model_file = str(self.run_dir / "best.pth")
         self.start_epoch = self.cur_step = self.steps = 0
+        self.train_seconds = 0.0
         self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
         self.best_valid_result: dict[str, float] | None = None
         self.best_epoch = -1
@@ -195,6 +197,7 @@ class Trainer(RecBoleTrainer):
                 improved = self._validate(epoch, valid_data, log, show_progress)
                 if callback_fn:
                     callback_fn(epoch, self.best_valid_score)
+            self.train_seconds += time.time() - started
             if saved:
                 if improved:
                     self._save("best.pth", epoch + 1, train_data)
@@ -452,6 +455,7 @@ class Trainer(RecBoleTrainer):
             "counters": {name: value for name, value in _numbers(self.model) if value != self._initial.get(name)},
             "next_epoch": next_epoch,
             "steps": self.steps,
+            "train_seconds": self.train_seconds,
             "cur_step": self.cur_step,
             "best_epoch": self.best_epoch,
             "best_valid_score": float(self.best_valid_score),
@@ -484,6 +488,7 @@ class Trainer(RecBoleTrainer):
         self.scaler.load_state_dict(content["scaler"])
         self.start_epoch, self.cur_step = content["next_epoch"], content["cur_step"]
         self.steps = content.get("steps", 0)  # none in checkpoints from before there were several optimisers
+        self.train_seconds = content.get("train_seconds", 0.0)  # likewise
         self.best_epoch, self.best_valid_score = content["best_epoch"], content["best_valid_score"]
         self.best_valid_result = content["best_valid_result"]
         self.train_loss_dict = {int(epoch): loss for epoch, loss in content["train_loss"].items()}

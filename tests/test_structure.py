@@ -20,8 +20,9 @@ LEVELS = {
     "trainer": 2, "model": 2,
     "registry": 3, "config": 3,
     "quick_start": 4,
-    "plot": 5,
-    "cli": 6,
+    "files": 0, "significance": 1, "options": 3, "cluster": 3, "space": 3,
+    "plot": 5, "compare": 6, "tune": 5, "searcher": 5, "sweep_report": 5, "leaderboard": 5, "catalogue": 5,
+    "cli": 7,
 }  # fmt: skip
 
 
