@@ -1,4 +1,4 @@
-"""`plot toi`: what it prints, writes and draws, against the log itself."""
+"""The verb `plot`, and `plot toi`: what it prints, writes and draws, against the log itself."""
 
 import json
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recbole_gen import cli, plot, quick_start
+from recbole_gen.plot import toi
 
 DAY = 86400
 
@@ -33,7 +34,7 @@ def trained(days, run):
 
 
 def test_persistence_is_the_last_day_and_errors_are_in_days(trained, days):
-    rows = plot.toi_rows(quick_start.load(trained()), "test", horizon=365, noise=0.01)
+    rows = toi.toi_rows(quick_start.load(trained()), "test", horizon=365, noise=0.01)
     day = days.assign(day=days["timestamp:float"] // DAY).groupby("user_id:token")["day"].agg(list)
     gaps = sorted(float(each[-1] - each[-2]) for each in day)
     assert sorted(rows["persistence"]["error"]) == gaps
@@ -44,9 +45,9 @@ def test_persistence_is_the_last_day_and_errors_are_in_days(trained, days):
 
 def test_the_constant_is_the_best_one_for_the_training_rows(trained):
     run = quick_start.load(trained(time_encoding="rff"))
-    encode, toi = run.model.time_encoding, run.train._dataset.inter_feat[run.model.TOI]
-    best = plot._mean_direction(encode, toi)
-    encodings = torch.nn.functional.normalize(encode(toi.double()), dim=-1)
+    encode, times = run.model.time_encoding, run.train._dataset.inter_feat[run.model.TOI]
+    best = toi._mean_direction(encode, times)
+    encodings = torch.nn.functional.normalize(encode(times.double()), dim=-1)
     mean = float((encodings @ best).mean())
     torch.manual_seed(0)
     for other in best + 0.1 * torch.randn(50, len(best)).double():
@@ -59,24 +60,33 @@ def test_the_command_prints_a_table_and_draws_a_figure(trained, tmp_path, capsys
     out = capsys.readouterr().out
     assert "PASRec" in out and "persistence" in out and "constant" in out and "60 test rows of toy" in out
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "time of another row" in (tmp_path / "figure.svg").read_text()
     summary = json.loads((tmp_path / "figure.json").read_text())
     assert summary["persistence"]["mae_days"] == pytest.approx((48 * 3 + 12 * 13) / 60)
     assert summary["persistence"]["within_7"] == pytest.approx(0.8)
     assert cli.main(["plot", "toi", f"--run={folder}", "--part=valid"]) == 0
-    assert (tmp_path / folder / "toi.valid.png").exists()
+    assert (tmp_path / folder / "toi.valid.png").exists() and (tmp_path / folder / "toi.valid.json").exists()
 
 
 def test_a_model_that_has_learned_the_rhythm_beats_persistence(trained, capsys):
     """Steps are three days apart: the model can know it, persistence is always three days late."""
     folder = trained(epochs=30, eta=0.2, learning_rate=0.01, time_encoding="gaussian", sigma=0.05)
-    rows = plot.toi_rows(quick_start.load(folder), "valid", horizon=365, noise=0.01)
+    rows = toi.toi_rows(quick_start.load(folder), "valid", horizon=365, noise=0.01)
     assert np.median(rows["model"]["error"]) < np.median(rows["persistence"]["error"]) == 3
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["tsne"], "no figure 'tsne'"),
+        (["tsnee"], "no figure 'tsnee', did you mean tsne?; there are: toi, tsne, curves"),
+        (["tsne"], "plot tsne needs --runs="),
+        (["curves", "--runs=x", "--run=x"], "plot curves needs --runs="),
+        (["curves", "--runs=nowhere"], "there is no folder nowhere"),
+        (["sweep", "--runs=x"], "plot sweep needs --key=KEY"),
+        (
+            ["sweep", "--runs=.", "--kye=x"],
+            "no option --kye, did you mean --key?; its options are --runs, --run, --key",
+        ),
         (["toi"], "plot toi needs --run=FOLDER"),
         (["toi", "--run=nowhere"], "there is no run in nowhere"),
         (["toi", "--run=x", "--parts=test"], "no option --parts"),
@@ -98,7 +108,17 @@ def test_a_run_without_times_is_refused(trained, capsys):
 
 def test_a_figure_that_cannot_be_written_is_one_message(trained, tmp_path, capsys):
     folder = trained()
-    assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / 'no/figure.png'}"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
-    assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / 'figure.xyz'}"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    for name in ("file/figure.png", "figure.xyz", "saved"):
+        assert cli.main(["plot", "toi", f"--run={folder}", f"--output={tmp_path / name}"]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_help_lists_figures_and_the_options_of_each(capsys):
+    assert cli.main(["plot", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in ("toi", "tsne", "curves", "sweep", "schedules"))
+    for name, figure in plot.FIGURES.items():
+        assert cli.main(["plot", name, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert all(f"--{key}=" in out for key in figure.options) and max(map(len, out.splitlines())) <= 120

@@ -1,9 +1,8 @@
-"""Figures of finished runs: `recbole-gen plot toi --run=FOLDER`, the accuracy of predicted times (PASRec figure 5)."""
+"""`plot toi`: the accuracy of predicted times; PASRec section 5.5, figure 5."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,11 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 
-from recbole_gen.config import parse_arguments
+from recbole_gen import figures
 from recbole_gen.errors import UserError
+from recbole_gen.plot import runs
 from recbole_gen.quick_start import Loaded, load
 
-USAGE = """\
-usage: recbole-gen plot toi --run=FOLDER [--part=test] [--output=FILE.png] [--horizon=365] [--noise=0.01]
-
-  toi                  how well a run of PASRec predicts the time of the next interaction, beside three guesses that
-                       learn nothing; prints a table, writes it as JSON and draws it
-  --run=FOLDER         the run's folder, saved/PASRec-...
-  --part=test          the rows to look at, test or valid
-  --output=FILE.png    where the figure goes (default FOLDER/toi.PART.png, the table beside it as .json)
-  --horizon=365        how many days after the last one of the data a predicted time may lie
-  --noise=0.01         relative error of a predicted encoding for which the width of its decoded time is given
-"""
 # Okabe and Ito's colours, which stay apart for colour-blind readers, and line styles that stay apart in print.
 STYLES = {
     "model": ("#0072B2", "-"),
@@ -38,18 +27,8 @@ LEVELS = (0.95, 0.99)
 WITHIN = (1, 7, 30)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The `plot` verb of the command line. Raises UserError for bad input."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return
-    if arguments[0] != "toi":
-        raise UserError(f"there is no figure '{arguments[0]}'; there is: toi")
-    options: dict[str, Any] = {"run": None, "part": "test", "output": None, "horizon": 365, "noise": 0.01}
-    for key, value in parse_arguments(arguments[1:]).items():
-        if key not in options:
-            raise UserError(f"plot toi has no option --{key}; its options are {', '.join('--' + o for o in options)}")
-        options[key] = value
+def draw(options: dict[str, Any]) -> None:
+    """The figure `toi`. Raises UserError for bad input."""
     if not isinstance(options["run"], str):
         raise UserError("plot toi needs --run=FOLDER, the folder of a run of PASRec")
     if options["part"] not in ("test", "valid"):
@@ -58,17 +37,17 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--horizon must be a whole number of days, got {options['horizon']!r}")
     if not (isinstance(options["noise"], (int, float)) and 0 <= options["noise"] <= 1):
         raise UserError(f"--noise must be from 0 to 1, got {options['noise']!r}")
-    output = Path(options["output"] or Path(options["run"]) / f"toi.{options['part']}.png")
+    output = runs.output(options, [Path(options["run"])], f"toi.{options['part']}")
     run = load(options["run"])
     rows = toi_rows(run, options["part"], options["horizon"], options["noise"])
     summary = toi_summary(rows)
     print(toi_table(run, options["part"], summary))
+    written = figures.save(draw_toi(run, options["part"], rows), output)
     try:
         output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        draw_toi(run, options["part"], rows, output)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not write
-        raise UserError(f"the figure {output} cannot be written: {error}") from None
-    print(f"drawn in {output}")
+    except OSError as error:
+        raise UserError(f"the table {output.with_suffix('.json')} cannot be written: {error}") from None
+    print(f"drawn in {' and '.join(map(str, written))}")
 
 
 @torch.no_grad()
@@ -171,14 +150,9 @@ def toi_table(run: Loaded, part: str, summary: dict[str, dict[str, float]]) -> s
     return "\n".join([tabulate(body, headers=["", *heads], floatfmt=".3f"), *notes])
 
 
-def draw_toi(run: Loaded, part: str, rows: dict[str, dict[str, np.ndarray]], output: Path) -> None:
+def draw_toi(run: Loaded, part: str, rows: dict[str, dict[str, np.ndarray]]):
     """Two panels: shares of rows by cosine (the paper's figure 5) and by error in days."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = figures.new(2)
     names = {"model": run.config["model"], "random row": "time of another row"}
     for name, (colour, style) in STYLES.items():
         look = {"color": colour, "linestyle": style, "label": names.get(name, name), "linewidth": 2}
@@ -197,10 +171,9 @@ def draw_toi(run: Loaded, part: str, rows: dict[str, dict[str, np.ndarray]], out
         axes.set_ylim(0, 1.01)
         axes.set_ylabel("share of rows")
         axes.grid(alpha=0.3)
-    right.legend(frameon=False, loc="lower right")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     config = run.config
     figure.suptitle(
         f"Time of interest: {config['dataset']}, {config['protocol']}, {part} rows, {config['time_encoding']} encoding"
     )
-    figure.savefig(output, dpi=150)
-    plt.close(figure)
+    return figure

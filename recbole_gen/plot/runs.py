@@ -1,0 +1,184 @@
+"""Runs as figures need them: found, read, told apart; and where a figure of them goes."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.evaluator.register import metrics_dict
+
+from recbole_gen.config import read_yaml
+from recbole_gen.errors import UserError
+
+# Settings that say where and how a run computes, and what it tells; not what it learns.
+INCIDENTAL = frozenset(
+    {
+        "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "diagnostics", "eval_batch_size",
+        "gpu_id", "group_metrics", "log_wandb", "loss_decimal_place", "metric_decimal_place", "metrics", "nproc",
+        "num_threads", "save_dataloaders", "save_dataset", "save_ranks", "show_progress", "state", "tensorboard",
+        "topk", "use_gpu", "wandb_project", "worker",
+    }
+)  # fmt: skip
+MOST_KEYS = 3
+"""With more settings than these to tell runs apart, a label has the name of the run's folder instead."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, all of its settings, and the content of result.json, None if the run has not ended."""
+
+    folder: Path
+    config: dict[str, Any]
+    result: dict[str, Any] | None
+
+    @property
+    def model(self) -> str:
+        """The model's name as the user gives it, of a class of the user's own the class."""
+        return str(self.config["model"]).rpartition(":")[2]
+
+
+def places(options: dict[str, Any], figure: str) -> list[Path]:
+    """The folders that --runs or --run names. Raises UserError if one does not exist."""
+    given = options["runs"] if options["runs"] is not None else options["run"]
+    if given is None or given is True or (options["runs"] is not None and options["run"] is not None):
+        raise UserError(f'plot {figure} needs --runs="FOLDER FOLDER ..." or --run=FOLDER, folders of runs')
+    names = [str(name) for name in given] if isinstance(given, list) else str(given).split()
+    found = []
+    for name in names:
+        matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        folders = [Path(match) for match in matches if Path(match).is_dir()]
+        if not folders:
+            raise UserError(f"there is no folder {name}")
+        found += folders
+    return list(dict.fromkeys(found))
+
+
+def find(folders: Sequence[Path], finished: bool = True) -> list[Run]:
+    """The runs in these folders and below them, each once, in the order of the folders and then of their names.
+
+    ``finished`` leaves out runs without a result.json. Raises UserError if a folder has none.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        files = list(folder.rglob("result.json"))
+        if not finished:
+            files += [file.with_name("config.yaml") for file in folder.rglob("events.out.tfevents.*")]
+        runs = [run for place in sorted({file.parent for file in files}) if (run := _read(place, finished))]
+        if not runs:
+            what = "result.json" if finished else "result.json, nor TensorBoard events beside a config.yaml"
+            raise UserError(f"there is no run in {folder}: neither it nor a folder below it has a readable {what}")
+        found |= {run.folder.resolve(): run for run in runs}
+    return list(found.values())
+
+
+def _read(folder: Path, finished: bool) -> Run | None:
+    """The run in ``folder``; None if its files are of something else, such as Ray's own result.json of a trial."""
+    result = _json(folder / "result.json")
+    if isinstance(result, dict) and {"model", "config", "best_valid_result"} <= result.keys():
+        return Run(folder, result["config"], result)
+    if finished or not (folder / "config.yaml").is_file():
+        return None
+    config = read_yaml(folder / "config.yaml")
+    return Run(folder, config, None) if {"model", "dataset", "protocol", "seed"} <= config.keys() else None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except ValueError:
+        return None
+
+
+def differing(runs: Iterable[Run], but: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Keys whose values differ between the runs, with the distinct values; without INCIDENTAL ones and those of
+    ``but``. A run that does not have a key has None."""
+    runs = list(runs)
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    values = {key: distinct(run.config.get(key) for run in runs) for key in keys if key not in INCIDENTAL}
+    return {key: each for key, each in values.items() if len(each) > 1 and key not in but}
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different ones of values that need not be hashable."""
+    out: list[Any] = []
+    for value in values:
+        if value not in out:
+            out.append(value)
+    return out
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its model, data set and protocol if they differ, and what differs between runs of one model,
+    or else the folder's name."""
+    named = [base(run, runs) for run in runs]
+    out = []
+    for run, name in zip(runs, named, strict=True):
+        alike = [other for other, other_name in zip(runs, named, strict=True) if other_name == name]
+        settings = differing(alike)
+        plain = [key for key, values in settings.items() if not any(isinstance(v, (dict, list)) for v in values)]
+        keys = plain or list(settings)
+        same = [other for other in alike if all(other.config.get(key) == run.config.get(key) for key in keys)]
+        parts = [f"{key}={shown(run.config.get(key))}" for key in keys]
+        if len(same) > 1 or len(keys) > MOST_KEYS:
+            parts = [run.folder.resolve().name]
+        out.append(", ".join([name, *parts] if len(alike) > 1 else [name]))
+    return out
+
+
+def base(run: Run, runs: Sequence[Run], but: Collection[str] = ()) -> str:
+    """The run's model, with data set and protocol where those of ``runs`` differ."""
+    keys = [key for key in ("dataset", "protocol") if key not in but]
+    parts = [shown(run.config[key]) for key in keys if len(distinct(other.config[key] for other in runs)) > 1]
+    return ", ".join([*([] if "model" in but else [run.model]), *parts])
+
+
+def common(runs: Sequence[Run], but: Collection[str] = ()) -> str:
+    """Data set and protocol, where all runs have the same one; the title of their figure."""
+    keys = [key for key in ("dataset", "protocol") if key not in but]
+    values = {key: distinct(run.config[key] for run in runs) for key in keys}
+    return ", ".join(shown(each[0]) for each in values.values() if len(each) == 1 and each[0] is not None)
+
+
+def shown(value: Any) -> str:
+    """A setting's value as people write it."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def nearest(given: Any, known: Iterable[str]) -> str:
+    """What to add to a message about an unknown name."""
+    near = difflib.get_close_matches(str(given), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Whether a metric such as ndcg@10 or scene_recall@5 is an error rather than a gain."""
+    known = metrics_dict.get(metric.partition("@")[0].rpartition("_")[2])
+    return bool(known and known.smaller)
+
+
+def output(options: dict[str, Any], folders: Sequence[Path], name: str) -> Path:
+    """--output, or NAME.png in the one folder, in the current one if there are several.
+
+    Raises UserError for what cannot be the name of a figure.
+    """
+    given = options["output"]
+    if given is None:
+        return (folders[0] if len(folders) == 1 else Path()) / f"{name}.png"
+    path = Path(str(given))
+    if given is True or path.is_dir() or path.suffix not in ("", ".png", ".svg"):
+        raise UserError(
+            f"the figure {given} cannot be written: --output needs the name of a file that ends in .png or .svg, or in "
+            f"neither; both are written"
+        )
+    return path
