@@ -1,0 +1,468 @@
+"""What there is to choose from: the verbs `models` and `datasets`, with or without a name."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from recbole_gen import registry, space
+from recbole_gen.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset, parse_arguments, read_yaml
+from recbole_gen.data.needs import needs
+from recbole_gen.errors import UserError
+
+MODELS_USAGE = """\
+usage: recbole-gen models [NAME]
+
+  without a name       all models: ours with paper, needs, published settings and search space, and RecBole's by kind
+  NAME                 one model: its paper, every hyper-parameter with its default, published settings, search space
+"""
+DATASETS_USAGE = """\
+usage: recbole-gen datasets [NAME] [--data_path=FOLDER]
+
+  without a name       the data sets that are here: size, columns, and which of our models can run on each; and the
+                       names of those that RecBole offers
+  NAME                 one data set: files, columns, users, items, times, published settings
+  --data_path=FOLDER   where to look beside our dataset/ (default: dataset/ in the current folder, as in a run)
+"""
+WIDTH = 120
+KINDS = {
+    "sequential_recommender": "sequential", "general_recommender": "general",
+    "context_aware_recommender": "context-aware", "knowledge_aware_recommender": "knowledge-based",
+    "exlib_recommender": "decision trees",
+}  # fmt: skip
+TYPES = ("token", "token_seq", "float", "float_seq")
+CATEGORIES = ("token", "token_seq")
+ATOMIC = (".inter", ".user", ".item", ".kg", ".link", ".net")
+SEQ = "_seq"
+CHUNK, MOST = 1 << 20, 256 << 20
+"""Bytes that are read at once, and of one file at most, to count its lines."""
+DATES = (10**8, 10**10)
+"""Numbers that are taken for seconds since 1970: from 1973 to 2286."""
+
+
+def models(arguments: Sequence[str]) -> None:
+    """The `models` verb of the command line. Raises UserError for bad input."""
+    _answer(arguments, "models", MODELS_USAGE, {}, model_list, model_page)
+
+
+def datasets(arguments: Sequence[str]) -> None:
+    """The `datasets` verb of the command line. Raises UserError for bad input."""
+    defaults = read_yaml(RECBOLE_PROPERTIES / "overall.yaml") | read_yaml(PROPERTIES / "overall.yaml")
+    options = {"data_path": defaults["data_path"]}
+    _answer(arguments, "datasets", DATASETS_USAGE, options, dataset_list, dataset_page)
+
+
+def _answer(
+    arguments: Sequence[str], verb: str, usage: str, options: dict[str, Any], all_of_them: Callable, one: Callable
+) -> None:
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(usage, end="")
+        return
+    names = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    for key, value in parse_arguments(arguments[len(names) :]).items():
+        if key not in options:
+            known = f"its options are {', '.join('--' + option for option in options)}" if options else "it has none"
+            raise UserError(f"{verb} has no option --{key}; {known} (recbole-gen {verb} --help)")
+        if not isinstance(value, str):
+            raise UserError(f"--{key} must be text, got {value!r}")
+        options[key] = value
+    print(one(*names, **options) if names else all_of_them(**options))
+
+
+def model_list() -> str:
+    """All models for people: a table of ours, and RecBole's names by kind."""
+    rows = [
+        [
+            name,
+            textwrap.fill(paper(name), 38),
+            "\n".join(asks_for(name)),
+            "\n".join(published(model=name)),
+            "\n".join(str(file.relative_to(ROOT)) for file in (_source(name), _search_space(name)) if file.exists()),
+        ]
+        for name in registry.MODELS
+    ]
+    heads = ["--model=", "paper", "needs", "--paper=", "files"]
+    lines = [tabulate(rows, headers=heads, disable_numparse=True), "", "RecBole's"]
+    by_kind: dict[str, list[str]] = {kind: [] for kind in KINDS.values()}
+    for name in registry.recbole_names():
+        missing = missing_packages(name)
+        shown = f"recbole.{name}" if name in registry.MODELS else name
+        by_kind[recbole_kind(name)].append(shown + (f" (needs {', '.join(missing)})" if missing else ""))
+    for kind, names in by_kind.items():
+        text = f"{kind} ({len(names)}): {', '.join(sorted(names, key=str.lower))}"
+        lines.append(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+    lines.append("your own class: --model=my_package.my_module:MyModel. One in detail: recbole-gen models NAME")
+    return "\n".join(lines)
+
+
+def model_page(name: str) -> str:
+    """One model for people. Raises UserError, with the nearest names, if there is none of that name."""
+    plain = name.removeprefix("recbole.")
+    if name in registry.MODELS:
+        return _own_page(name)
+    if ":" not in name and plain in registry.recbole_names():
+        return _recbole_page(plain)
+    choice = registry.resolve(name)  # a class of the user's own, or no model
+    file = Path(inspect.getfile(choice.model_class))
+    settings = file.with_name(f"{choice.name}.yaml")
+    table = [_hyper_parameters(settings)] if settings.exists() else [f"its defaults are looked for in {settings}"]
+    return "\n".join([f"{name}, a class of your own, in {file}", "", *table])
+
+
+def _own_page(name: str) -> str:
+    settings = PROPERTIES / f"model/{name}.yaml"
+    wanted = asks_for(name)
+    lines = [*textwrap.wrap(f"{name}: {paper(name)}", WIDTH), f"in {_source(name).relative_to(ROOT)}"]
+    lines.append(f"needs {' and '.join(wanted)}" if wanted else "needs items alone, in the order of their times")
+    lines += ["", f"hyper-parameters, {settings.relative_to(ROOT)}", *_head(settings), _hyper_parameters(settings)]
+    settings_of_papers = [
+        [f"--paper={key}", setting["dataset"], setting["protocol"]] for key, setting in published(model=name).items()
+    ]
+    if settings_of_papers:
+        lines += ["", tabulate(settings_of_papers, headers=["published setting", "data set", "protocol"])]
+    search = _search_space(name)
+    if search.exists():
+        lines += ["", f"search space, {search.relative_to(ROOT)}", *_head(search), space.read(search).describe()]
+    return "\n".join(lines)
+
+
+def _recbole_page(name: str) -> str:
+    file = _recbole_file(name)
+    lines = [f"{name}, of RecBole ({recbole_kind(name)}), in recbole/{file.relative_to(RECBOLE_PROPERTIES.parent)}"]
+    if name in registry.MODELS:
+        lines.append(f"--model=recbole.{name}; --model={name} is ours")
+    missing = missing_packages(name)
+    if missing:
+        lines.append(f"needs what is not installed: {', '.join(missing)}")
+    return "\n".join([*lines, "", _hyper_parameters(RECBOLE_PROPERTIES / f"model/{name}.yaml")])
+
+
+def paper(name: str) -> str:
+    """Authors, title, and venue of one of our models; "" if the docstring of its module does not say.
+
+    It says so as `NAME: authors, "title", venue.`, over several lines or not.
+    """
+    text = " ".join((importlib.import_module(registry.MODELS[name]).__doc__ or "").split())
+    found = re.search(rf'\b{name}: ([^"]*"[^"]+"[^"]*?)\.(?:\s|$)', text)
+    return found[1] if found else ""
+
+
+def asks_for(name: str) -> list[str]:
+    """What one of our models reads beside items, with its defaults: `times`, `scenes`."""
+    config = _Defaults(read_yaml(PROPERTIES / f"model/{name}.yaml"))
+    config.model_class = registry.resolve(name).model_class
+    return [what for what in ("times", "scenes") if needs(config, what)]
+
+
+class _Defaults(dict):
+    """The keys of a model as `needs` takes them: a configuration, and the class that it is for."""
+
+    model_class: Any
+
+
+def published(model: str | None = None, dataset: str | None = None) -> dict[str, dict[str, Any]]:
+    """Name -> content of the published settings of a model, or on a data set."""
+    files = sorted((PROPERTIES / "paper").glob("*.yaml"))
+    settings = {file.stem: read_yaml(file) for file in files}
+    return {
+        name: setting
+        for name, setting in settings.items()
+        if model in (None, setting["model"]) and dataset in (None, setting["dataset"])
+    }
+
+
+def recbole_kind(name: str) -> str:
+    """The kind of a model of RecBole, a value of KINDS, by the folder of its file."""
+    return KINDS[_recbole_file(name).parent.name]
+
+
+def missing_packages(name: str) -> list[str]:
+    """Packages that the file of a model of RecBole imports, there or in a function, and that are not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of backslashes in RecBole's docstrings
+        tree = ast.parse(_recbole_file(name).read_text(encoding="utf-8"))
+    modules: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.append(node.module)
+    packages = dict.fromkeys(module.partition(".")[0] for module in modules)
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
+def _recbole_file(name: str) -> Path:
+    """RecBole finds a model by its name in lower case (`recbole.utils.get_model`)."""
+    root = RECBOLE_PROPERTIES.parent / "model"
+    return next(file for kind in KINDS if (file := root / kind / f"{name.lower()}.py").exists())
+
+
+def _source(name: str) -> Path:
+    """The file of one of our models."""
+    importlib.import_module(registry.MODELS[name])
+    return Path(sys.modules[registry.MODELS[name]].__file__ or name)
+
+
+def _search_space(name: str) -> Path:
+    return PROPERTIES / f"tune/{name}.yaml"
+
+
+def _head(path: Path) -> list[str]:
+    """The remark with which a YAML file begins, wrapped."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    last = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return textwrap.wrap(" ".join(line.removeprefix("#").strip() for line in lines[:last]), WIDTH)
+
+
+def _hyper_parameters(path: Path) -> str:
+    """Table of a YAML file's keys, their values as they are written, and what the remarks beside them say."""
+    rows: list[list[str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key = re.match(r"([\w-]+):\s*(.*?)\s*(?:#\s*(.*))?$", line)
+        if key:
+            rows.append([key[1], key[2], key[3] or ""])
+        elif rows and (more := re.match(r"\s+#\s*(.*)", line)):
+            rows[-1][2] += f" {more[1]}"
+    longest = max((len(key) for key, _, _ in rows), default=0)
+    cells = [
+        [key, textwrap.fill(value, 24), textwrap.fill(text, WIDTH - 28 - longest, break_on_hyphens=False)]
+        for key, value, text in rows
+    ]
+    return tabulate(cells, headers=["key", "default", "(type) what it is"], disable_numparse=True)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The interactions of a data set.
+
+    files: NAME.inter, or the files of the parts where there is only those; ``columns`` and ``of_items``: column -> type
+    of these and of NAME.item; ``keys``: the settings that the data set has of its own or by default.
+    """
+
+    name: str
+    files: list[Path]
+    columns: dict[str, str]
+    of_items: dict[str, str]
+    keys: dict[str, Any]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there are files for each part only, with the histories in them."""
+        return self.files[0].name != f"{self.name}.inter"
+
+    def column(self, key: str) -> str | None:
+        """The column that USER_ID_FIELD, ITEM_ID_FIELD or TIME_FIELD names, if it is there."""
+        return self.keys[key] if self.keys[key] in self.columns else None
+
+    def scenes(self) -> dict[str, str]:
+        """Columns that DSPnet can take for scenes -> the options that say so."""
+        own = [self.keys[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
+        found = {name: kind for name, kind in self.of_items.items() if kind in CATEGORIES}
+        found |= {name: kind for name, kind in self.columns.items() if kind == "token" and self._is_sequence(name)}
+        rule = {name: " --scene_rule=first" if kind.endswith(SEQ) else "" for name, kind in found.items()}
+        return {name: f"--SCENE_FIELD={name}{rule[name]}" for name in found if name not in own}
+
+    def runs(self) -> list[str]:
+        """Which of our models can run on it."""
+        if not (self.column("USER_ID_FIELD") and self.column("ITEM_ID_FIELD")):
+            return []
+        time = self.column("TIME_FIELD")
+        has = {"times": bool(time and self._is_sequence(time)), "scenes": bool(self.scenes())}
+        return [name for name in registry.MODELS if all(has[what] for what in asks_for(name))]
+
+    def _is_sequence(self, column: str) -> bool:
+        """Whether rows have the history of the column too, which files of parts must bring along."""
+        return not self.is_split or f"{column}{self.keys['LIST_SUFFIX']}" in self.columns
+
+
+def open_log(name: str, folder: Path) -> Log:
+    """What the title lines say of a data set. Raises UserError for one that is no title line."""
+    keys = read_yaml(RECBOLE_PROPERTIES / "dataset/sample.yaml") | read_yaml(PROPERTIES / "overall.yaml")
+    for properties in (RECBOLE_PROPERTIES, PROPERTIES):
+        if (file := properties / f"dataset/{name}.yaml").is_file():
+            keys |= read_yaml(file)
+    parts = read_yaml(PROPERTIES / "protocol/benchmark.yaml")["benchmark_filename"]
+    files = [folder / f"{name}.inter"]
+    if not files[0].exists():
+        files = [file for part in parts if (file := folder / f"{name}.{part}.inter").exists()]
+    if not files:
+        files = sorted(folder.glob(f"{name}*.inter"))
+    item_file = folder / f"{name}.item"
+    columns = title_line(files[0], keys["field_separator"])
+    return Log(name, files, columns, title_line(item_file, keys["field_separator"]) if item_file.exists() else {}, keys)
+
+
+def title_line(path: Path, separator: str = "\t") -> dict[str, str]:
+    """Column -> type of an atomic file. Raises UserError for a first line that is not `name:type` all through."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(CHUNK).decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} begins with what is no text: an atomic file begins with a line of titles") from None
+    columns = dict(title.rpartition(":")[::2] for title in line.split(separator))
+    wrong = [title for title in line.split(separator) if not title.endswith(tuple(f":{kind}" for kind in TYPES))]
+    if wrong or "" in columns:
+        raise UserError(
+            f"the title line of {path} is wrong at {(wrong or ['a column without a name'])[0][:60]!r}: every title is "
+            f"name:type with one of the types {', '.join(TYPES)}, such as user_id:token"
+        )
+    return columns
+
+
+def count_rows(path: Path) -> tuple[int, bool]:
+    """Lines of a file below its title, and whether that is exact: of a very large one the first part is counted."""
+    size, seen, lines, last = path.stat().st_size, 0, 0, b"\n"
+    with open(path, "rb") as file:
+        while seen < MOST and (chunk := file.read(CHUNK)):
+            seen, lines, last = seen + len(chunk), lines + chunk.count(b"\n"), chunk[-1:]
+    if seen < size:
+        return round(lines * size / seen) - 1, False
+    return max(lines + (last != b"\n") - 1, 0), True
+
+
+def dataset_list(data_path: str) -> str:
+    """The data sets that are here, with those that RecBole offers, for people. Raises UserError for no such folder."""
+    if not Path(data_path).is_dir() and Path(data_path) != Path("dataset"):  # the default need not be there
+        raise UserError(f"there is no folder {data_path}: --data_path names one with a folder for each data set")
+    here = {name: find_dataset(name, data_path) for name in _names_in(data_path)}
+    lines: list[str] = []
+    for place in dict.fromkeys(folder.parent for folder in here.values()):
+        rows = [_list_row(name, folder) for name, folder in here.items() if folder.parent == place]
+        heads = ["--dataset=", "interactions", "columns", "may be scenes", "our models"]
+        lines += [f"in {place}", tabulate(rows, headers=heads, disable_numparse=True), ""]
+    known = set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml"))
+    settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - known - here.keys()
+    offered = sorted(known - here.keys())
+    lines += _names(f"{len(offered)} that RecBole offers as atomic files, and are not here", offered)
+    if settings:
+        lines += _names("with settings here, to be made by yourself", sorted(settings))
+    lines.append("one in detail, or where from: recbole-gen datasets NAME. * several values: --scene_rule=first")
+    return "\n".join(lines)
+
+
+def _names_in(data_path: str) -> list[str]:
+    """Names of the folders with interactions where a run looks for data sets."""
+    folders = [
+        folder
+        for place in (Path(data_path), ROOT / "dataset")
+        if place.is_dir()
+        for folder in sorted(place.iterdir())
+        if any(file.name.startswith(folder.name) for file in folder.glob("*.inter"))
+    ]
+    return list(dict.fromkeys([*(folder.name for folder in folders), "ml-100k"]))
+
+
+def _list_row(name: str, folder: Path) -> list[str]:
+    try:
+        log = open_log(name, folder)
+        counts = [count_rows(file) for file in log.files]
+    except (UserError, OSError) as error:
+        return [name, "", textwrap.fill(str(error), 44), "", ""]
+    size = "\n+ ".join(f"{'' if exact else 'about '}{number:,}" for number, exact in counts)
+    scenes = [f"{field}*" if "scene_rule" in option else field for field, option in log.scenes().items()]
+    columns = textwrap.fill(" ".join(f"{column}:{kind}" for column, kind in log.columns.items()), 44)
+    runs = _all_but(log.runs())
+    return [name, size + (" rows" if log.is_split else ""), columns, "\n".join(scenes), textwrap.fill(runs, 18)]
+
+
+def _all_but(names: list[str]) -> str:
+    others = [name for name in registry.MODELS if name not in names]
+    if not names:
+        return "none: it lacks users or items"
+    return f"all but {', '.join(others)}" if others else "all"
+
+
+def _names(title: str, names: list[str]) -> list[str]:
+    text = f"{title}: {', '.join(names)}"
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def dataset_page(name: str, data_path: str) -> str:
+    """One data set for people. Raises UserError, with where to get it, if it is not here, or cannot be read."""
+    folder = find_dataset(name, data_path)
+    log = open_log(name, folder)
+    rows = []
+    for file in sorted(file for file in folder.glob(f"{name}.*") if file.suffix in ATOMIC):
+        try:
+            columns = " ".join(f"{column}:{kind}" for column, kind in title_line(file).items())
+            number, exact = count_rows(file)
+            size = f"{'' if exact else 'about '}{number:,}"
+        except (UserError, OSError) as error:
+            columns, size = str(error), ""
+        rows.append([file.name, size, textwrap.fill(columns, 76, break_on_hyphens=False)])
+    lines = [f"{name}, in {folder}", "", tabulate(rows, headers=["file", "rows", "columns"], disable_numparse=True), ""]
+    lines += [f"{key}: {value}" for key, value in statistics(log).items()]
+    lines.append(f"our models that can run on it: {_all_but(log.runs())}")
+    for option in log.scenes().values():
+        lines.append(f"  DSPnet with {option}")
+    if log.is_split:
+        lines.append("its parts are files: --protocol=benchmark")
+    settings = published(dataset=name)
+    if settings:
+        lines += _names("published settings", [f"--paper={key}" for key in settings])
+    return "\n".join(lines)
+
+
+def statistics(log: Log) -> dict[str, str]:
+    """Users, items and times of a data set, of all its parts. Raises UserError for a file that cannot be read.
+
+    Items in the histories of files of parts count too.
+    """
+    user, item, time = (log.column(key) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"))
+    if not (user and item):
+        wanted = ", ".join(str(log.keys[key]) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
+        return {"users, items": f"not counted: the columns {wanted} are not both there"}
+    history = f"{item}{log.keys['LIST_SUFFIX']}"
+    wanted_columns = [column for column in (user, item, time, history) if column in log.columns]
+    data = pd.concat([_read(file, wanted_columns, log.keys["field_separator"]) for file in log.files])
+    if not len(data):
+        return {"users, items": "none: there are no rows"}
+    items = set(data[item].dropna())
+    if history in data:
+        items.update(token for tokens in data[history].dropna() for token in tokens.split(log.keys["seq_separator"]))
+    per_user = data[user].value_counts()
+    out = {
+        "users": f"{len(per_user):,}, with {per_user.mean():.1f} rows on average (median {per_user.median():.0f})",
+        "items": f"{len(items):,}",
+    }
+    if time:
+        times = pd.to_numeric(data[time], errors="coerce").dropna()
+        if len(times):
+            out["times of targets" if log.is_split else "times"] = _period(times.min(), times.max())
+    return out
+
+
+def _read(file: Path, columns: list[str], separator: str) -> pd.DataFrame:
+    """The columns, as text."""
+    titles = title_line(file, separator)
+    try:
+        return pd.read_csv(
+            file, sep=separator, header=0, names=list(titles), usecols=columns, dtype=str, quoting=csv.QUOTE_NONE,
+            keep_default_na=False, na_values=[""],
+        )  # fmt: skip
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
+def _period(first: float, last: float) -> str:
+    if DATES[0] <= first and last < DATES[1]:
+        days = [np.datetime64(int(moment), "s").astype("datetime64[D]") for moment in (first, last)]
+        return f"{days[0]} to {days[1]}"
+    return f"{first:.15g} to {last:.15g}, which are no seconds since 1970"
