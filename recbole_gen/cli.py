@@ -39,17 +39,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             plot.main(arguments[1:])
             return 0
+        if arguments[0] == "compare":
+            from recbole_gen import compare
+
+            return compare.main(arguments[1:])
+        if arguments[0] == "tune":
+            from recbole_gen import tune
+
+            return tune.main(arguments[1:])
+        if arguments[0] in ("models", "datasets"):
+            from recbole_gen import catalogue
+
+            getattr(catalogue, arguments[0])(arguments[1:])
+            return 0
         return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
         return 130
 
 
 def _run(arguments: list[str]) -> int:
-    from recbole_gen.quick_start import Interrupted, configure, run
+    from recbole_gen.quick_start import configure, run
 
     if "--print-config" in arguments:
         config, _ = configure(argv=[argument for argument in arguments if argument != "--print-config"])
@@ -58,9 +71,5 @@ def _run(arguments: list[str]) -> int:
         except BrokenPipeError:  # the reader of the pipe, such as `| head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    try:
-        run(argv=arguments)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
+    run(argv=arguments)
     return 0

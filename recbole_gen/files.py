@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from recbole_gen.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,3 +33,21 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+@contextlib.contextmanager
+def at_work(folder: Path, what: str) -> Iterator[None]:
+    """Keep a folder to this process for the duration. Raises UserError if another one is at work in it, or if it cannot
+    be made; ``what`` is that: a sweep, a comparison."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process is at work on the {what} in {folder}: wait for it, or end it") from None
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be written ({error}): choose another --output") from None
+    try:
+        yield
+    finally:
+        lock.release()

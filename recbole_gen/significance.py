@@ -161,7 +161,7 @@ def require_same_test(one: PerUser, other: PerUser, names: tuple[str, str]) -> N
         raise UserError(
             f"{mine} and {theirs} were not tested on the same users ({len(one.users)} and {len(other.users)}; user "
             f"{extra[0]} is one of {who} only), so there is nothing to pair. A split that is drawn by the seed "
-            f"(sequence_order: shuffle, order: RO) differs from seed to seed: choose one that does not"
+            f"(sequence_order: shuffle, order: RO) needs the same seeds for all"
         )
     if not (np.array_equal(one.rows, other.rows) and np.array_equal(one.targets, other.targets)):
         raise UserError(
@@ -170,16 +170,32 @@ def require_same_test(one: PerUser, other: PerUser, names: tuple[str, str]) -> N
         )
 
 
-def average(runs: dict[str, PerUser]) -> PerUser:
-    """The mean of several runs, one a seed, user by user; keys name the runs in messages.
+def average(runs: Sequence[PerUser]) -> PerUser:
+    """The mean of several runs, one a seed, user by user.
 
-    Raises UserError if they were not tested on the same users, rows and targets.
+    Where the seed draws who is tested (sequence_order: shuffle, order: RO), a user's value is the mean over all rows
+    that he has in any run, and the rows of all runs count.
     """
-    (name, first), *others = runs.items()
-    for other_name, other in others:
-        require_same_test(first, other, (name, other_name))
-    values = {metric: np.mean([run.values[metric] for run in runs.values()], axis=0) for metric in first.values}
-    return PerUser(first.users, first.rows, values, first.history, first.targets)
+    first = runs[0]
+    if all(_same_test(first, run) for run in runs[1:]):
+        values = {metric: np.mean([run.values[metric] for run in runs], axis=0) for metric in first.values}
+        return PerUser(first.users, first.rows, values, first.history, first.targets)
+    users, place = np.unique(np.concatenate([run.users for run in runs]), return_inverse=True)
+    n_rows = np.concatenate([run.rows for run in runs])
+    rows = np.bincount(place, weights=n_rows)
+
+    def pooled(parts: list[np.ndarray]) -> np.ndarray:
+        return np.bincount(place, weights=np.concatenate(parts) * n_rows) / rows
+
+    values = {metric: pooled([run.values[metric] for run in runs]) for metric in first.values}
+    known = [run.history for run in runs if run.history is not None]
+    history = pooled(known) if len(known) == len(runs) else None
+    return PerUser(users, rows, values, history, np.sort(np.concatenate([run.targets for run in runs])))
+
+
+def _same_test(one: PerUser, other: PerUser) -> bool:
+    pairs = ((one.users, other.users), (one.rows, other.rows), (one.targets, other.targets))
+    return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 def paired_test(one: np.ndarray, other: np.ndarray, test: str = "t") -> float:

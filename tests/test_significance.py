@@ -137,9 +137,18 @@ def test_a_user_is_averaged_over_the_seeds(tmp_path):
     """The seeds test in different orders."""
     one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 1, 1), (2, "c", "j", 9, 0)])
     other = per_user(tmp_path, [(0, "c", "j", 9, 0), (1, "b", "i", 4, 0), (2, "a", "i", 1, 1)])
-    both = significance.average({"one": one, "other": other})
+    both = significance.average([one, other])
     assert list(both.users) == ["a", "b", "c"] and both.values["hit@1"].tolist() == [1, 0.5, 0]
-    assert significance.average({"one": one}).values["hit@1"].tolist() == [1, 1, 0]
+    assert significance.average([one]).values["hit@1"].tolist() == [1, 1, 0]
+
+
+def test_seeds_that_test_other_users_are_pooled(tmp_path):
+    one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 9, 0)])
+    other = per_user(tmp_path, [(0, "b", "i", 1, 1), (1, "b", "j", 1, 1), (2, "c", "i", 9, 0)])
+    both = significance.average([one, other])
+    assert list(both.users) == ["a", "b", "c"] and both.rows.tolist() == [1, 3, 1]
+    assert both.values["hit@1"].tolist() == pytest.approx([1, 2 / 3, 0])
+    assert both.mean("hit@1") == pytest.approx(3 / 5)  # that of all five rows
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,7 @@ def test_a_user_is_averaged_over_the_seeds(tmp_path):
 def test_other_users_rows_or_targets_are_refused(lines, message, tmp_path):
     one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 1, 1)])
     with pytest.raises(UserError, match=message):
-        significance.average({"one": one, "other": per_user(tmp_path, lines)})
+        significance.require_same_test(one, per_user(tmp_path, lines), ("one", "other"))
 
 
 # Tests

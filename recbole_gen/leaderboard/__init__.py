@@ -5,7 +5,7 @@ that is printed was measured by the runs themselves; nothing is trained, scored 
 """
 
 from recbole_gen.leaderboard.files import write
-from recbole_gen.leaderboard.summary import Summary, check, summarise
+from recbole_gen.leaderboard.summary import SAME, Summary, check, summarise
 from recbole_gen.leaderboard.tables import text
 
-__all__ = ["Summary", "check", "summarise", "text", "write"]
+__all__ = ["SAME", "Summary", "check", "summarise", "text", "write"]

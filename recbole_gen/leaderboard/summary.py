@@ -337,7 +337,7 @@ def _metrics(run: _Run, given: Sequence[str] | None) -> list[str]:
 
 
 def _per_user(runs: Sequence[_Run], metrics: Sequence[str]) -> significance.PerUser:
-    return significance.average({_name(run): significance.read(run.folder, run.result, metrics) for run in runs})
+    return significance.average([significance.read(run.folder, run.result, metrics) for run in runs])
 
 
 # Statistics
@@ -444,7 +444,7 @@ class _Lengths:
 
 
 def _own_groups(runs: dict[str, list[_Run]], metric: str) -> _Lengths | None:
-    """The runs' own groups, by all that a user did before (group_metrics: length); None unless all have the same."""
+    """The runs' own groups, by all that a user did before (group_metrics: length); None unless all have some."""
     found = {
         label: [(run.result["diagnostics"] or {}).get("groups") or {} for run in own] for label, own in runs.items()
     }
@@ -453,8 +453,12 @@ def _own_groups(runs: dict[str, list[_Run]], metric: str) -> _Lengths | None:
         for own in found.values()
         for groups in own
     ]
-    if not shapes[0] or any(shape != shapes[0] for shape in shapes):
+    if not all(shapes):
         return None
+    if any(shape != shapes[0] for shape in shapes):
+        return _Lengths(
+            [], notes=["The seed draws who is tested, so that there are no common groups by history length."]
+        )
     if len(shapes[0]) < 2:
         length = next(iter(shapes[0].values()))[1][0]
         return _Lengths([], notes=[f"All test rows have {length} interactions before: no groups by history length."])
