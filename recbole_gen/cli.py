@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from recbole_gen.errors import UserError
 
 USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
-       recbole-gen plot toi --run=FOLDER          accuracy of predicted times (recbole-gen plot --help)
+       recbole-gen tune --model=NAME --dataset=NAME [--space=FILE]     search hyper-parameters with Ray Tune
+       recbole-gen compare --models=NAME,NAME,... --dataset=NAME       models over several seeds, tables and tests
+       recbole-gen plot FIGURE --runs="FOLDER ..."                     toi, tsne, curves, sweep, schedules
+       recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
+       (each of these verbs has its --help)
 
   --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff, ACVAE, DSPnet), any model of RecBole (SASRec, BPR,
                        ...; recbole.DiffRec where both have it), or a class of your own: my_package.my_module:MyModel
@@ -24,9 +30,18 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
   --key=value          any key of RecBole, of the model or of properties/overall.yaml; values are read as YAML
 """
 
+VERBS = {
+    "tune": ("tune", "main"),
+    "compare": ("compare", "main"),
+    "plot": ("plot", "main"),
+    "models": ("catalogue", "models"),
+    "datasets": ("catalogue", "datasets"),
+}
+"""verb -> module and function that take the arguments behind it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line; returns the exit code: 0, 1 where runs have failed, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["run"]:
         arguments.pop(0)
@@ -34,31 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     try:
-        if arguments[0] == "plot":
-            from recbole_gen import plot
-
-            plot.main(arguments[1:])
-            return 0
-        if arguments[0] == "compare":
-            from recbole_gen import compare
-
-            return compare.main(arguments[1:])
-        if arguments[0] == "tune":
-            from recbole_gen import tune
-
-            return tune.main(arguments[1:])
-        if arguments[0] in ("models", "datasets"):
-            from recbole_gen import catalogue
-
-            getattr(catalogue, arguments[0])(arguments[1:])
-            return 0
-        return _run(arguments)
+        if arguments[0].startswith("-") or "=" in arguments[0]:
+            return _run(arguments)
+        return _verb(arguments[0])(arguments[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
         return 130
+
+
+def _verb(name: str) -> Callable[[Sequence[str]], int | None]:
+    """What carries out a verb; a module is imported only when it is asked for."""
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no verb '{name}', and options are --key=value.{hint} Verbs: run, {', '.join(VERBS)}")
+    module, function = VERBS[name]
+    return getattr(importlib.import_module(f"recbole_gen.{module}"), function)
 
 
 def _run(arguments: list[str]) -> int:

@@ -558,7 +558,7 @@ def find_dataset(name: str, data_path: str) -> Path:
     for place in places:
         if any(file.name.startswith(name) for file in place.glob("*.inter")):
             return place.resolve()
-    looked = "\n  ".join(str((place / f"{name}.inter").absolute()) for place in places)
+    looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))
     url = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml").get(name)
     source = (
         f"RecBole offers it as atomic files at {url} : unpack them into {data_path}/{name}/."

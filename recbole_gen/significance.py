@@ -182,7 +182,7 @@ def average(runs: Sequence[PerUser]) -> PerUser:
         return PerUser(first.users, first.rows, values, first.history, first.targets)
     users, place = np.unique(np.concatenate([run.users for run in runs]), return_inverse=True)
     n_rows = np.concatenate([run.rows for run in runs])
-    rows = np.bincount(place, weights=n_rows)
+    rows = np.bincount(place, weights=n_rows).astype(np.int64)
 
     def pooled(parts: list[np.ndarray]) -> np.ndarray:
         return np.bincount(place, weights=np.concatenate(parts) * n_rows) / rows

@@ -1,0 +1,22 @@
+"""Verbs of the command line: which there are, and what an unknown one is told."""
+
+import pytest
+
+from recbole_gen import cli
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_its_help(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith("usage: recbole-gen") and verb in out.splitlines()[0] and error == ""
+    assert f"recbole-gen {verb}" in cli.USAGE or f"| {verb}" in cli.USAGE
+
+
+def test_run_is_the_verb_where_none_is_named(arguments, refused):
+    refused(["run", *arguments("--model=SASRecc", model="SASRec")], "SASRec")
+    refused(arguments("--model=SASRecc", model="SASRec"), "Did you mean")
+
+
+def test_an_unknown_verb_names_the_nearest(refused):
+    refused(["tunee", "--model=SASRec"], "there is no verb 'tunee'", "Did you mean tune", "models, datasets")
