@@ -150,6 +150,7 @@ def _run(
     torch.set_num_threads(config["num_threads"] or free_cores())
     if config["device"].type == "cpu":
         compat.keep_freed_memory()
+    _forget_peak_memory()
     started = time.time()
 
     init_seed(config["seed"], config["reproducibility"])
@@ -323,8 +324,16 @@ def free_cores() -> int:
     return max(1, min(allowed, round(allowed - busy)))
 
 
+def _forget_peak_memory() -> None:
+    """Let `peak_memory` count from here on: a comparison makes one run after the other in one process."""
+    with contextlib.suppress(OSError):  # Linux alone can
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory() -> dict[str, int]:
-    """Largest memory of this process so far, in MiB: of the process, and on the GPU if there is one."""
+    """Largest memory of this process since the run began, in MiB: of the process, and on the GPU if there is one."""
     out = {}
     with contextlib.suppress(ImportError):  # there is no such module on Windows
         import resource

@@ -301,3 +301,10 @@ def test_whoever_watches_sees_every_epoch_after_its_checkpoints(settings, tmp_pa
 def test_a_run_that_is_watched_has_one_process(settings):
     with pytest.raises(UserError, match="nproc: 1"):
         quick_start.run(config_dict=settings("SASRec", nproc=2), on_epoch=print)
+
+
+def test_peak_memory_is_that_of_the_run(run):
+    large = np.ones(60_000_000)  # 458 MiB
+    before = quick_start.peak_memory()["process"]
+    del large
+    assert run("SASRec", epochs=1)["peak_memory_mib"]["process"] < before - 300
