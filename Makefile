@@ -23,7 +23,7 @@ run: $(stamp)
 	$(if $(PROTOCOL),--protocol=$(PROTOCOL)) $(if $(PAPER),--paper=$(PAPER)) $(ARGS))
 
 test: $(stamp)
-	$(py) -m pytest $(ARGS)
+	$(py) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(stamp)
 	$(py) -m ruff check
