@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +15,8 @@ from recbole_gen.errors import UserError
 
 OBJECT_STORE = 200 << 20
 """Bytes of shared memory of our own Ray: what passes between its processes is small, data sets go by files."""
+PATIENCE = 20.0
+"""Seconds in which a cluster must answer; Ray itself would wait for minutes."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +45,49 @@ class Resources:
         return (1 if there else 0) if self.gpus is None else self.gpus
 
     def of_trial(self, ray) -> dict[str, float]:
-        """For `tune.with_resources`. Raises UserError if the cluster has less than one run takes."""
+        """For `tune.with_resources`. Raises UserError if no machine of the cluster has what one run takes."""
         wanted = {"cpu": self.cpus, "gpu": self._gpus(ray)}
         for name, value in wanted.items():
             there = max((node["Resources"].get(name.upper(), 0) for node in ray.nodes() if node["Alive"]), default=0)
             if value > there:
-                raise UserError(f"{name}s per run are {value:g}, and no machine of the cluster has more than {there:g}")
+                raise UserError(
+                    f"--{name}s_per_{self.of} is {value:g}, and no machine of the cluster has more than {there:g}"
+                )
         return wanted
 
     def of_task(self, ray) -> dict[str, float]:
-        """For `ray.remote`. Raises UserError if the cluster has less than one run takes."""
+        """For `ray.remote`. Raises UserError if no machine of the cluster has what one run takes."""
         wanted = self.of_trial(ray)
         return {"num_cpus": wanted["cpu"], "num_gpus": wanted["gpu"]}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Working folder and import path of a command, which its workers take over as far as their machine has them.
+
+    Ray's processes have folders of their own, and know of the command's path only its script's folder.
+    """
+
+    folder: str
+    path: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Place:
+        folder = os.getcwd()
+        return cls(folder, tuple(entry or folder for entry in sys.path))
+
+    def enter(self) -> None:
+        """Make this process work there."""
+        sys.path.extend(entry for entry in self.path if entry not in sys.path)
+        with contextlib.suppress(OSError):
+            os.chdir(self.folder)
 
 
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[Any]:
     """The `ray` module, connected to a cluster (``auto``: that of this machine), or until the end to one of our own.
 
-    Raises UserError if there is no cluster at the address.
+    Raises UserError if there is no cluster at the address, or Ray cannot start here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -70,20 +99,37 @@ def connected(address: str | None = None) -> Iterator[Any]:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
         if address:
+            _look_for(str(address))
             ray.init(address=str(address), **common)
         else:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            # From 2.59 on it would say each time that only this user's processes can join it (RAY_AUTH_MODE).
+            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         if not address:
-            raise
+            raise UserError(f"Ray cannot start on this machine: {reason(error)}") from None
         raise UserError(
-            f"--address={address}: there is no Ray cluster ({reason(error)}). Start one with `ray start --head`, and "
-            f"on the other machines `ray start --address=HEAD:6379`; without --address a Ray of our own starts here"
+            f"--address={address}: there is no Ray cluster that answers ({reason(error)}). Start one with `ray start "
+            f"--head`, then `ray start --address=HEAD:6379` on the other machines, all with the same "
+            f"~/.ray/auth_token, and give --address=auto on one of them; without --address a Ray of our own starts here"
         ) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _look_for(address: str) -> None:
+    """Raise ConnectionError unless a Ray answers at the address; it may still refuse this machine's token."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command += [] if address == "auto" else ["--address", address]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise ConnectionError(f"no answer in {PATIENCE:g} s") from None
+    if answer.returncode and "AuthenticationError" not in answer.stderr:
+        lines = (answer.stderr + answer.stdout).strip().splitlines()
+        raise ConnectionError(lines[-1] if lines else "no answer")
 
 
 def on_every_node(ray, function: Callable, *arguments: Any) -> list[Any]:

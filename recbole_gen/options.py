@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_gen.config import merge, read_user_layers
+from recbole_gen.config import Layer, merge, read_user_layers
 from recbole_gen.errors import UserError
 
 
@@ -17,10 +18,13 @@ def split(
     for key in refused:
         if key in given:
             raise UserError(f"--{key} is not for {verb}; `recbole-gen {verb} --help` says what is")
-    for key, value in given.items():
-        if key in defaults and value is True and not isinstance(defaults[key], bool):
-            raise UserError(f"--{key} needs a value: --{key}=...")
     own = {key: value for key, value in given.items() if key in defaults}
+    for key, value in own.items():
+        is_switch = isinstance(defaults[key], bool)
+        if value is True and not is_switch:
+            raise UserError(f"--{key} needs a value: --{key}=...")
+        if is_switch and not isinstance(value, bool):
+            raise UserError(f"--{key} must be true or false, got {value!r}")
     return {**defaults, **own}, {key: value for key, value in given.items() if key not in defaults}
 
 
@@ -29,8 +33,23 @@ def run_values(values: dict[str, Any], files: Sequence[str] = (), **more: Any) -
 
     ``more`` has what is weaker than both. The data path is absolute: workers have working folders of their own.
     """
-    common = [*str(values.get("config_files") or "").split(), *files]
-    given = {key: value for key, value in values.items() if key != "config_files"}
-    merged = merge([("", more), *read_user_layers(common), ("command line", given)])
+    merged = merge([("", more), *_layers(values, files)])
     merged["data_path"] = os.path.abspath(str(merged.get("data_path", "dataset")))
     return merged
+
+
+def told(error: UserError, values: dict[str, Any], files: Sequence[str] = ()) -> str:
+    """What `Config` says against the result of `run_values`, with the file of each key in place of `(dict)`."""
+    origins = {key: origin for origin, layer in _layers(values, files) for key in layer}
+    lines = []
+    for line in str(error).splitlines():
+        origin = next((origins[word] for word in re.findall(r"\w+", line) if word in origins), "dict")
+        lines.append(line.replace("(dict)", f"({origin})"))
+    return "\n".join(line for line in lines if not line.startswith("--print-config"))  # the verbs do not have it
+
+
+def _layers(values: dict[str, Any], files: Sequence[str]) -> list[Layer]:
+    """What the user gives, the weakest first."""
+    common = str(values.get("config_files") or "").split()
+    given = {key: value for key, value in values.items() if key != "config_files"}
+    return [*read_user_layers([*common, *files]), ("command line", given)]

@@ -256,6 +256,24 @@ def test_settings_that_mean_the_same_are_not_refused(made):
     assert summary.notes == [note for note in summary.notes if "mask_seen" not in note]
 
 
+@pytest.mark.parametrize(
+    "values, ranked",
+    [
+        ({"mask_seen": False}, "all items"),
+        ({"mask_seen": True}, "all items but what the user had before"),
+        ({"mask_seen": None}, "all items"),  # of a sequential model
+        ({"mask_seen": False, "mask_history": True}, None),
+        (
+            {"mask_seen": False, "mask_history": True, "eval_args": {"split": {"HO": [8, 2]}}},
+            "all items but what the user had before",
+        ),
+    ],
+)
+def test_what_is_ranked_is_told(values, ranked, made):
+    summary = leaderboard.summarise({"SASRec": [made("SASRec", GOOD, **values)]})
+    assert dict(summary.facts).get("Ranked") == ranked
+
+
 def test_other_test_rows_are_refused(made):
     with pytest.raises(UserError, match=r"SASRec with seed 2020.*GRU4Rec with seed 5.*not tested on the same users"):
         leaderboard.summarise({"a": [made("SASRec", GOOD)], "b": [made("GRU4Rec", GOOD[1:], seed=5, valid=0)]})

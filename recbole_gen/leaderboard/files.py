@@ -99,7 +99,7 @@ def _markdown(summary: Summary, command: str, names: Sequence[str]) -> str:
     sections = [
         (f"Against {summary.baseline}", tables.against(summary, summary.metrics), tables.about_intervals(summary)),
         ("By length of the history", tables.lengths(summary), f"{title(summary.main)}; {summary.groups_of}."),
-        ("Costs", tables.costs(summary), "Means over the seeds."),
+        ("Costs", tables.costs(summary), tables.about_costs(summary)),
         ("Diagnostics", tables.diagnostics(summary), "Means over the seeds."),
         ("Other test metrics", tables.others(summary), "These have no value for each user, so no test."),
     ]
@@ -188,6 +188,7 @@ def _html(summary: Summary, command: str, pages: dict[str, str]) -> str:
         against_others=tables.against(summary, summary.metrics[1:]),
         lengths=tables.lengths(summary),
         costs=tables.costs(summary),
+        about_costs=tables.about_costs(summary),
         diagnostics=tables.diagnostics(summary),
         others=tables.others(summary),
         drawn=drawings.DRAWN,

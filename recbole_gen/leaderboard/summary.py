@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -155,7 +155,7 @@ class _Run:
 
 
 def summarise(
-    contenders: dict[str, Sequence[Path]],
+    contenders: Mapping[str, Sequence[Path]],
     baseline: str | None = None,
     test: str = "t",
     metrics: Sequence[str] | None = None,
@@ -292,11 +292,11 @@ def _comparable(config: dict[str, Any], key: str) -> Any:
 def _masks(config: dict[str, Any]) -> bool:
     """Whether what a user has seen leaves the ranking; by default it does for general models, as in RecBole, unless the
     protocol predicts sets."""
-    if config.get("mask_seen") is not None:
-        return bool(config["mask_seen"])
     split = (config.get("eval_args") or {}).get("split") or {}
     if not config.get("benchmark_filename") and set(split) & set(SET_SPLITS):
-        return bool(config.get("mask_history"))
+        return bool(config.get("mask_history") or config.get("mask_seen"))
+    if config.get("mask_seen") is not None:
+        return bool(config["mask_seen"])
     return not config.get("repeatable")
 
 
@@ -530,7 +530,12 @@ def _facts(runs: dict[str, list[_Run]]) -> list[tuple[str, str]]:
     every = [run for own in runs.values() for run in own]
     where = sorted({f"{run.result['device']} (threads: {run.result.get('threads')})" for run in every})
     versions = sorted({f"{name} {number}" for run in every for name, number in run.result["versions"].items()})
-    facts = [("Device", ", ".join(where)), ("Versions", ", ".join(versions))]
+    masks = {_masks(run.config) for run in every}
+    ranked = "all items but what the user had before" if masks == {True} else "all items"
+    by_history = any(run.config.get("mask_history") for run in every)  # what it takes out is a matter of each model
+    told = masks == {True} or (masks == {False} and not by_history)
+    facts = [("Ranked", ranked)] if told else []
+    facts += [("Device", ", ".join(where)), ("Versions", ", ".join(versions))]
     commits = sorted({run.result["git_commit"] for run in every if run.result.get("git_commit")})
     dates = sorted({date for date in map(_date, every) if date})
     if commits:

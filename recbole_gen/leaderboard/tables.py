@@ -169,11 +169,21 @@ def about_intervals(summary: Summary) -> str:
     return f"Intervals are 95 % bootstrap intervals over users (percentile, {summary.resamples:,} resamples)."
 
 
+def about_costs(summary: Summary) -> str:
+    """How the costs were measured."""
+    return (
+        "Costs are means over the seeds. Scoring is the model's own work on the test rows, without reading them and "
+        "computing metrics. Peak memory is the most that the process ever had: runs that shared one have what came "
+        "before in it."
+    )
+
+
 def missing(summary: Summary) -> list[str]:
     """What was not compared, and why."""
     return [
         *(f"Left out: {label}: {reason}" for label, reason in sorted(summary.left_out.items())),
         *(f"Failed: {label}: {reason}" for label, reason in sorted(summary.failed.items())),
+        *(["A model with a failed run is not among those above."] if summary.failed else []),
     ]
 
 
@@ -195,7 +205,7 @@ def text(summary: Summary) -> str:
     heads, body = costs(summary)
     parts.append(_plain([*heads, valid[0]], [[*line, cell] for line, cell in zip(body, valid[1:])]))
     notes = [line.replace(BOLD, "") for line in legend(summary)]
-    notes += [about_intervals(summary), *summary.notes, *missing(summary)]
+    notes += [about_intervals(summary), about_costs(summary), *summary.notes, *missing(summary)]
     parts.append("\n".join(textwrap.fill(note, 120, break_long_words=False) for note in notes))
     return "\n\n".join(parts)
 
