@@ -15,10 +15,12 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,14 +112,14 @@ def main(arguments: Sequence[str]) -> int:
     resources = cluster.Resources("trial", sweep.options["cpus_per_trial"], gpus)
     with cluster.connected(sweep.options["address"]) as ray:
         wanted = resources.of_trial(ray)
-        with at_work(Path(sweep.folder), "sweep"):
+        with at_work(Path(sweep.folder), "sweep"), _terminated_as_by_ctrl_c():
             _write(sweep)
             print(f"{sweep.number()} trials of {config['model']} on {config['dataset']}; all of it in {sweep.folder}")
             print(sweep.space.describe(), flush=True)
             try:
                 _search(sweep, points, config, epochs, wanted)
                 best = _test_best(ray, sweep, config, resources)
-            except (KeyboardInterrupt, SystemExit):  # SystemExit is what Ray makes of SIGTERM
+            except KeyboardInterrupt:
                 raise Interrupted(_kept(sweep)) from None
             finally:
                 with contextlib.suppress(ray.exceptions.RayError):  # a machine that is gone has nothing to remove
@@ -130,6 +132,19 @@ def main(arguments: Sequence[str]) -> int:
         reasons = "\n".join(f"trial {each['number']}: {each.get('reason', 'not validated')}" for each in trials)
         raise UserError(f"no trial came to a validation score:\n{reasons}")
     return 0
+
+
+@contextlib.contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which batch systems send, is Ctrl-C meanwhile; Ray would print its stack, and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 # What was asked for
@@ -255,7 +270,8 @@ def _search(sweep: Sweep, points: list[dict[str, Any]], config: Config, epochs: 
     """Run what has not ended. Raises Interrupted on Ctrl-C."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a trial's folder has what they would write
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables of its own
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it would tell the user how to go on in its own way
+    # It would tell how to go on in its own way, and show its stack where a process died.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
 

@@ -254,6 +254,7 @@ def test_protocols(models, given, line, tmp_path, capsys, no_files):
     assert len(tested) == 4 and all(tested)
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same_numbers_and_goes_on_with_runs(custom, line, refused, tmp_path, capsys):
     custom.at, custom.trouble = 20, interrupt  # a run that was cut off in its third epoch
     command = line("custom:Custom,Pop", "--seeds=1", "--epochs=3")
