@@ -110,8 +110,9 @@ def connected(address: str | None = None) -> Iterator[Any]:
             raise UserError(f"Ray cannot start on this machine: {reason(error)}") from None
         raise UserError(
             f"--address={address}: there is no Ray cluster that answers ({reason(error)}). Start one with `ray start "
-            f"--head`, then `ray start --address=HEAD:6379` on the other machines, all with the same "
-            f"~/.ray/auth_token, and give --address=auto on one of them; without --address a Ray of our own starts here"
+            f"--head`, then `ray start --address=HEAD:6379` on the other machines, with RAY_AUTH_MODE=token and the "
+            f"same ~/.ray/auth_token on all, and give --address=auto on one of them; without --address a Ray of our "
+            f"own starts here"
         ) from None
     try:
         yield ray
