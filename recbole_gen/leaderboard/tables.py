@@ -173,8 +173,8 @@ def about_costs(summary: Summary) -> str:
     """How the costs were measured."""
     return (
         "Costs are means over the seeds. Scoring is the model's own work on the test rows, without reading them and "
-        "computing metrics. Peak memory is the most that the process ever had: runs that shared one have what came "
-        "before in it."
+        "computing metrics. Peak memory is that of the process: runs made one after the other in one process have in "
+        "it what earlier ones left there."
     )
 
 
