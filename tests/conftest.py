@@ -1,4 +1,5 @@
 import importlib
+import os
 import random
 import re
 import sys
@@ -10,6 +11,7 @@ from recbole_gen import cli, quick_start
 from recbole_gen.config import Config
 
 torch.set_num_threads(1)
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets trials starve beside the other tests
 
 
 @pytest.fixture
