@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
@@ -63,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verb(name: str) -> Callable[[Sequence[str]], int | None]:
     """What carries out a verb; a module is imported only when it is asked for."""
     if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, VERBS)
         raise UserError(f"there is no verb '{name}', and options are --key=value.{hint} Verbs: run, {', '.join(VERBS)}")
     module, function = VERBS[name]
     return getattr(importlib.import_module(f"recbole_gen.{module}"), function)

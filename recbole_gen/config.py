@@ -37,7 +37,7 @@ from recbole_gen.data.scenes import RULES as SCENE_RULES
 from recbole_gen.data.splits import KINDS as SPLITS
 from recbole_gen.data.splits import TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _HERE = Path(__file__).resolve().parent
@@ -386,15 +386,15 @@ class Config(RecBoleConfig):
         values = self.final_config_dict
         for key, default in {**loose, **strict}.items():
             value, text = values[key], isinstance(values[key], str)
-            if isinstance(default, str) and _is_number(value):
+            if isinstance(default, str) and is_number(value):
                 values[key] = str(value)
             elif isinstance(default, str) and isinstance(value, bool):
                 self._refuse(key, "text")
             elif isinstance(default, bool) and (text or (key in strict and value not in (True, False))):
                 self._refuse(key, "True or False")
-            elif _is_number(default) and key not in TEXT_TOO:
+            elif is_number(default) and key not in TEXT_TOO:
                 whole = key in strict and isinstance(default, int)
-                if text or (key in strict and not (isinstance(value, int) if whole else _is_number(value))):
+                if text or (key in strict and not (isinstance(value, int) if whole else is_number(value))):
                     self._refuse(key, "a whole number" if whole else "a number")
 
     def _refuse(self, key: str, wanted: str) -> NoReturn:
@@ -406,11 +406,11 @@ class Config(RecBoleConfig):
             if values.get(key):
                 raise UserError(f"{key} is not supported (RecBole would read the file with pickle): leave it unset")
         for key, value in values.items():
-            if key in LEAST and value is not None and not (_is_whole(value) and value >= LEAST[key]):
+            if key in LEAST and value is not None and not (is_whole(value) and value >= LEAST[key]):
                 self._refuse(key, f"a whole number of at least {LEAST[key]}")
-            if key.endswith("_size") and _is_number(value) and value < 1:
+            if key.endswith("_size") and is_number(value) and value < 1:
                 self._refuse(key, "at least 1")
-            if ("dropout" in key or key.endswith("_prob")) and _is_number(value) and not 0 <= value <= 1:
+            if ("dropout" in key or key.endswith("_prob")) and is_number(value) and not 0 <= value <= 1:
                 self._refuse(key, "from 0 to 1")
             if key in MAPPINGS and not (value is None or isinstance(value, dict)):
                 self._refuse(key, "a mapping such as {key: value} (a value with brackets or commas in it needs quotes)")
@@ -439,14 +439,14 @@ class Config(RecBoleConfig):
         if values["seed"] >= 2**32:
             self._refuse("seed", "less than 2**32")
         clip = values["clip_grad_norm"]
-        if clip and not (clip.keys() <= {"max_norm", "norm_type"} and _is_number(clip.get("max_norm"))):
+        if clip and not (clip.keys() <= {"max_norm", "norm_type"} and is_number(clip.get("max_norm"))):
             self._refuse("clip_grad_norm", "a mapping such as {max_norm: 1.0}")
         for key, parts in PARTS.items():
             for part in values[key] or {}:
                 if part not in parts:
                     raise UserError(f"{key} has no '{part}' ({self.origins[key]}): its parts are {', '.join(parts)}")
         number = (values["train_neg_sample_args"] or {}).get("sample_num", 1)
-        if not (_is_whole(number) and number > 0):
+        if not (is_whole(number) and number > 0):
             self._refuse("train_neg_sample_args", "a mapping with a positive whole number as sample_num")
         self._check_eval_args()
         self._check_metrics()
@@ -473,14 +473,14 @@ class Config(RecBoleConfig):
             )
         if kind == "LS":
             return
-        numbers = isinstance(shares, list) and len(shares) == 3 and all(map(_is_number, shares))
+        numbers = isinstance(shares, list) and len(shares) == 3 and all(map(is_number, shares))
         if not (numbers and shares[0] > 0 and min(shares) >= 0):
             raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {shares!r}")
 
     def _check_metrics(self) -> None:
         values = self.final_config_dict
         names, topk = _as_list(values["metrics"]), _as_list(values["topk"])
-        if not all(_is_whole(k) and k > 0 for k in _as_list(values["scene_topk"])):
+        if not all(is_whole(k) and k > 0 for k in _as_list(values["scene_topk"])):
             self._refuse("scene_topk", "a positive whole number or a list of them")
         for name in names:
             if str(name).lower() not in metric_types:
@@ -488,7 +488,7 @@ class Config(RecBoleConfig):
                 hint = f" Did you mean {metrics_dict[near[0]].__name__}?" if near else ""
                 known = ", ".join(metric.__name__ for metric in metrics_dict.values())
                 raise UserError(f"there is no metric '{name}'.{hint} There are: {known}")
-        if not all(_is_whole(k) and k > 0 for k in topk):
+        if not all(is_whole(k) and k > 0 for k in topk):
             self._refuse("topk", "a positive whole number or a list of them")
         plain = [name for name in names if name.lower() in _METRICS_WITHOUT_K]
         computed = [*plain, *(f"{name}@{k}" for name in names if name not in plain for k in topk)]
@@ -581,9 +581,7 @@ def _named(folder: str, name: str) -> Path:
     path = PROPERTIES / folder / f"{name}.yaml"
     if not path.is_file():
         names = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no {folder} '{name}'.{hint} There are: {', '.join(names)}")
+        raise UserError(f"there is no {folder} '{name}'.{did_you_mean(name, names)} There are: {', '.join(names)}")
     return path
 
 
@@ -604,11 +602,11 @@ def _required(value: Any, key: str) -> Any:
     return value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

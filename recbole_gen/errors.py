@@ -1,5 +1,16 @@
 """The one exception for mistakes of the user: the command line prints its message without a traceback."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Bad input. The message names the cause and the cure."""
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """` Did you mean NAME?`, with the nearest of the known names; nothing if none is near."""
+    near = difflib.get_close_matches(str(given), list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""

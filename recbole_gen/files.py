@@ -18,7 +18,7 @@ def write_text(path: Path, text: str) -> None:
     """Write beside ``path`` under a name of this process's own, then rename; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, path)
 
 

@@ -36,8 +36,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from recbole_gen.config import parse_scalar, read_yaml
-from recbole_gen.errors import UserError
+from recbole_gen.config import is_number, is_whole, parse_scalar, read_yaml
+from recbole_gen.errors import UserError, did_you_mean
 
 BOUNDS = {
     "uniform": ("low", "high"), "quniform": ("low", "high", "step"), "loguniform": ("low", "high"),
@@ -114,7 +114,7 @@ class Dimension:
         if self.kind not in BOUNDS:
             return _is_among(value, self.values)
         low, high, *step = self.values
-        if not _is_whole(value):
+        if not is_whole(value):
             return False
         return low <= value <= high and value % step[0] == 0 if step else low <= value < high
 
@@ -279,8 +279,7 @@ def _dimension(name: str, value: Any, where: str) -> Dimension:
         _refuse(where, f"needs one of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
     kind = kinds[0]
     if kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(kind, KINDS)
         _refuse(
             where,
             f"there is no search '{kind}'.{hint} There are: {', '.join(KINDS)}. (A mapping that is the same for all "
@@ -333,8 +332,7 @@ def _lines(path: Path) -> list[str]:
 
 def _recbole_values(kind: str, text: str, where: str) -> tuple[Any, ...]:
     if kind not in RECBOLE_KINDS:
-        near = difflib.get_close_matches(kind, RECBOLE_KINDS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(kind, RECBOLE_KINDS)
         _refuse(
             where,
             f"RecBole's files have no search '{kind}'.{hint} They have {', '.join(RECBOLE_KINDS)}; a file whose name "
@@ -393,7 +391,7 @@ def _bounds(bounds: Any, kind: str, where: str) -> tuple[Any, ...]:
         _refuse(where, f"{kind} needs [{names}], got {bounds!r}")
     whole = kind.endswith("randint")
     for bound in bounds:
-        if not (_is_whole(bound) if whole else _is_finite(bound)):
+        if not (is_whole(bound) if whole else _is_finite(bound)):
             _refuse(where, f"{kind} needs [{names}] as {'whole ' if whole else ''}numbers, got {bound!r}")
     low, high, *step = bounds
     if not low < high:
@@ -437,7 +435,7 @@ def _conditions(dimension: Dimension) -> str:
 
 
 def _check_at_least(name: str, value: Any, least: int) -> None:
-    if not (_is_whole(value) and value >= least):
+    if not (is_whole(value) and value >= least):
         raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
@@ -459,9 +457,5 @@ def _is_among(value: Any, values: Iterable[Any]) -> bool:
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

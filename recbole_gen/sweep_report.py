@@ -15,6 +15,7 @@ import yaml
 from tabulate import tabulate
 
 from recbole_gen import figures
+from recbole_gen.config import is_number
 from recbole_gen.files import read_json, write_json, write_text
 from recbole_gen.quick_start import report
 
@@ -25,6 +26,11 @@ NOT_SET = "not set"
 COLOURS = "cividis"  # colour-blind readers see what others do
 MOST_LABELS = 12
 """An axis of numbers has room for so many."""
+
+
+def trial_folder(folder: str | Path, number: int) -> Path:
+    """The folder of a trial, in the sweep's."""
+    return Path(folder) / "trials" / f"{number:04d}"
 
 
 def read_trials(folder: str | Path) -> list[dict[str, Any]]:
@@ -91,7 +97,7 @@ def progress(folder: str, number: int, metric: str):
             self._end(trial, "failed", f"{died} (killed, or out of memory?); see error.txt")
 
         def _end(self, trial, status: str, reason: str | None = None) -> None:
-            place = Path(folder) / "trials" / f"{trial.config['number']:04d}"
+            place = trial_folder(folder, trial.config["number"])
             content = read_json(place / "trial.json")
             if content["status"] not in ENDED:
                 content.update(status=status, **({"reason": reason} if reason else {}))
@@ -223,7 +229,7 @@ def axes_of(trials: list[dict[str, Any]], metric: str) -> list[Axis]:
 def _axis(name: str, values: list[Any]) -> Axis:
     """Numbers in their order, in the logarithm where they are positive and span decades; if one of them is something
     else, all one after the other, "not set" below all."""
-    if all(map(_is_number, values)):
+    if all(map(is_number, values)):
         return _numbers(name, values, is_log=min(values) > 0 and max(values) / min(values) >= 20)
     distinct = sorted({json.dumps(value) for value in values}, key=_by_value)
     places = {text: float(place) for place, text in enumerate(distinct)}
@@ -250,13 +256,9 @@ def _apart(ticks: np.ndarray) -> np.ndarray:
     return np.array(kept[::-1])
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _by_value(text: str) -> tuple[bool, bool, float, str]:
     value = json.loads(text)
-    return value != NOT_SET, not _is_number(value), value if _is_number(value) else 0.0, text
+    return value != NOT_SET, not is_number(value), value if is_number(value) else 0.0, text
 
 
 def _parallel(folder: Path, trials: list[dict[str, Any]], metric: str, bigger: bool) -> list[Path]:
@@ -312,7 +314,7 @@ def _hparams(folder: Path, trials: list[dict[str, Any]], metric: str) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     for trial in trials:
-        place = folder / "trials" / f"{trial['number']:04d}"
+        place = trial_folder(folder, trial["number"])
         if any(place.glob("*.hparams")):
             continue  # of an earlier part of the sweep
         params = {key: _cell(value) for key, value in trial["params"].items()}

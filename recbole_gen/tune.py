@@ -29,7 +29,7 @@ from typing import Any
 from filelock import FileLock
 
 from recbole_gen import cluster, options, sweep_report
-from recbole_gen.config import PROPERTIES, Config, parse_arguments
+from recbole_gen.config import PROPERTIES, Config, is_whole, parse_arguments
 from recbole_gen.data import loaders
 from recbole_gen.errors import UserError
 from recbole_gen.files import at_work, read_json, write_json
@@ -78,7 +78,7 @@ class Sweep:
     space: Space
 
     def trial_folder(self, number: int) -> Path:
-        return Path(self.folder) / "trials" / f"{number:04d}"
+        return sweep_report.trial_folder(self.folder, number)
 
     def cache(self, node: str) -> Path:
         """Where the trials on one machine of the cluster, by Ray's name for it, share their data set."""
@@ -220,8 +220,7 @@ def _check_options(own: dict[str, Any]) -> None:
         own[key] = str(own[key]).lower()  # --scheduler=None, too
     for key, least in (("num_samples", 1), ("max_failures", 0), ("reduction_factor", 2), ("grace_period", 1)):
         value = own[key]
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not (is_whole and value >= least) and not (key == "grace_period" and value is None):
+        if not (is_whole(value) and value >= least) and not (key == "grace_period" and value is None):
             raise UserError(f"--{key} must be a whole number of at least {least}, got {value!r}")
     if own["searcher"] == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError(

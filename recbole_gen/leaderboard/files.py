@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_gen import figures
 from recbole_gen.errors import UserError
+from recbole_gen.files import write_text
 from recbole_gen.leaderboard import drawings, tables
 from recbole_gen.leaderboard.summary import Summary, title
 
@@ -39,8 +40,7 @@ def write(summary: Summary, folder: Path, command: str) -> list[Path]:
 
 def _put(path: Path, content: str) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8", newline="\n")
+        write_text(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from None
     return path
