@@ -90,7 +90,7 @@ def main():
                 for key in ("pss", "private"):
                     values = [each[key] for each in said]
                     row |= {f"{key}_mib": round(sum(values) / PROCESSES, 1), f"most_{key}_mib": round(max(values), 1)}
-                size = sum(file.stat().st_size for file in shared.glob("*.data")) / 2**20
+                size = sum(file.stat().st_size for file in shared.glob("*.arrow")) / 2**20
                 record("sweep_data", row | {"entry_mib": round(size, 1)})
 
 

@@ -60,6 +60,8 @@ PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders
 _STRICT_LAYERS = ("RecBole overall.yaml", "RecBole sample.yaml", "overall.yaml")
 TEXT_TOO = ("reranker_CAN_NUM", "period_start")
 """Keys with a number for a default that also take text ("100,50", a date)."""
+SWITCH_TOO = ("data_cache",)
+"""Keys with text for a default that also take True and False."""
 LEAST = {
     "epochs": 0, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 0, "stopping_step": 0, "seed": 0,
     "worker": 0, "num_threads": 0, "nproc": 1, "MAX_ITEM_LIST_LENGTH": 1, "n_heads": 1, "n_layers": 1, "window_step": 1,
@@ -388,7 +390,7 @@ class Config(RecBoleConfig):
             value, text = values[key], isinstance(values[key], str)
             if isinstance(default, str) and is_number(value):
                 values[key] = str(value)
-            elif isinstance(default, str) and isinstance(value, bool):
+            elif isinstance(default, str) and isinstance(value, bool) and key not in SWITCH_TOO:
                 self._refuse(key, "text")
             elif isinstance(default, bool) and (text or (key in strict and value not in (True, False))):
                 self._refuse(key, "True or False")
@@ -430,6 +432,9 @@ class Config(RecBoleConfig):
         for key, choices in CHOICES.items():
             if values[key] not in choices:
                 self._refuse(key, f"one of {', '.join('~' if choice is None else str(choice) for choice in choices)}")
+        use = values["data_cache"]
+        if not (isinstance(use, bool) or (isinstance(use, str) and use.strip())):
+            self._refuse("data_cache", "auto, True, False or a folder")
         if str(values["state"]).upper() not in LOG_LEVELS:
             self._refuse("state", f"one of {', '.join(LOG_LEVELS)}")
         if not 0 < values["learning_rate"] < math.inf:

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from recbole_gen import __version__, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
 from recbole_gen.data import cache
-from recbole_gen.data.loaders import built, create_loaders, history_sizes
+from recbole_gen.data.loaders import create_loaders, history_sizes
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import TASKS, Diagnostics
@@ -72,15 +72,16 @@ def run(
         test: whether to test the best epoch; a search for hyper-parameters must not look.
         on_epoch: called after every epoch, once its checkpoints are written.
         quiet: whether the log goes to run.log alone, and only warnings to the terminal.
-        data_cache: a folder of this machine in which runs share the data set that they read, see `data.cache`.
+        data_cache: a folder of this machine in which runs share the data set that they read, see `data.cache`; wins
+            over the key of that name.
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
     config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
     if config["nproc"] > 1 and not distributed.launched():
-        if on_epoch or data_cache:
+        if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
-        arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet)
+        arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet, data_cache)
         return _spawn(config["nproc"], arguments)
     distributed.connect(config["device"])
     try:
@@ -155,7 +156,7 @@ def _run(
 
     init_seed(config["seed"], config["reproducibility"])
     try:
-        data, parts = cache.shared(config, Path(data_cache)) if data_cache else built(config)
+        data, parts = cache.load(config, data_cache)
     except NotImplementedError as error:  # RecBole's answer to an option that it does not know
         raise UserError(str(error)) from error
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
@@ -277,7 +278,7 @@ def load(folder: str | Path) -> Loaded:
     content = checkpoint.load(path)
     config = Config(stored=_settings_of(content))
     init_seed(config["seed"], config["reproducibility"])
-    data, parts = built(config)
+    data, parts = cache.load(config)
     train, valid, test = create_loaders(config, data, parts)
     model = _create_model(config, train._dataset).to(config["device"])
     checkpoint.require_match(path, content, config["model"], vocabulary_of(data))

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from recbole.data.interaction import Interaction
-from recbole.utils import KGDataLoaderState, ModelType, init_seed
+from recbole.utils import FeatureSource, FeatureType, InputType, KGDataLoaderState, ModelType, init_seed
 from stubs import equal
 
 from recbole_gen import checkpoint, quick_start
-from recbole_gen.data import cache, loaders
+from recbole_gen.data import cache, columns, loaders
+from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 
 # RecBole's use of what NumPy is going to change.
@@ -167,19 +169,66 @@ def test_a_data_set_of_the_entry_belongs_to_the_run_that_reads_it(get, log, fold
     assert data.token2id("user_id", "u60") == 61 and list(data.field2token_id["user_id"])[:2] == ["[PAD]", "u0"]
 
 
-def test_views_of_one_memory_stay_so(folder, make_config, walks):
-    folder.mkdir(mode=0o700)
+@pytest.fixture
+def stored(tmp_path):
+    """stored(content): what comes out of a file that it was written to."""
+
+    def there_and_back(content):
+        columns.write(tmp_path / "x.arrow", {}, content, None, {})
+        return columns.read(tmp_path / "x.arrow", None)
+
+    return there_and_back
+
+
+def test_views_of_one_memory_stay_so(stored):
     base = torch.arange(6, dtype=torch.int32)
     column, empty, frozen = base.view(2, 3)[:, 1], torch.zeros(0, 5), np.arange(3000)
     frozen.flags.writeable = False
-    data, _ = loaders.built(make_config("SASRec"))
-    data.content = content = [base, column, empty, torch.tensor(True), base.bfloat16(), frozen]
-    cache._write(folder / "x.data", {}, (data, None, {}, None), data.config)
-    loaded = cache._load(folder / "x.data", data.config)[0].content
+    content = [base, column, empty, torch.tensor(True), base.bfloat16(), frozen]
+    loaded = stored(content)
     assert equal(loaded[:5], content[:5]) and np.array_equal(loaded[5], frozen) and not loaded[5].flags.writeable
     assert loaded[1].stride() == (3,) and loaded[2].shape == (0, 5)
     loaded[0][4] = 70
     assert loaded[1].tolist() == [1, 70] and base[4] == 4
+
+
+def test_every_kind_of_object_comes_back(stored):
+    numbers = np.arange(6, dtype=np.int16).reshape(2, 3)
+    content = {
+        "plain": [None, True, 1, -(2**70), 0.1, float("inf"), "\ud800 \N{SNOWMAN}", (1, ("a",)), {1, "b"}, [], {}],
+        "keys": {(1, 2): 3, 4.5: "x", None: 1, FeatureType.TOKEN: FeatureSource.ITEM},
+        "numbers": [np.int64(3), np.float32(0.1), np.bool_(True)],
+        "day": DayRange(3, 9),
+    }
+    arrays = [
+        numbers,
+        numbers.T,
+        numbers[:, ::2],
+        np.array(2.5),
+        np.zeros((0, 2)),
+        np.array([["ab", "c"]]),
+        numbers > 2,
+    ]
+    loaded, loaded_arrays = stored((content, arrays))
+    assert repr(loaded) == repr(content)
+    for wanted, got in zip(arrays, loaded_arrays, strict=True):
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape and np.array_equal(got, wanted)
+    content["itself"] = content
+    loaded = stored(content)
+    assert loaded["itself"] is loaded
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        print, object(), b"bytes", np.array([None]), np.array([1 + 2j]), np.zeros(3, "V2"), torch.ones(3).to_sparse(),
+        torch.nn.Parameter(torch.ones(3)), torch.ones(3, requires_grad=True), InputType.PAIRWISE, os.path, Path(),
+    ],
+    ids=lambda odd: type(odd).__name__,
+)  # fmt: skip
+def test_other_kinds_of_objects_are_refused(odd, stored):
+    with pytest.raises(columns.CannotHold, match="it holds"):
+        stored({"a": [1, odd]})
 
 
 def test_what_building_does_not_read_changes_nothing(get, walks, folder, builds):
@@ -247,7 +296,7 @@ def test_arrays_are_mapped_not_copied(make_config, get, write_atomic, folder):
     assert peak < entries(folder)[0].stat().st_size / 4
     for part in parts:
         for values in (*part.inter_feat.targets.values(), part.inter_feat.target, part.inter_feat.start):
-            assert values.nelement() * values.element_size() < cache.LEAST_BUFFER or values.data_ptr() % 64 == 0
+            assert values.data_ptr() % 8 == 0
 
 
 CHILD = """
@@ -285,31 +334,120 @@ def test_a_second_process_waits_for_the_first(make_config, settings, folder, mon
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200, 0.5, -1])
-def test_an_entry_that_is_cut_off_is_built_again(keep, get, walks, folder, builds):
+def test_an_entry_that_is_cut_off_is_built_again(keep, get, walks, folder, builds, caplog):
     rows = str(get()[1][0].inter_feat)
     (entry,) = entries(folder)
     whole = entry.read_bytes()
     size = int(len(whole) * keep) if isinstance(keep, float) else keep
     entry.unlink()  # not rewritten in place: it is mapped
     entry.write_bytes(whole[:size])
-    (folder / "foreign.data").write_text("something else\n")
+    (folder / f"{'0' * 32}.arrow").write_text("something else\n")
+    (folder / "foreign.arrow").write_text("nothing of ours\n")
     assert str(get()[1][0].inter_feat) == rows and len(builds) == 2
+    assert caplog.text.count("no shared data set, or not a whole one") == 2
     get()
     assert len(builds) == 2 and len(entry.read_bytes()) == len(whole)
+    assert [path.name for path in entries(folder)] == [entry.name, "foreign.arrow"]
 
 
-def test_a_damaged_entry_is_built_again(get, walks, folder, builds, caplog):
-    get()
+def tamper(path: Path, change) -> None:
+    """Write the file again, whole, with `change(rest)` in what it says in JSON."""
+    with pa.ipc.open_file(str(path)) as reader:
+        batch = reader.get_batch(0)
+    rest = json.loads(bytes(batch.column(columns.REST).values.to_numpy()))
+    change(rest)
+    content = columns._column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
+    batch = batch.set_column(batch.num_columns - 1, columns.REST, content)
+    path.unlink()
+    with pa.ipc.new_file(str(path), batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def first(rest, kind: str) -> list:
+    return next(said for said in rest["objects"] if said[0] == kind)
+
+
+def set_first(kind: str, place: int, value):
+    """A change of the first object of a kind: what it says at a place."""
+
+    def change(rest):
+        first(rest, kind)[place] = value
+
+    change.__name__ = f"{kind}_{place}_{value}"
+    return change
+
+
+def run_something(rest):
+    rest["root"] = ["instance", "os.system", {"command": "touch RAN"}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rest: rest.clear(),
+        run_something,
+        set_first("instance", 1, "os.system"),
+        set_first("instance", 1, "Config"),
+        set_first("instance", 2, []),
+        set_first("instance", 0, "call"),
+        set_first("list", 1, ["object", 10**9]),
+        set_first("list", 1, ["object", -1]),
+        set_first("list", 1, ["enum", "Path", "home"]),
+        set_first("list", 1, ["number", "O", 1]),
+        set_first("tensor", 1, 10**9),
+        set_first("tensor", 2, "complex64"),
+        set_first("tensor", 3, 10**12),
+        set_first("tensor", 3, -1),
+        set_first("tensor", 4, [10**12]),
+        set_first("tensor", 5, [10**12]),
+        set_first("tensor", 5, [-1]),
+        set_first("array", 2, "O"),
+        set_first("array", 2, "i8,O"),
+        set_first("array", 3, [10**12]),
+        set_first("array", 3, [-1]),
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_an_entry_that_was_tampered_with_is_refused_and_built_again(change, get, log, folder, builds, caplog):
+    get("DreamRec")
     (entry,) = entries(folder)
-    content = bytearray(entry.read_bytes())
-    start, size = cache._header(entry)["chunks"][0]
-    content[start : start + size] = bytes(size)
-    entry.unlink()
-    entry.write_bytes(content)
-    get()
-    assert len(builds) == 2 and "cannot be read, and is built again" in caplog.text
-    get()
-    assert len(builds) == 2
+    tamper(entry, lambda rest: None)
+    get("DreamRec")
+    assert len(builds) == 1 and "cannot be read" not in caplog.text
+    tamper(entry, change)
+    state = random.getstate()
+    _, parts = get("DreamRec")
+    assert len(builds) == 2 and len(parts[0]) > 0 and caplog.text.count("cannot be read, and is built again") == 1
+    random.setstate(state)
+    get("DreamRec")
+    assert len(builds) == 2 and caplog.text.count("cannot be read") == 1
+
+
+def test_columns_that_are_compressed_or_of_other_types_are_refused(stored, tmp_path):
+    stored([np.arange(1000)])
+    path = tmp_path / "x.arrow"
+    with pa.ipc.open_file(str(path)) as reader:
+        batch = reader.get_batch(0)
+    with pa.ipc.new_file(str(path), batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(columns.Damaged, match="outside of the file"):
+        columns.read(path, None)
+    table = batch.set_column(0, "0", pa.array([["a"]]))
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_batch(table)
+    with pytest.raises(columns.Damaged, match="a column is list"):
+        columns.read(path, None)
+
+
+@pytest.mark.parametrize("kind, dtype", [("array", "|b1"), ("tensor", "bool")])
+def test_odd_truth_values_are_refused(kind, dtype, stored, tmp_path):
+    for value in (1, 7):
+        stored([torch.tensor([0, value], dtype=torch.uint8), np.array([0, value], np.uint8)])
+        tamper(tmp_path / "x.arrow", set_first(kind, 2, dtype))
+        if value == 1:
+            assert [each.tolist() for each in columns.read(tmp_path / "x.arrow", None)].count([False, True]) == 2
+    with pytest.raises(columns.Damaged, match="truth value"):
+        columns.read(tmp_path / "x.arrow", None)
 
 
 @pytest.mark.parametrize("of", ["write", "lock"])
@@ -318,7 +456,7 @@ def test_a_full_disk_is_a_warning(of, get, walks, folder, builds, monkeypatch, c
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if of == "write":
-        monkeypatch.setattr(cache.os, "fsync", full)
+        monkeypatch.setattr(columns.os, "fsync", full)
     else:
         monkeypatch.setattr(cache, "_locked", full)
     _, parts = get()
@@ -326,33 +464,35 @@ def test_a_full_disk_is_a_warning(of, get, walks, folder, builds, monkeypatch, c
     assert not [path for path in folder.iterdir() if path.name != "lock"]
 
 
-def test_what_no_pickle_can_hold_is_a_warning(get, walks, folder, monkeypatch, caplog):
-    built = loaders.built
+def test_what_no_file_can_hold_is_a_warning(get, walks, folder, monkeypatch, caplog):
+    create = loaders.create_dataset
 
     def with_a_function(config):
-        data, parts = built(config)
+        data = create(config)
         data.function = lambda: None
-        return data, parts
+        return data
 
-    monkeypatch.setattr(loaders, "built", with_a_function)
-    assert get()[0].function() is None and "the data set is not shared" in caplog.text
-    assert not entries(folder)
+    monkeypatch.setattr(loaders, "create_dataset", with_a_function)
+    assert get()[0].function() is None and not entries(folder)
+    assert "the data set is not shared" in caplog.text and "builtins.function" in caplog.text
 
 
 def test_a_file_that_a_killed_process_has_left_is_removed(get, walks, folder):
     folder.mkdir(mode=0o700)
-    (folder / "abc.data.1.tmp").write_text("half of an entry")
+    (folder / f"{'a' * 32}.arrow.1.tmp").write_text("half of an entry")
+    (folder / "own.tmp").write_text("something of the user's")
     get()
-    assert not list(folder.glob("*.tmp")) and len(entries(folder)) == 1
+    assert [path.name for path in folder.glob("*.tmp")] == ["own.tmp"] and len(entries(folder)) == 1
 
 
-def test_the_folder_is_for_its_owner_alone(get, walks, folder, tmp_path, monkeypatch):
+def test_nobody_else_may_write_into_the_folder(get, walks, folder, monkeypatch):
     get()
     assert folder.stat().st_mode & 0o777 == 0o700
-    folder.chmod(0o750)
-    with pytest.raises(UserError, match=r"open to other users.*chmod 700"):
-        get()
-    folder.chmod(0o700)
+    for mode in (0o720, 0o702):
+        folder.chmod(mode)
+        with pytest.raises(UserError, match=r"other users may write.*chmod go-w"):
+            get()
+    folder.chmod(0o755)
     get()
     user = os.getuid()
     monkeypatch.setattr(cache.os, "getuid", lambda: user + 1)
@@ -360,12 +500,88 @@ def test_the_folder_is_for_its_owner_alone(get, walks, folder, tmp_path, monkeyp
         get()
 
 
-def test_bad_folders_and_several_processes_are_one_message(make_config, settings, folder, tmp_path):
+def test_a_bad_folder_is_one_message(make_config, walks, folder):
     folder.write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         cache.shared(make_config("SASRec"), folder)
-    with pytest.raises(UserError, match="has one process"):
-        quick_start.run(config_dict=settings("SASRec", nproc=2), data_cache=tmp_path / "other")
+
+
+def test_a_stale_entry_is_told_and_removed(get, walks, folder, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    get(), get("GRU4Rec")
+    old = entries(folder)
+    path = tmp_path / "toy/toy.inter"
+    path.write_text(path.read_text().replace("u0\t", "u00\t"))
+    get()
+    assert len(entries(folder)) == 1 and not set(old) & set(entries(folder))
+    assert caplog.text.count("is stale: it was made with other files than there are now") == 2
+    monkeypatch.setattr(cache.torch, "__version__", "0.0")
+    get("GRU4Rec")
+    assert len(entries(folder)) == 1 and "is stale: it was made with other versions" in caplog.text
+
+
+def test_entries_of_other_data_sets_and_models_are_not_stale(get, log, folder, tmp_path, make_config):
+    get(), get("DreamRec"), get("PASRec")
+    (tmp_path / "other").mkdir()
+    text = (tmp_path / "toy/toy.inter").read_text()
+    (tmp_path / "other/other.inter").write_text(text)
+    cache.shared(make_config("SASRec", dataset="other"), folder)
+    assert len(entries(folder)) == 4
+
+
+def test_the_entries_used_least_recently_go(get, walks, folder, builds, monkeypatch):
+    monkeypatch.setattr(cache, "KEPT", 2)
+    get(), get("GRU4Rec")
+    for number, path in enumerate(entries(folder)):
+        os.utime(path, (1000 + number, 1000 + number))
+    get()  # is used, and now the last to go
+    get("DreamRec")
+    assert len(entries(folder)) == 2
+    get()
+    assert len(builds) == 3
+    get("GRU4Rec")
+    assert len(builds) == 4
+
+
+def test_the_key_says_where_data_sets_are_kept(make_config, log, tmp_path, builds, monkeypatch):
+    def load(given=None, **values):
+        return cache.load(make_config("SASRec", **values), given)
+
+    own = tmp_path / "toy/.cache"
+    load(), load(data_cache=False)
+    assert not own.exists() and len(builds) == 2  # a small log
+    load(data_cache=True), load(data_cache=True)
+    assert len(entries(own)) == 1 and len(builds) == 3
+    load(data_cache=str(tmp_path / "there")), load(tmp_path / "here", data_cache=False)
+    assert len(entries(tmp_path / "there")) == len(entries(tmp_path / "here")) == 1 and len(builds) == 5
+    monkeypatch.setattr(cache, "LEAST_LOG", (tmp_path / "toy/toy.inter").stat().st_size)
+    load(), load(data_cache="auto"), load(learning_rate=0.1, epochs=3)
+    assert len(builds) == 5
+    load(data_cache=False)
+    assert len(builds) == 6
+
+
+def test_auto_does_without_where_nothing_can_be_kept(make_config, walks, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "LEAST_LOG", 0)
+    (tmp_path / "toy/.cache").write_text("")
+    data, _ = cache.load(make_config("SASRec"))
+    assert data.item_num == 41 and not [each for each in caplog.records if each.levelno > logging.INFO]
+    with pytest.raises(UserError, match="cannot be made"):
+        cache.load(make_config("SASRec", data_cache=True))
+
+
+def test_processes_that_train_together_share_the_data_set(settings, folder):
+    alone = quick_start.run(config_dict=settings("SASRec", epochs=0), data_cache=folder)
+    together = quick_start.run(config_dict=settings("SASRec", epochs=0, nproc=2), data_cache=folder)
+    assert len(entries(folder)) == 1 and together["processes"] == 2
+    logs = [(Path(result["run_dir"]) / "run.log").read_text() for result in (alone, together)]
+    assert "is shared, as" in logs[0] and "is shared, from" in logs[1] and all("number of users" in log for log in logs)
+
+
+def test_a_loaded_run_has_the_data_set_that_is_kept(settings, walks, builds):
+    result = quick_start.run(config_dict=settings("SASRec", epochs=1, data_cache=True))
+    loaded = quick_start.load(result["run_dir"])
+    assert len(builds) == 1 and len(loaded.train._dataset) == 480
 
 
 def test_a_configuration_notes_what_is_read(make_config, walks):

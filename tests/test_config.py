@@ -155,6 +155,17 @@ def test_a_dict_takes_strings_as_recbole_does(make_config, walks):
     assert type(make_config("BPR", weight_decay=np.float64(0.5)).settings()["weight_decay"]) is float
 
 
+@pytest.mark.parametrize("value", [True, False, "auto", "some/folder"])
+def test_the_data_cache_is_a_switch_or_text(value, make_config, walks):
+    assert make_config("BPR", data_cache=value)["data_cache"] == value
+
+
+@pytest.mark.parametrize("value", [None, "", " ", ["a"], {"a": 1}])
+def test_the_data_cache_is_nothing_else(value, make_config, walks):
+    with pytest.raises(UserError, match="data_cache must be auto, True, False or a folder"):
+        make_config("BPR", data_cache=value)
+
+
 def test_configuration_files_are_separated_by_blanks(walks, tmp_path):
     (tmp_path / "a.yaml").write_text("epochs: 3\nlearning_rate: 0.5\n")
     (tmp_path / "b.yaml").write_text("epochs: 4\n")

@@ -1,31 +1,26 @@
-"""A data set built once on a machine and shared by the runs of a sweep: memory-mapped, copy-on-write, without copies.
+"""A data set built once on a machine and shared by the runs on it: memory-mapped, copy-on-write, without copies.
 
 The first run that needs a data set builds it and writes it into a folder of this machine; the others map that file.
 What they only read is in memory once for all of them, and what one of them writes is its own. An entry is for every
 configuration in which the keys that building has read have the same values; nobody has to list those keys. It is for
 every seed, too, unless building has drawn random numbers.
 
-Entries are pickles, which run code when they are read and which this package refuses everywhere else. Here the
-objects are of RecBole's classes, with all that these hold, and no file changes hands: the folder belongs to the user
-whose runs write and read it, nobody else may look into it, and a folder for which this does not hold is refused. Never
-give such a folder to somebody else, nor take one. Entries are not removed; delete the folder when the sweep is over.
+An entry (see `columns`) can hold data alone, and is refused where somebody else could have put it. It goes when its raw
+files, this code or the versions of the packages have changed and it is built again, or when it is used least of many.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import json
 import logging
-import mmap
 import os
-import pickle
 import platform
 import random
+import re
 import stat
 import sys
-from collections.abc import MutableMapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +29,51 @@ import pandas
 import recbole
 import torch
 from filelock import FileLock, Timeout
+from recbole.data.dataset import Dataset
 
 from recbole_gen import __version__
-from recbole_gen.data import loaders
+from recbole_gen.data import columns, loaders
 from recbole_gen.errors import UserError
 
-MAGIC = b"recbole_gen data set 1 "
-ALIGNMENT = 64  # bytes; a cache line, and the widest vectors of a processor
-LEAST_BUFFER = 4096  # bytes; smaller arrays stay inside the pickle
-SUFFIX = ".data"
-CONFIG, TOKEN_IDS = "config", "token ids"  # what is made anew by the process that reads
+SUFFIX = ".arrow"
+OWN = ".cache"  # inside the folder of a data set
+LEAST_LOG = 64 << 20  # bytes of interactions as text, which take some seconds to build; see `data_cache: auto`
+KEPT = 8  # entries a folder
+_OUR_NAMES = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}(\.\d+\.tmp)?")
 _HERE = Path(__file__).resolve().parent
+
+
+def load(config, folder: str | Path | None = None):
+    """The data set of a configuration and its three parts: built, or from where ``folder``, or else the key data_cache,
+    says that they are kept.
+
+    Raises UserError for a folder that was asked for and cannot be made or that others may write into, and what
+    `loaders.built` raises.
+    """
+    place = _place(config, config["data_cache"] if folder is None else folder)
+    return loaders.built(config) if place is None else shared(config, place)
+
+
+def _place(config, use: bool | str | Path) -> Path | None:
+    own = Path(config["data_path"]) / OWN
+    if use == "auto":
+        if _size_of_log(config) < LEAST_LOG:
+            return None
+        try:
+            return _safe(own)
+        except UserError as error:
+            logging.getLogger().info(f"the data set is not kept for later runs: {error}")
+            return None
+    return Path(own if use is True else use) if use else None
+
+
+def _size_of_log(config) -> int:
+    return sum(path.stat().st_size for path in _raw_files(config) if path.suffix == ".inter")
+
+
+def _raw_files(config) -> list[Path]:
+    files = Path(config["data_path"]).iterdir()
+    return [path for path in files if path.name.startswith(config["dataset"]) and path.is_file()]
 
 
 def shared(config, folder: str | Path):
@@ -56,16 +85,16 @@ def shared(config, folder: str | Path):
 
     Args:
         config: seeded already, as for `loaders.built`: splits draw from the global generators.
-        folder: made with mode 0700 if it is not there.
+        folder: made, for its owner alone, if it is not there.
 
-    Raises UserError for a folder that cannot be made or that others may look into, and what `loaders.built` raises.
+    Raises UserError for a folder that cannot be made or that others may write into, and what `loaders.built` raises.
     """
-    folder = _private(Path(folder))
-    return _find(config, folder) or _built_once(config, folder)
+    folder = _safe(Path(folder))
+    return _find(config, folder, logging.DEBUG) or _built_once(config, folder)
 
 
-def _private(folder: Path) -> Path:
-    """The folder, made if need be. Raises UserError if another user owns it or may read or change what is in it."""
+def _safe(folder: Path) -> Path:
+    """The folder, made if need be. Raises UserError if another user owns it or may change what is in it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = folder.resolve()  # a link that is turned round later leads nowhere else
@@ -76,13 +105,13 @@ def _private(folder: Path) -> Path:
         return folder  # Windows has other permissions than these
     if status.st_uid != os.getuid():
         raise UserError(
-            f"the folder {folder} for shared data sets belongs to another user, whose files could run code here: "
+            f"the folder {folder} for shared data sets belongs to another user, who could change what runs read: "
             f"choose another one"
         )
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    if stat.S_IMODE(status.st_mode) & 0o022:
         raise UserError(
-            f"the folder {folder} for shared data sets is open to other users, whose files could run code here: "
-            f"chmod 700 {folder}, or choose one that is not there yet"
+            f"other users may write into the folder {folder} for shared data sets, and change what runs read: "
+            f"chmod go-w {folder}, or choose one that is not there yet"
         )
     return folder
 
@@ -95,7 +124,7 @@ def _built_once(config, folder: Path):
         logging.getLogger().warning(f"the data set is not shared, for {folder} cannot be locked: {error}")
         return loaders.built(config)
     try:
-        return _find(config, folder) or _build(config, folder)
+        return _find(config, folder, logging.WARNING) or _build(config, folder)
     finally:
         lock.release()
 
@@ -114,36 +143,86 @@ def _build(config, folder: Path):
     """Build and write an entry, and read it back, so that this process shares the memory of the others, too."""
     log = logging.getLogger()
     made_from = _made_from(config)  # before building, so that a file that changes meanwhile does not match
+    stale = _stale(folder, made_from)
     seeded, before = _random_states(), dict(config.final_config_dict)
     with config.recording() as read:
-        data, parts = loaders.built(config)
+        data = loaders.create_dataset(config)
+        summary = str(data)  # of the log; later it could tell the numbers of rows only
+        log.info(summary)
+        parts = data.build()
     states = _random_states()
     drawn = _digest(states) != _digest(seeded)
     trace = {"made_from": made_from, "read": read, "random": _digest(seeded) if drawn else None}
     changed = {key: value for key, value in config.final_config_dict.items() if value is not before.get(key)}
     path = folder / (hashlib.sha256(json.dumps(trace).encode()).hexdigest()[:32] + SUFFIX)
     try:
-        _write(path, trace, (data, parts, changed, states if drawn else None), config)
-    except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:  # the last two: what no pickle can hold
+        _write(path, trace, (data, parts, changed, states if drawn else None, summary), config)
+    except (OSError, columns.CannotHold) as error:
         log.warning(f"the data set is not shared, for it cannot be written to {path}: {error}")
         return data, parts
     log.info(f"the data set is shared, as {path}")
-    return _load(path, config) or (data, parts)
+    _remove(stale - {path})
+    _remove({*_entries(folder)[KEPT:]} - {path})
+    kept = _load(path, config, logging.WARNING)
+    return kept[:2] if kept else (data, parts)
 
 
-def _find(config, folder: Path):
+def _stale(folder: Path, made_from: dict[str, Any]) -> set[Path]:
+    """Entries that no run will ask for again, as far as one can know; says why."""
+    log, stale = logging.getLogger(), set()
+    for path in _entries(folder):
+        trace = _trace(path)
+        if trace is None:
+            log.warning(f"{path} is no shared data set, or not a whole one")
+            stale.add(path)
+        elif reason := _reason(trace["made_from"], made_from):
+            log.info(f"the shared data set {path} is stale: {reason}")
+            stale.add(path)
+    return stale
+
+
+def _reason(stored: dict[str, Any], made_from: dict[str, Any]) -> str | None:
+    """Why an entry is stale, if it is; that of another data set, or of a model with code of its own, may not be."""
+    if stored["data_set"] != made_from["data_set"]:
+        return None
+    same_model = stored["model"] == made_from["model"]
+    names = {"files": "files", "code": "code", "versions": "versions", **({"source": "model"} if same_model else {})}
+    changed = [name for key, name in names.items() if stored[key] != made_from[key]]
+    return f"it was made with other {', '.join(changed)} than there are now" if changed else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The entries, those used last first."""
+    times = {}
+    for path in folder.iterdir():
+        if _OUR_NAMES.fullmatch(path.name) and path.suffix == SUFFIX:
+            with contextlib.suppress(OSError):  # removed by another run
+                times[path] = path.stat().st_mtime
+    return sorted(times, key=lambda path: (-times[path], path))
+
+
+def _remove(paths: set[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # Windows does not remove what is mapped
+            path.unlink()
+
+
+def _find(config, folder: Path, level: int):
     """The data set and its parts from the entry for this configuration; None if there is none."""
     made_from, seeded = _made_from(config), _digest(_random_states())
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        header = _header(path)
-        if header is None or header["trace"]["made_from"] != made_from:
+    for path in _entries(folder):
+        trace = _trace(path)
+        if trace is None or trace["made_from"] != made_from or trace["random"] not in (None, seeded):
             continue
-        if header["trace"]["random"] not in (None, seeded) or not _reads_the_same(config, header["trace"]["read"]):
+        if not _reads_the_same(config, trace["read"]):
             continue
-        found = _load(path, config)
+        found = _load(path, config, level)
         if found:
-            logging.getLogger().info(f"the data set is shared, from {path}")
-            return found
+            *data_and_parts, summary = found
+            log = logging.getLogger()
+            log.info(f"the data set is shared, from {path}")
+            log.info(summary)
+            return tuple(data_and_parts)
     return None
 
 
@@ -156,14 +235,14 @@ def _reads_the_same(config, stored: dict[str, list]) -> bool:
 
 def _made_from(config) -> dict[str, Any]:
     """What a data set depends on besides the keys that building reads and the random numbers that it draws."""
-    model, name = config.model_class, config["dataset"]
-    files = (path for path in Path(config["data_path"]).iterdir() if path.name.startswith(name) and path.is_file())
+    model = config.model_class
     source = getattr(sys.modules.get(model.__module__), "__file__", None)  # it says what it needs of the data
-    code = [*_HERE.glob("*.py"), _HERE.parent / "compat.py", *([Path(source)] if source else [])]
     return {
+        "data_set": [config["dataset"], config["data_path"]],
         "model": f"{model.__module__}:{model.__qualname__}",
-        "files": _stamps(files),
-        "code": _stamps(code),
+        "files": _stamps(_raw_files(config)),
+        "code": _stamps([*_HERE.glob("*.py"), _HERE.parent / "compat.py"]),
+        "source": _stamps([Path(source)] if source else []),
         "versions": {
             "recbole_gen": __version__,
             **{package.__name__: package.__version__ for package in (recbole, torch, pandas, np)},
@@ -193,111 +272,20 @@ def _restore_random_states(states: tuple) -> None:
     torch.set_rng_state(states[2])
 
 
-# An entry is one line with the trace and the sizes in bytes of what follows: the pickle, and the arrays that it refers
-# to. Each begins at a multiple of ALIGNMENT, and the file ends with the last one.
-
-
-def _write(path: Path, trace: dict[str, Any], content, config) -> None:
-    """Write beside ``path``, then rename. The caller holds the lock. Raises what pickle and the file system raise."""
-    pickled = io.BytesIO()
-    pickler = _Pickler(pickled, config, content[0])
-    pickler.dump(content)
-    chunks = [pickled.getbuffer(), *(buffer.raw() for buffer in pickler.buffers)]
-    sizes = [chunk.nbytes for chunk in chunks]
-    line = MAGIC + json.dumps({"trace": trace, "sizes": sizes}).encode() + b"\n"
-    for left in path.parent.glob("*.tmp"):
-        left.unlink()  # of a process that was killed: nobody else writes now
+def _write(path: Path, trace: dict[str, Any], content: tuple, config) -> None:
+    """Write beside ``path``, then rename. The caller holds the lock. Raises CannotHold and OSError."""
+    for left in path.parent.iterdir():
+        if _OUR_NAMES.fullmatch(left.name) and left.suffix == ".tmp":
+            left.unlink()  # of a process that was killed: nobody else writes now
+    data = content[0]
+    tokens = data.field2id_token
+    token_ids = {id(ids): tokens[f] for f, ids in data.field2token_id.items() if _is_order(ids, tokens.get(f))}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(line)
-            for start, chunk in zip(_starts(len(line), sizes), chunks):
-                file.write(bytes(start - file.tell()))
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+        columns.write(temporary, trace, content, config, token_ids)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _starts(end: int, sizes: list[int]) -> list[int]:
-    """Where chunks of these sizes lie behind byte ``end``."""
-    starts = []
-    for size in sizes:
-        starts.append(-(-end // ALIGNMENT) * ALIGNMENT)
-        end = starts[-1] + size
-    return starts
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    """Trace and chunks, as (start, size), of an entry; None for a file that is none, or not a whole one."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                return None
-            header = json.loads(file.readline())
-            starts = _starts(file.tell(), header["sizes"])
-            whole = starts[-1] + header["sizes"][-1] == os.fstat(file.fileno()).st_size
-    except (OSError, ValueError):
-        return None
-    return {"trace": header["trace"], "chunks": list(zip(starts, header["sizes"]))} if whole else None
-
-
-def _load(path: Path, config):
-    """The data set and its parts over the mapped file; None, with a warning, if it cannot be read."""
-    header = _header(path)
-    if header is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        pickled, *buffers = (memory[start : start + size] for start, size in header["chunks"])
-        data, parts, changed, states = _Unpickler(io.BytesIO(pickled), config, buffers).load()
-    except Exception as error:  # a damaged pickle may raise anything
-        logging.getLogger().warning(f"{path} cannot be read, and is built again: {type(error).__name__}: {error}")
-        return None
-    for key, value in changed.items():
-        config[key] = value
-    if states is not None:
-        _restore_random_states(states)
-    return data, parts
-
-
-class _Pickler(pickle.Pickler):
-    """Keeps large arrays apart, writes the memory of tensors as arrays, and leaves out what the reader has or can make:
-    the configuration, and the id of every token where the array of tokens says it."""
-
-    def __init__(self, file, config, data):
-        super().__init__(file, protocol=5, buffer_callback=self._stays_inside)
-        self.config, self.buffers = config, list[pickle.PickleBuffer]()
-        self.storages: dict[tuple[int, int], np.ndarray] = {}
-        tokens = data.field2id_token
-        self.tokens = {id(ids): tokens[f] for f, ids in data.field2token_id.items() if _is_order(ids, tokens.get(f))}
-
-    def _stays_inside(self, buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes < LEAST_BUFFER:
-            return True
-        self.buffers.append(buffer)
-        return False
-
-    def persistent_id(self, value):
-        if value is self.config:
-            return CONFIG, None
-        return (TOKEN_IDS, self.tokens[id(value)]) if id(value) in self.tokens else None
-
-    def reducer_override(self, value):
-        if type(value) is not torch.Tensor or value.device.type != "cpu" or value.layout != torch.strided:
-            return NotImplemented
-        if value.requires_grad or value.is_quantized or value.is_conj() or value.is_neg():
-            return NotImplemented
-        # Tensors that are views of the same memory are so again, as after torch.save.
-        storage = value.untyped_storage()
-        key = storage.data_ptr(), storage.nbytes()
-        if key not in self.storages:
-            self.storages[key] = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        shape = value.storage_offset(), tuple(value.shape), value.stride()
-        return _tensor, (self.storages[key], value.dtype, *shape)
 
 
 def _is_order(ids, tokens) -> bool:
@@ -305,44 +293,34 @@ def _is_order(ids, tokens) -> bool:
     return tokens is not None and len(ids) == len(tokens) and all(ids.get(t) == n for n, t in enumerate(tokens))
 
 
-def _tensor(memory: np.ndarray, dtype: torch.dtype, offset: int, shape: tuple, stride: tuple) -> torch.Tensor:
-    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(memory).untyped_storage(), offset, shape, stride)
+def _trace(path: Path) -> dict[str, Any] | None:
+    """What an entry was made from and for; None for a file that is none, or not a whole one."""
+    try:
+        trace = columns.read_about(path)
+        made_from = trace["made_from"]
+        whole = {"data_set", "model", "files", "code", "source", "versions"} == made_from.keys()
+        return trace if whole and isinstance(trace["read"], dict) and "random" in trace else None
+    except (OSError, columns.Damaged, LookupError, TypeError, AttributeError):
+        return None
 
 
-class _TokenIds(MutableMapping):
-    """token -> its place in an array of tokens; as a dict, which is memory of each process, only if somebody asks."""
-
-    def __init__(self, tokens: np.ndarray):
-        self.tokens = tokens
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        return {token: number for number, token in enumerate(self.tokens)}
-
-    def __getitem__(self, token):
-        return self.ids[token]
-
-    def __setitem__(self, token, number):
-        self.ids[token] = number
-
-    def __delitem__(self, token):
-        del self.ids[token]
-
-    def __iter__(self):
-        return iter(self.ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Puts the configuration of this run where that of the run that built the data set was."""
-
-    def __init__(self, file, config, buffers: list[memoryview]):
-        super().__init__(file, buffers=buffers)
-        self.config = config
-        self.token_ids: dict[int, _TokenIds] = {}  # fields of one vocabulary share it
-
-    def persistent_load(self, name):
-        kind, tokens = name
-        return self.config if kind == CONFIG else self.token_ids.setdefault(id(tokens), _TokenIds(tokens))
+def _load(path: Path, config, level: int):
+    """The data set and its parts over the mapped file, and what to tell of them; None, and a line of this level in the
+    log, if it cannot be read."""
+    before = _random_states()
+    try:
+        data, parts, changed, states, summary = columns.read(path, config)
+        if len(parts) != 3 or not all(isinstance(each, Dataset) for each in (data, *parts)):
+            raise columns.Damaged("there is no data set with three parts in it")
+        if states is not None:
+            _restore_random_states(states)
+        changed = dict(changed)
+    except Exception as error:  # a damaged file may raise anything
+        _restore_random_states(before)
+        logging.getLogger().log(level, f"{path} cannot be read, and is built again: {type(error).__name__}: {error}")
+        return None
+    for key, value in changed.items():
+        config[key] = value
+    with contextlib.suppress(OSError):  # not ours to touch
+        os.utime(path)
+    return data, parts, summary
