@@ -23,7 +23,9 @@ from tabulate import tabulate
 from recbole_gen import registry, space
 from recbole_gen.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset, parse_arguments, read_yaml
 from recbole_gen.data.needs import needs
+from recbole_gen.data.prepare.recipes import RECIPES
 from recbole_gen.errors import UserError
+from recbole_gen.files import read_json
 
 MODELS_USAGE = """\
 usage: recbole-gen models [NAME]
@@ -347,10 +349,11 @@ def dataset_list(data_path: str) -> str:
         rows = [_list_row(name, folder) for name, folder in here.items() if folder.parent == place]
         heads = ["--dataset=", "interactions", "columns", "may be scenes", "our models"]
         lines += [f"in {place}", tabulate(rows, headers=heads, disable_numparse=True), ""]
-    known = set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml"))
-    settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - known - here.keys()
-    offered = sorted(known - here.keys())
-    lines += _names(f"{len(offered)} that RecBole offers as atomic files, and are not here", offered)
+    recipes = [recipe.output(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
+    offered = sorted(set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")) - {*recipes} - here.keys())
+    settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - {*recipes, *offered} - here.keys()
+    lines += _names("made by recbole-gen prepare", [name for name in recipes if name not in here])
+    lines += _names(f"{len(offered)} others that RecBole offers as atomic files, and are not here", offered)
     if settings:
         lines += _names("with settings here, to be made by yourself", sorted(settings))
     lines.append("one in detail, or where from: recbole-gen datasets NAME. * several values: --scene_rule=first")
@@ -414,6 +417,10 @@ def dataset_page(name: str, data_path: str) -> str:
         lines.append(f"  DSPnet with {option}")
     if log.is_split:
         lines.append("its parts are files: --protocol=benchmark")
+    note = read_json(folder / "prepare.json")
+    for key in ("title", "page", "licence", "citation"):
+        if key in note:
+            lines += textwrap.wrap(f"{key}: {note[key]}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     settings = published(dataset=name)
     if settings:
         lines += _names("published settings", [f"--paper={key}" for key in settings])

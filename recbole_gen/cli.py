@@ -14,12 +14,14 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen tune --model=NAME --dataset=NAME [--space=FILE]     search hyper-parameters with Ray Tune
        recbole-gen compare --models=NAME,NAME,... --dataset=NAME       models over several seeds, tables and tests
        recbole-gen plot FIGURE --runs="FOLDER ..."                     toi, tsne, curves, sweep, schedules
+       recbole-gen prepare [NAME]                                      a data set of the papers, or a log of your own
        recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
        (each of these verbs has its --help)
 
   --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff, ACVAE, DSPnet), any model of RecBole (SASRec, BPR,
                        ...; recbole.DiffRec where both have it), or a class of your own: my_package.my_module:MyModel
-  --dataset=NAME       a data set as atomic files in dataset/NAME/NAME.inter, or under --data_path; ml-100k comes along
+  --dataset=NAME       a data set as atomic files in dataset/NAME/NAME.inter, or under --data_path; ml-100k comes along,
+                       and others are fetched (`datasets` and `prepare` list them)
   --protocol=NAME      how rows are split and what is scored: leave_one_out (default), time_811, sequence_811,
                        holdout_82, period (sets of targets), benchmark (files for each part)
   --paper=NAME         a published setting: model, data set, protocol and hyper-parameters in one (properties/paper/)
@@ -33,6 +35,7 @@ VERBS = {
     "tune": ("tune", "main"),
     "compare": ("compare", "main"),
     "plot": ("plot", "main"),
+    "prepare": ("prepare", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }

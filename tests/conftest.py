@@ -12,6 +12,7 @@ from recbole_gen.config import Config
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets trials starve beside the other tests
+os.environ["RECBOLE_GEN_OFFLINE"] = "1"  # no test fetches anything, and no process that one starts
 
 
 @pytest.fixture

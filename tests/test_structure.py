@@ -21,7 +21,8 @@ LEVELS = {
     "registry": 3, "config": 3,
     "quick_start": 4,
     "files": 0, "significance": 1, "options": 3, "cluster": 3, "space": 3,
-    "plot": 5, "compare": 6, "tune": 5, "searcher": 5, "sweep_report": 5, "leaderboard": 5, "catalogue": 5,
+    "plot": 5, "compare": 6, "tune": 5, "searcher": 5, "sweep_report": 5, "leaderboard": 5,
+    "catalogue": 5, "prepare": 5,
     "cli": 7,
 }  # fmt: skip
 
