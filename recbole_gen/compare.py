@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from recbole_gen import cluster, leaderboard, options, registry, significance
 from recbole_gen.config import DEFAULT_PROTOCOL, Config, parse_arguments, read_yaml
 from recbole_gen.data import loaders
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
-from recbole_gen.errors import UserError
+from recbole_gen.data.prepare.missing import with_data
+from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.files import at_work, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
 
@@ -169,6 +171,8 @@ def plan(
         _check_model(label, given, own)
         try:
             config = _checked({**given, "seed": max(seeds)})
+        except MissingDataset:
+            raise  # it is missing for all, and would be asked for once a model
         except UserError as error:
             reason = options.told(error, values, own)
             if any(f"({file})" in reason for file in own):
@@ -215,7 +219,7 @@ def _check_model(label: str, given: dict[str, Any], own: Sequence[str]) -> None:
 
 def _checked(values: dict[str, Any]) -> Config:
     """The configuration of a run that ranks all items, as a comparison needs; raises UserError if it is not one."""
-    config = Config(config_dict=values)
+    config = with_data(partial(Config, config_dict=values))
     if config["nproc"] > 1:
         raise UserError("a comparison runs each model in one process: nproc must be 1")
     if config["eval_type"] != EvaluatorType.RANKING or config["eval_args"]["mode"]["test"] != "full":

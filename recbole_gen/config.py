@@ -33,11 +33,12 @@ from recbole.utils.argument_list import (
 from recbole_gen import registry
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.data.held_out import POSITIVES
+from recbole_gen.data.prepare import missing
 from recbole_gen.data.scenes import RULES as SCENE_RULES
 from recbole_gen.data.splits import KINDS as SPLITS
 from recbole_gen.data.splits import TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import MissingDataset, UserError, did_you_mean
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _HERE = Path(__file__).resolve().parent
@@ -555,7 +556,7 @@ def model_path(model: type) -> str:
 def find_dataset(name: str, data_path: str) -> Path:
     """The folder of a data set: under ``data_path``, under our dataset/, or ml-100k inside the recbole package.
 
-    Raises UserError that says where it was looked for and how to get it.
+    Raises MissingDataset that says where it was looked for and how to get it.
     """
     places = [Path(data_path) / name, ROOT / "dataset" / name]
     if name == "ml-100k":
@@ -566,14 +567,18 @@ def find_dataset(name: str, data_path: str) -> Path:
     looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))
     url = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml").get(name)
     source = (
-        f"RecBole offers it as atomic files at {url} : unpack them into {data_path}/{name}/."
+        f"RecBole offers it as atomic files at {url} : unpack them into {places[0]}/."
         if url
         else "Write it as atomic files (a tab-separated table with a title line such as "
         "'user_id:token<tab>item_id:token<tab>timestamp:float')."
     )
-    raise UserError(
+    if missing.has_recipe(name):
+        source = f"`recbole-gen prepare {name}` makes it. {source if url else ''}".strip()
+    raise MissingDataset(
         f"there is no data set '{name}'. Looked for\n  {looked}\n{source} "
-        f"--data_path=FOLDER names another folder. To try things out: --dataset=ml-100k, which needs no download."
+        f"--data_path=FOLDER names another folder. To try things out: --dataset=ml-100k, which needs no download.",
+        name,
+        str(data_path),
     )
 
 

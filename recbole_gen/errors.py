@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user: the command line prints its message without a traceback."""
+"""The exception for mistakes of the user: the command line prints its message without a traceback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """Bad input. The message names the cause and the cure."""
+
+
+class MissingDataset(UserError):
+    """There is no data set of this name; ``data_path`` is where the user looks for it."""
+
+    def __init__(self, message: str, name: str = "", data_path: str = ""):
+        super().__init__(message)
+        self.name, self.data_path = name, data_path
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:

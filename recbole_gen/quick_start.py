@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from recbole_gen import __version__, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_sizes
+from recbole_gen.data.prepare.missing import with_data
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import TASKS, Diagnostics
@@ -63,9 +65,9 @@ def run(
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
 
-    The first arguments are those of `Config`. With a `resume` key, the run in that folder goes on with its own
-    configuration under the values given here. Returns the content of result.json: metrics, diagnostics, costs,
-    versions, `run_dir`.
+    The first arguments are those of `Config`. A data set that is not there is fetched, if it is one that can be. With
+    a `resume` key, the run in that folder goes on with its own configuration under the values given here. Returns the
+    content of result.json: metrics, diagnostics, costs, versions, `run_dir`.
 
     Args:
         run_dir: the run's folder; by default a new one in checkpoint_dir, or that of the run that goes on.
@@ -77,7 +79,7 @@ def run(
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
-    config, resume_from = configure(model, dataset, config_file_list, config_dict, argv)
+    config, resume_from = with_data(partial(configure, model, dataset, config_file_list, config_dict, argv))
     if config["nproc"] > 1 and not distributed.launched():
         if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")

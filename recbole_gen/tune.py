@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from filelock import FileLock
 from recbole_gen import cluster, options, sweep_report
 from recbole_gen.config import PROPERTIES, Config, is_whole, parse_arguments
 from recbole_gen.data import loaders
+from recbole_gen.data.prepare.missing import with_data
 from recbole_gen.errors import UserError
 from recbole_gen.files import at_work, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
@@ -177,7 +179,7 @@ def _new(given: dict[str, Any]) -> Sweep:
 def _configured(values: dict[str, Any], given: dict[str, Any]) -> Config:
     """The configuration without the space. Raises UserError, which knows the options of `tune`, too."""
     try:
-        return Config(config_dict=values)
+        return with_data(partial(Config, config_dict=values))
     except UserError as error:
         near = {key: difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.8) for key in given}
         hints = [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
@@ -249,7 +251,7 @@ def check(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:
     epochs = [value for value in searched.values if isinstance(value, int)] if searched else []
     for point in [*distinct.values()][:MOST_CHECKED]:
         try:
-            config = Config(config_dict={**sweep.values, **point})
+            config = with_data(partial(Config, config_dict={**sweep.values, **point}))
         except UserError as error:
             told = options.told(error, {}).replace("(dict)", f"({sweep.space_file})")
             raise UserError(f"{told}\n(in a trial with {json.dumps(point)}, of {sweep.space_file})") from None
@@ -412,7 +414,7 @@ def _run_trial(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Call
     values.pop("gpu_id", None)  # Ray shows each trial its own only
     if not has_gpu:
         values["use_gpu"] = False
-    epochs = Config(config_dict=values)["epochs"]
+    epochs = with_data(partial(Config, config_dict=values))["epochs"]
     lines = sweep_report.read_curve(folder)
     if lines and lines[-1]["epoch"] < epochs:
         _report(lines)  # the scheduler may not have seen it
