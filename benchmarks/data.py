@@ -1,6 +1,6 @@
 """Memory and time of a synthetic log: load, split leave-one-out, one pass over the training batches of 2048.
 
-    python benchmarks/data.py            # RecBole's data set and ours at 1 million interactions, ours at 10 million
+    python benchmarks/data.py    # RecBole's data set and ours at 1 million interactions, ours at 10 and 20 million
 
 Every measurement runs in a process of its own. "data" is the peak memory of that process less what it took after its
 imports, "peak" the whole. RecBole runs as it is but for the NumPy names without which it does not start. The log has
@@ -81,7 +81,8 @@ def measure(kind, folder):
 def main():
     from common import record
 
-    for n, kinds in ((1_000_000, ("RecBole", "recbole_gen")), (10_000_000, ("recbole_gen",))):
+    ours = ("recbole_gen",)
+    for n, kinds in ((1_000_000, ("RecBole", *ours)), (10_000_000, ours), (20_000_000, ours)):
         with tempfile.TemporaryDirectory() as folder:
             write_log(folder, n)
             for kind in kinds:

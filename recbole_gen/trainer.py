@@ -30,7 +30,7 @@ from torch.nn.utils.clip_grad import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from recbole_gen import checkpoint, distributed
+from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import SetLoader
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import Diagnostics, LeanCollector, TopK, distinct_positives
@@ -40,6 +40,9 @@ from recbole_gen.optimizers import CompositeOptimizer
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 CHECK_EVERY = 50
 """Steps between two looks at the loss: each look waits for the device."""
+RETURN_EVERY = 1 << 29
+"""Bytes of scores after which an evaluation on the CPU returns freed memory: the few numbers that stay of each batch
+cut up what its scores leave behind, where the next ones do not fit, and malloc would take more and more."""
 
 
 class NonFiniteLoss(UserError):
@@ -372,6 +375,7 @@ class Trainer(RecBoleTrainer):
         tasks = self._tasks(eval_data) if full else []
         has_scenes = any(task.ranks == "scenes" for task in tasks)
         self.scoring = {"rows": 0, "seconds": 0.0}
+        scored = 0  # bytes since freed memory was returned
         for batch in self._progress(eval_data, "Evaluate   ", show_progress):
             started = time.perf_counter()
             interaction, scores, positive_u, positive_i = score(batch)
@@ -392,6 +396,10 @@ class Trainer(RecBoleTrainer):
                 diagnostics.add(
                     scores, interaction, positive_u, positive_i, latent and latent(interaction.to(self.device))
                 )
+            scored += scores.nbytes
+            if scored > RETURN_EVERY and self.device.type == "cpu":
+                compat.return_freed_memory()
+                scored = 0
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
         for task in tasks:
             result.update(task.metrics.result(task.name))

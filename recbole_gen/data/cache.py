@@ -31,7 +31,7 @@ import torch
 from filelock import FileLock, Timeout
 from recbole.data.dataset import Dataset
 
-from recbole_gen import __version__
+from recbole_gen import __version__, compat
 from recbole_gen.data import columns, loaders
 from recbole_gen.errors import UserError
 
@@ -51,7 +51,9 @@ def load(config, folder: str | Path | None = None):
     `loaders.built` raises.
     """
     place = _place(config, config["data_cache"] if folder is None else folder)
-    return loaders.built(config) if place is None else shared(config, place)
+    loaded = loaders.built(config) if place is None else shared(config, place)
+    compat.return_freed_memory()  # building takes more than what is built, and training would never use it
+    return loaded
 
 
 def _place(config, use: bool | str | Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -27,6 +28,9 @@ from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, Seque
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import distinct_positives
 from recbole_gen.layers import FUTURE
+
+GPU_SHARE = 0.25
+"""Of the free memory of a GPU: what the rows of a data set may take of it. The rest is for the model and its steps."""
 
 
 class _RowBatches(torch.utils.data.Sampler):
@@ -94,7 +98,29 @@ class LeanLoader(AbstractDataLoader):
 
 
 class LeanTrainLoader(TrainDataLoader, LeanLoader):
-    """Training batches of a sequence data set."""
+    """Training batches of a sequence data set, gathered on the GPU that trains if the data set has room there."""
+
+    @cached_property
+    def _on_device(self):
+        """The data set on the GPU, from the first batch on, when the model is there already; None to gather here."""
+        device, rows = self.config["device"], self._dataset.inter_feat
+        # Negative items, transforms and worker processes need their rows on the CPU.
+        gathers = self.neg_sample_args["distribution"] == "none" and not self.config["transform"]
+        if not gathers or self.config["worker"] or not isinstance(rows, SequenceRows) or not has_room(device, rows):
+            return None
+        return self._dataset.to(device)
+
+    def collate_fn(self, index):
+        """The batch of these rows."""
+        return super().collate_fn(index) if self._on_device is None else self._on_device[index]
+
+
+def has_room(device: torch.device, rows: SequenceRows) -> bool:
+    """Whether a device is a GPU, and the arrays of the rows take at most `GPU_SHARE` of what is free there."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return rows.nbytes <= GPU_SHARE * free
 
 
 class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):

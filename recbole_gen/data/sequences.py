@@ -7,9 +7,11 @@ one vectorised index. Splitters, samplers and models see the same `Interaction` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
@@ -84,9 +86,9 @@ class SequenceRows(Interaction):
     def __getitem__(self, index):
         if isinstance(index, str):
             return self._column(index)
-        index = _as_index(index)
+        index = _as_index(index, self.target.device)
         target, length = self.target[index], self.history_length[index]
-        dense = {field: values[target] for field, values in self.targets.items()}
+        dense = {field: _at(values, target) for field, values in self.targets.items()}
         dense[self.length_field] = length.clamp(min=1).long()
         for field, column in self.future_fields.items():
             dense[column] = self.futures(field, index)
@@ -96,11 +98,11 @@ class SequenceRows(Interaction):
         """The values of the events that the rows are to predict, the target first: [B, W], 0 where there are fewer."""
         values, target = self.targets[field], self.target[index]
         if self.future is None:
-            return values[target].unsqueeze(-1)
+            return _at(values, target).unsqueeze(-1)
         number = self.future[index]
-        step = torch.arange(int(number.max()) if len(number) else 1)
-        real = step < number.unsqueeze(-1)
-        return _zero_outside(real, values[torch.where(real, target.unsqueeze(-1) + step, 0)])
+        step = torch.arange(int(number.max()) if len(number) else 1, device=target.device)
+        padding = step >= number.unsqueeze(-1)
+        return _zero(padding, _at(values, torch.where(padding, 0, target.unsqueeze(-1) + step)))
 
     def seen_before(self, field: str, index) -> tuple[torch.Tensor, torch.Tensor]:
         """Row (in the batch) and value of every event before the targets, also of those that histories leave out."""
@@ -109,17 +111,18 @@ class SequenceRows(Interaction):
         number, target = self.seen[index].long(), self.target[index].long()
         row = torch.repeat_interleave(torch.arange(len(number)), number)
         before = torch.arange(len(row)) - (number.cumsum(0) - number)[row]  # 0 .. number - 1 in each row
-        return row, self.targets[field][(target - number)[row] + before]
+        return row, _at(self.targets[field], (target - number)[row] + before)
 
     def _histories(self, fields, index) -> dict[str, torch.Tensor]:
-        step = torch.arange(self.width)
-        real = step < self.history_length[index].unsqueeze(-1)  # [B, L]
-        window = torch.where(real, self.start[index].unsqueeze(-1) + step, 0)
-        return {field: _zero_outside(real, self.lists[field][window]) for field in fields}
+        """One index for all fields; padding reads event 0, and is then overwritten."""
+        step = torch.arange(self.width, dtype=self.start.dtype, device=self.start.device)
+        padding = step >= self.history_length[index].unsqueeze(-1)  # [B, L]
+        window = torch.where(padding, 0, self.start[index].unsqueeze(-1) + step)
+        return {field: _zero(padding, _at(self.lists[field], window)) for field in fields}
 
     def _column(self, field: str) -> torch.Tensor:
         if field in self.targets:
-            return self.targets[field][self.target]
+            return _at(self.targets[field], self.target)
         if field == self.length_field:
             return self.history_length.clamp(min=1).long()
         if field not in self._dense:
@@ -130,7 +133,7 @@ class SequenceRows(Interaction):
 
     def take(self, index) -> SequenceRows:
         """The same flat arrays with the given rows only."""
-        index = _as_index(index)
+        index = _as_index(index, self.target.device)
         windows = (self.target[index], self.start[index], self.history_length[index])
         taken = SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
         taken.future_fields = self.future_fields
@@ -151,8 +154,33 @@ class SequenceRows(Interaction):
         self.targets = {**self.targets, field: targets}
         self.lists = {**self.lists, list_field: lists}
 
+    def to(self, device, selected_field=None) -> SequenceRows:
+        """The same rows with all arrays on ``device``, where batches are then gathered; arrays there are not copied.
+
+        Raises ValueError for ``selected_field``: the columns share their arrays.
+        """
+        if selected_field is not None:
+            raise ValueError("SequenceRows move to a device with all columns")
+        moved = {id(values): values.to(device) for values in self._arrays()}
+        targets = {field: moved[id(values)] for field, values in self.targets.items()}
+        lists = {field: moved[id(values)] for field, values in self.lists.items()}
+        target, start, length = (moved[id(values)] for values in (self.target, self.start, self.history_length))
+        rows = SequenceRows(targets, lists, target, start, length, self.width, self.length_field)
+        rows.future_fields = self.future_fields
+        rows.future, rows.seen = (None if each is None else moved[id(each)] for each in (self.future, self.seen))
+        return rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, those that columns share once."""
+        return sum({id(values): values.nbytes for values in self._arrays()}.values())
+
+    def _arrays(self) -> list[torch.Tensor]:
+        windows = (self.target, self.start, self.history_length, self.future, self.seen)
+        return [*self.targets.values(), *self.lists.values(), *(each for each in windows if each is not None)]
+
     def _reindex(self, index) -> None:
-        index = _as_index(index)
+        index = _as_index(index, self.target.device)
         self.target, self.start = self.target[index], self.start[index]
         self.history_length = self.history_length[index]
         self.future, self.seen = (None if value is None else value[index] for value in (self.future, self.seen))
@@ -180,15 +208,71 @@ class SequenceRows(Interaction):
         return f"{self.length} rows over {len(next(iter(self.targets.values())))} events, columns {self.columns}"
 
 
-def _as_index(index):
+def _as_index(index, device):
     if isinstance(index, slice):
         return index
-    index = torch.as_tensor(index)
+    index = torch.as_tensor(index, device=device)
     return index if index.numel() else index.long()  # an empty list says nothing about its type
 
 
-def _zero_outside(real: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    return values.masked_fill_(~real.reshape(real.shape + (1,) * (values.dim() - real.dim())), 0)
+def _narrow(values: torch.Tensor) -> torch.Tensor:
+    """int64 as int32 where it fits: ids are most of what a log takes. Batches have them as int64 again, by `_at`."""
+    fits = values.dtype == torch.int64 and values.numel() and values.min() >= 0 and values.max() < 2**31
+    return values.int() if fits else values
+
+
+def _at(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``values[index]``, whole numbers as int64."""
+    picked = values.index_select(0, index.reshape(-1)).reshape(index.shape + values.shape[1:])
+    return picked.long() if picked.dtype == torch.int32 else picked
+
+
+def _zero(padding: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return values.masked_fill_(padding.reshape(padding.shape + (1,) * (values.dim() - padding.dim())), 0)
+
+
+def _numbered(columns) -> tuple[list[np.ndarray], np.ndarray]:
+    """Numbers of the tokens in columns, int64 [n] each, and the tokens: [i] is the one with number i.
+
+    They are numbered in the order of their first appearance, one column after the other; what is missing has -1.
+    """
+    columns = [pd.factorize(column) for column in columns]
+    of_distinct, tokens = pd.factorize(np.concatenate([np.asarray(distinct, dtype=object) for _, distinct in columns]))
+    ends = np.cumsum([len(distinct) for _, distinct in columns])
+    numbers = [
+        np.append(part, -1)[codes] for (codes, _), part in zip(columns, np.split(of_distinct, ends[:-1]), strict=True)
+    ]
+    return numbers, tokens
+
+
+class _Counted:
+    """How many interactions each user, or each item, has, for the filter by these numbers.
+
+    Attributes:
+        name: of the table of their features.
+        events: [n] who has each interaction that is left.
+        features: [m] whom each row of the table describes; None without a table.
+        gone: [tokens] bool, who has been filtered out.
+    """
+
+    def __init__(self, name: str, numbers: list[np.ndarray], tokens: np.ndarray, intervals: list[tuple]):
+        self.name, self.intervals = name, intervals
+        self.events, self.features = numbers[0], numbers[1] if len(numbers) > 1 else None
+        self.gone = np.zeros(len(tokens), dtype=bool)
+        self._described = np.zeros(len(tokens), dtype=bool)
+        if self.features is not None:
+            self._described[self.features] = True
+
+    def banned(self, within: Callable) -> np.ndarray:
+        """Who goes now, [tokens] bool: who has a number outside of the intervals; of the table, who has none either.
+
+        As in RecBole, those in the table also go if they have fewer than the first interval begins with.
+        """
+        count = np.bincount(self.events, minlength=len(self.gone))
+        banned = (count > 0) & ~within(count, self.intervals)
+        banned |= self._described & ~self.gone & (count < self.intervals[0][1])
+        self.gone |= banned
+        return banned
 
 
 if TYPE_CHECKING:
@@ -275,9 +359,61 @@ class LeanSequences(TimedLog):
         super()._init_alias()
 
     def _filter_by_inter_num(self):
+        """RecBole's filter, which counts with a Python object for every row: again and again, until all are enough."""
         keys = ("user_inter_num_interval", "item_inter_num_interval")
-        if any(self.config[key] not in (None, "[0,inf)") for key in keys):  # else RecBole counts for nothing
+        if all(self.config[key] in (None, "[0,inf)") for key in keys):  # RecBole would count for nothing
+            return
+        if not self.tokens_as_categories:
             super()._filter_by_inter_num()
+            return
+        sides = []
+        for name, field, key in zip(("user_feat", "item_feat"), (self.uid_field, self.iid_field), keys):
+            intervals = self._parse_intervals_str(self.config[key])
+            if intervals:
+                features = getattr(self, name)
+                columns = [self.inter_feat[field], *([] if features is None else [features[field]])]
+                sides.append(_Counted(name, *_numbered(columns), intervals))
+        rows = np.arange(len(self.inter_feat))  # those that are left
+        while True:
+            banned = [side.banned(self._within_intervals) for side in sides]
+            if not any(each.any() for each in banned):
+                break
+            kept = np.ones(len(rows), dtype=bool)
+            for side, each in zip(sides, banned, strict=True):
+                kept &= ~each[side.events]
+            rows = rows[kept]
+            for side in sides:
+                side.events = side.events[kept]
+        self.inter_feat = self.inter_feat.iloc[rows]
+        for side in sides:
+            if side.features is not None:
+                features = getattr(self, side.name)
+                setattr(self, side.name, features.loc[~side.gone[side.features]])
+
+    def _remap(self, remap_list):
+        """Number tokens in the order of their first appearance, as RecBole does, without a Python object for every row.
+
+        The columns of ``remap_list``, triples of table, field and type, come one after the other.
+        """
+        if not self.tokens_as_categories or not remap_list:
+            super()._remap(remap_list)
+            return
+        numbers, tokens = _numbered(
+            [
+                feat[field] if ftype == FeatureType.TOKEN else np.concatenate(feat[field].to_numpy())
+                for feat, field, ftype in remap_list
+            ]
+        )
+        tokens = np.array(["[PAD]", *tokens])
+        ids = {token: number for number, token in enumerate(tokens)}
+        for (feat, field, ftype), column in zip(remap_list, numbers, strict=True):
+            if field not in self.field2id_token:
+                self.field2id_token[field], self.field2token_id[field] = tokens, ids
+            column += 1  # what is missing becomes 0
+            if ftype == FeatureType.TOKEN:
+                feat[field] = column
+            else:
+                feat[field] = np.split(column, np.cumsum(feat[field].map(len))[:-1])
 
     def _reset_index(self):
         empty = [name for name in self.feat_name_list if getattr(self, name).empty]
@@ -302,12 +438,13 @@ class LeanSequences(TimedLog):
         """Turn the log into rows, one a target: [previous items of the user] -> item, in (user, time) order."""
         self._aug_presets()
         log = self.inter_feat.interaction
-        order = torch.from_numpy(np.lexsort((log[self.time_field].numpy(), log[self.uid_field].numpy())))
+        order = splits.by_user_and_time(log[self.uid_field].numpy(), log[self.time_field].numpy())
         if self.config["last_events"]:
             users = log[self.uid_field].numpy()[order]
-            order = order[torch.from_numpy(held_out.keep_last(users, self.config["last_events"]))]
-        events = {field: log.pop(field)[order] for field in list(log)}  # one column at a time is in memory twice
-        del order
+            order = order[held_out.keep_last(users, self.config["last_events"])]
+        index = torch.from_numpy(order)
+        events = {field: _narrow(log.pop(field)[index]) for field in list(log)}  # one column at a time is there twice
+        del order, index
         windows = splits.windows(
             events[self.uid_field].numpy(), self.max_item_list_len, bool(self.config["empty_history"])
         )
@@ -317,6 +454,22 @@ class LeanSequences(TimedLog):
         self.inter_feat = SequenceRows(
             events, lists, target, start, length, self.max_item_list_len, self.item_list_length_field
         )
+
+    def join(self, df):
+        """Add the features of users and items to a batch (RecBole looks them up by a list of Python numbers)."""
+        for field, features in ((self.uid_field, self.user_feat), (self.iid_field, self.item_feat)):
+            if features is not None and field in df:
+                index = df[field]
+                df.update(Interaction({name: values[index] for name, values in features.interaction.items()}))
+        return df
+
+    def to(self, device):
+        """A copy whose batches are gathered on ``device``: its rows and the features of users and items are there."""
+        moved = self.copy(self.inter_feat.to(device))
+        moved.user_feat, moved.item_feat = (
+            None if features is None else features.to(device) for features in (self.user_feat, self.item_feat)
+        )
+        return moved
 
     def _benchmark_presets(self):
         suffix = self.config["LIST_SUFFIX"]
@@ -344,12 +497,12 @@ class LeanSequences(TimedLog):
             values = np.concatenate(data[field].to_numpy())
             if values.dtype != np.int64:
                 values = values.astype(np.float64 if field == f"{self.time_field}{suffix}" else np.float32)
-            lists[field] = torch.from_numpy(values)
+            lists[field] = _narrow(torch.from_numpy(values))
             self.field2seqlen[field] = self.max_item_list_len
         end = np.cumsum(lengths)
         kept = np.minimum(lengths, self.max_item_list_len)
         rows = SequenceRows(
-            events.interaction,
+            {field: _narrow(values) for field, values in events.interaction.items()},
             lists,
             torch.arange(len(data)),
             torch.from_numpy(end - kept),
@@ -381,10 +534,9 @@ class LeanSequences(TimedLog):
         scaled = None
         if needs(self.config, "times"):
             self.day_range, *scaled = times.scale_times(self, split.parts[0])
-        by_time = None
+        rows, by_time = self.inter_feat, None
         if self.benchmark_filename_list is None:
-            by_time = np.argsort(self.inter_feat[self.time_field].numpy(), kind="stable")
-        rows = self.inter_feat
+            by_time = splits.narrow(np.argsort(rows[self.time_field].numpy(), kind="stable"))
         sets = self._sets(split, every_training_row)
         if needs(self.config, "scenes"):
             scenes.add(self, rows)

@@ -23,6 +23,7 @@ DAY = 86400
 END_OF_CALENDAR = 253402300800
 """Seconds up to the year 10000; later times are no Unix seconds."""
 TIME_RANGES = ("all", "train")
+PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class DayRange:
 
     def scale(self, seconds: torch.Tensor) -> torch.Tensor:
         """Unix seconds, float64 [...] -> float32 [...]. The day is exact; days after ``last`` are above 1."""
+        if seconds.numel() > PART:  # float64 copies of a part only
+            return torch.cat([self.scale(part) for part in seconds.flatten().split(PART)]).view(seconds.shape)
         days = torch.floor(seconds.double() / DAY)
         return ((days - self.first) / (self.last - self.first)).float()
 
