@@ -85,7 +85,7 @@ def make(
     if recipe.says:
         say(f"  {recipe.says}")
     if raw is None:
-        raw = _fetched(recipe, data_path / download.DOWNLOADS, agreed, say)
+        raw = _fetched(recipe, recipe.output(paper), data_path / download.DOWNLOADS, agreed, say)
     started, seen = time.perf_counter(), Seen()
     say(f"reading {raw}")
     log, missing = read(recipe, raw, seen)
@@ -145,11 +145,13 @@ def _source(raw: Path) -> dict[str, Any]:
     return {"name": raw.name, "bytes": raw.stat().st_size, "sha256": download.sha256_of(raw)}
 
 
-def _fetched(recipe: Recipe, downloads: Path, agreed: bool, say: Say) -> Path:
+def _fetched(recipe: Recipe, output: str, downloads: Path, agreed: bool, say: Say) -> Path:
     """The publisher's archive, fetched unless it is there already."""
-    where = f"fetch it from {recipe.page} and give it to --raw: recbole-gen prepare {recipe.name} --raw=PATH"
     if recipe.url is None:
-        raise UserError(f"{recipe.title} cannot be fetched by a program: {where}")
+        raise UserError(
+            f"{recipe.title} cannot be fetched by a program: fetch it from {recipe.page} and give it to --raw: "
+            f"recbole-gen prepare {output} --raw=PATH"
+        )
     if recipe.agree:
         _agree(recipe, downloads, agreed)
     return download.fetch(recipe.url, downloads, md5=recipe.md5, say=say, name=recipe.file)
