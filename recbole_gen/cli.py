@@ -15,6 +15,8 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen compare --models=NAME,NAME,... --dataset=NAME       models over several seeds, tables and tests
        recbole-gen plot FIGURE --runs="FOLDER ..."                     toi, tsne, curves, sweep, schedules
        recbole-gen prepare [NAME]                                      a data set of the papers, or a log of your own
+       recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE     for users it need not know
+       recbole-gen export --checkpoint=FOLDER --output=FOLDER          vectors of items, and of users
        recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
        (each of these verbs has its --help)
 
@@ -36,6 +38,8 @@ VERBS = {
     "compare": ("compare", "main"),
     "plot": ("plot", "main"),
     "prepare": ("prepare", "main"),
+    "recommend": ("recommend", "main"),
+    "export": ("export", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }

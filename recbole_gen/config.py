@@ -186,6 +186,7 @@ class Config(RecBoleConfig):
         config_dict: values that win over the files.
         argv: command line arguments that win over everything. Nothing is read from `sys.argv`.
         stored: `settings()` of the run that goes on; the user's layers win over it.
+        needs_data: whether the data set must be here.
 
     Attributes:
         origins: key -> the layer that set it.
@@ -204,6 +205,7 @@ class Config(RecBoleConfig):
         config_dict: dict[str, Any] | None = None,
         argv: Sequence[str] = (),
         stored: dict[str, Any] | None = None,
+        needs_data: bool = True,
     ):
         self.compatibility_settings()
         self.parameters = {
@@ -239,7 +241,7 @@ class Config(RecBoleConfig):
         given = model or chosen["model"]
         self._settings["model"] = model_path(given) if isinstance(given, type) else str(given)
         values["MODEL_TYPE"] = self.model_class.type
-        folder = find_dataset(self.dataset, values["data_path"])
+        folder = find_dataset(self.dataset, values["data_path"]) if needs_data else values["data_path"]
         for step in (self._set_default_parameters, self._init_device, self._set_train_neg_sample_args):
             _as_user_error(step)
         for phase in ("valid", "test"):

@@ -25,7 +25,7 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 from tabulate import tabulate
 
-from recbole_gen import __version__, checkpoint, compat, distributed
+from recbole_gen import __version__, calibration, checkpoint, compat, distributed
 from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_sizes
@@ -165,7 +165,7 @@ def _run(
         raise UserError(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
     train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
-    model = _create_model(config, train_data._dataset).to(config["device"])
+    model = create_model(config, train_data._dataset).to(config["device"])
     log(model)
     trainer = create_trainer(config, model)
     trainer.on_epoch = on_epoch
@@ -214,13 +214,18 @@ def _run(
         "config": config.settings(),
     }
     if distributed.is_first():
+        if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
+            measured = calibration.measure(model.eval(), train_data._dataset.inter_feat, valid_data, test_data)
+            if measured:
+                write_json(run_dir / calibration.FILE, measured)
         write_json(run_dir / "result.json", result)
         log("\n" + report(result))
     trainer.tensorboard.close()
     return result
 
 
-def _create_model(config: Config, dataset) -> torch.nn.Module:
+def create_model(config: Config, dataset) -> torch.nn.Module:
+    """The model of a configuration, new. Raises UserError if it does not accept that, or lacks a package."""
     try:
         return config.model_class(config, dataset)
     except ValueError as error:
@@ -278,17 +283,17 @@ def load(folder: str | Path) -> Loaded:
             f"there is no run in {folder}: it has no best.pth. A run's folder is in the last line it prints"
         )
     content = checkpoint.load(path)
-    config = Config(stored=_settings_of(content))
+    config = Config(stored=settings_of(content))
     init_seed(config["seed"], config["reproducibility"])
     data, parts = cache.load(config)
     train, valid, test = create_loaders(config, data, parts)
-    model = _create_model(config, train._dataset).to(config["device"])
+    model = create_model(config, train._dataset).to(config["device"])
     checkpoint.require_match(path, content, config["model"], vocabulary_of(data))
     checkpoint.load_weights(path, content, model)
     return Loaded(config, model.eval(), train, valid, test)
 
 
-def _settings_of(content: dict[str, Any]) -> dict[str, Any]:
+def settings_of(content: dict[str, Any]) -> dict[str, Any]:
     """The configuration that a checkpoint's run ended up with; what chose its layers has had its effect."""
     return {key: value for key, value in content["config"].items() if key not in ("paper", "resume")}
 
@@ -317,7 +322,7 @@ def configure(
         wanted = model_path(value) if isinstance(value, type) else value or given.get(key)
         if wanted and wanted != stored[key]:
             raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
-    return Config(model, dataset, config_file_list, config_dict, argv, _settings_of(content)), path.resolve()
+    return Config(model, dataset, config_file_list, config_dict, argv, settings_of(content)), path.resolve()
 
 
 def free_cores() -> int:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import SetLoader
+from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import Diagnostics, LeanCollector, TopK, distinct_positives
 from recbole_gen.layers import FUTURE
@@ -143,6 +144,7 @@ class Trainer(RecBoleTrainer):
         self.eval_collector, self.evaluator = LeanCollector(config), Evaluator(config)
         self.item_tensor = self.tot_item_num = None
         self.vocabulary: dict[str, list[str]] = {}
+        self.serving: dict[str, Any] = {}
         self._initial = dict(_numbers(model))
         self._resumed: dict[str, Any] | None = None
 
@@ -169,7 +171,7 @@ class Trainer(RecBoleTrainer):
         Returns the best validation score and result. Raises NonFiniteLoss.
         """
         log = self.logger.info if verbose else self.logger.debug
-        self.vocabulary = vocabulary_of(train_data._dataset)
+        self.vocabulary, self.serving = vocabulary_of(train_data._dataset), serving_of(train_data._dataset)
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
@@ -456,6 +458,7 @@ class Trainer(RecBoleTrainer):
             "model": self.config["model"],
             "config": self.config.settings(),
             "vocabulary": self.vocabulary,
+            "serving": self.serving,
             "state_dict": self.model.state_dict(),
             "other_parameter": checkpoint.pack(_other_parameter(self.model)),
             "optimizer": self.optimizer.state_dict(),
@@ -566,6 +569,27 @@ def _numbers(model):
 def vocabulary_of(dataset) -> dict[str, list[str]]:
     """Tokens of users and items in the order of their ids, padding first."""
     return {field: dataset.field2id_token[field].tolist() for field in (dataset.uid_field, dataset.iid_field)}
+
+
+def serving_of(train) -> dict[str, Any]:
+    """What recommending needs of the training part beside its vocabulary, as plain data.
+
+    sizes: field -> how many tokens, padding included; lengths: field -> of its longest sequence; counts: [n_items], how
+    often each item occurs; scenes: tokens of the scenes in the order of their ids, padding first, or None;
+    item_features: field -> [n_items, ...] of those that the model reads; types: field -> its type.
+    """
+    scene = train.config["SCENE_FIELD"]
+    tokens = train.field2id_token
+    read = [*(train.config["selected_features"] or []), train.config["item_attribute"]]
+    features = train.item_feat.interaction if train.item_feat is not None and any(read) else {}
+    return {
+        "sizes": {str(field): len(values) for field, values in tokens.items()},
+        "lengths": {str(field): int(length) for field, length in train.field2seqlen.items()},
+        "counts": training_counts(train.inter_feat, train.iid_field, train.item_num),
+        "scenes": tokens[scene].tolist() if scene in tokens else None,
+        "item_features": {str(f): each for f, each in features.items() if f == train.iid_field or f in read},
+        "types": {str(field): kind.value for field, kind in train.field2type.items()},
+    }
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def test_persistence_is_the_last_day_and_errors_are_in_days(trained, days):
 def test_the_constant_is_the_best_one_for_the_training_rows(trained):
     run = quick_start.load(trained(time_encoding="rff"))
     encode, times = run.model.time_encoding, run.train._dataset.inter_feat[run.model.TOI]
-    best = toi._mean_direction(encode, times)
+    best = toi.mean_direction(encode, times)
     encodings = torch.nn.functional.normalize(encode(times.double()), dim=-1)
     mean = float((encodings @ best).mean())
     torch.manual_seed(0)

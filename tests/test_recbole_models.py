@@ -17,12 +17,15 @@ from recbole.evaluator import Collector, Evaluator
 from recbole.model.layers import FeedForward, MultiHeadAttention
 from recbole.model.sequential_recommender import SASRec
 from recbole.utils import get_model, get_trainer, init_seed
+from recommending import require_ranks_of_evaluator
 from scipy.sparse import dok_matrix
 
 from recbole_gen import checkpoint, quick_start, registry
 from recbole_gen.cli import main
 from recbole_gen.config import Config, parse_arguments
+from recbole_gen.errors import UserError
 from recbole_gen.evaluation import LeanCollector
+from recbole_gen.recommender import Recommender
 
 # RecBole's use of what pandas, NumPy and torch are going to remove.
 pytestmark = [
@@ -130,9 +133,19 @@ def test_no_sequential_model_is_forgotten():
     assert {file.stem for file in files} - {"__init__"} == {name.lower() for name in SEQUENTIAL}
 
 
+# These read users, targets, graphs or files of vectors when they score, which a history does not have.
+RECOMMEND_NOTHING = {"DIEN", "DIN", "FEARec", "GRU4RecCPR", "GRU4RecKG", "KSR", "SASRecCPR", *OTHERS}
+
+
 @pytest.mark.parametrize("model", [name for name in [*SEQUENTIAL, *OTHERS] if name != "S3Rec"])
-def test_model_trains_evaluates_and_reloads(model, data_path, tmp_path):
-    result = require_good_run(run(model, data_path, tmp_path))
+def test_model_trains_evaluates_reloads_and_recommends(model, data_path, tmp_path):
+    run_dir = run(model, data_path, tmp_path)
+    result = require_good_run(run_dir)
+    if model in RECOMMEND_NOTHING:
+        with pytest.raises(UserError, match=r"not in a checkpoint|reads no histories|which a history"):
+            Recommender.load(run_dir)
+    else:
+        require_ranks_of_evaluator(run_dir)
     assert result["model"] == model.removeprefix("recbole.")
 
 
@@ -143,6 +156,7 @@ def test_s3rec_trains_in_two_stages(data_path, tmp_path):
     stage = ["--train_stage=finetune", f"--pre_model_path={before / 'S3Rec-ml-100k-1.pth'}"]
     after = run("S3Rec", data_path, tmp_path / "after", *stage)
     require_good_run(after)
+    require_ranks_of_evaluator(after)
     trained = checkpoint.load(after / "best.pth")["state_dict"]
     assert torch.equal(trained["mip_norm.weight"], weights["state_dict"]["mip_norm.weight"])  # of pre-training only
 

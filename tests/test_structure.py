@@ -23,6 +23,7 @@ LEVELS = {
     "files": 0, "significance": 1, "options": 3, "cluster": 3, "space": 3,
     "plot": 5, "compare": 6, "tune": 5, "searcher": 5, "sweep_report": 5, "leaderboard": 5,
     "catalogue": 5, "prepare": 5,
+    "calibration": 1, "histories": 2, "item_index": 1, "recommender": 5, "recommend": 6, "export": 6, "serve": 6,
     "cli": 7,
 }  # fmt: skip
 

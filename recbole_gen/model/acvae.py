@@ -287,6 +287,14 @@ class ACVAE(SequentialRecommender):
 
     # Recommendation, section 4.4
 
+    def user_vectors(self, interaction) -> torch.Tensor:
+        """What the output layer reads, and a 1 that its bias is multiplied with: [B, E + 1]."""
+        return F.pad(self.decode(self.latent(interaction)), (0, 1), value=1.0)
+
+    def item_vectors(self) -> torch.Tensor:
+        """The output layer as vectors, the last number its bias: [n_items, E + 1]."""
+        return torch.cat([self.output.weight, self.output.bias.unsqueeze(1)], dim=1)
+
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Logits of the next item, [B, n_items]."""
         return self.output(self.decode(self.latent(interaction)))

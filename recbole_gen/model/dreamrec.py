@@ -186,12 +186,19 @@ class DreamRec(SequentialRecommender):
 
     # Retrieval, section 4.2.3
 
+    def user_vectors(self, interaction) -> torch.Tensor:
+        """Oracle items [B, d], of length 1 where scores are cosines."""
+        oracle = self.generate(self.guidance(interaction))
+        return F.normalize(oracle, dim=-1) if self.score_function == "cosine" else oracle
+
+    def item_vectors(self) -> torch.Tensor:
+        """What they are compared with, [n_items, d]."""
+        table = self.item_embedding.weight
+        return F.normalize(table, dim=-1) if self.score_function == "cosine" else table
+
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Scores [B, n_items]: the inner product of the oracle item with every item."""
-        oracle, table = self.generate(self.guidance(interaction)), self.item_embedding.weight
-        if self.score_function == "cosine":
-            oracle, table = F.normalize(oracle, dim=-1), F.normalize(table, dim=-1)
-        return oracle @ table.T
+        return self.user_vectors(interaction) @ self.item_vectors().T
 
     def predict(self, interaction) -> torch.Tensor:
         """Scores [B] of the rows' own items."""

@@ -457,9 +457,17 @@ class DSPnet(SequentialRecommender):
         """z_V [B, d], the user's vector on the item side."""
         return self.fuse(self.encode(*self.read(interaction)))["V"]
 
+    def user_vectors(self, interaction) -> torch.Tensor:
+        """o of the item side, [B, d]."""
+        return self._query_of(interaction)["V"]
+
+    def item_vectors(self) -> torch.Tensor:
+        """What it is multiplied with, [n_items, d]; that of padding is 0."""
+        return self.item_embedding.weight[: self.n_items]
+
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Scores [B, n_items]: logits without the constant; that of padding is 0."""
-        return self._query_of(interaction)["V"] @ self.item_embedding.weight[: self.n_items].T
+        return self.user_vectors(interaction) @ self.item_vectors().T
 
     def full_sort_predict_scene(self, interaction) -> torch.Tensor:
         """Scores [B, n_scenes], likewise."""

@@ -343,12 +343,19 @@ class PASRec(SequentialRecommender):
 
         return self.diffusion.ddim_sample(denoise, x_T, self.ddim_stride, self.ddim_compat)
 
+    def user_vectors(self, interaction) -> torch.Tensor:
+        """Generated items [B, d], of length 1 where scores are cosines."""
+        oracle = self.generate(self.enrich(*self.represent(interaction)))
+        return F.normalize(oracle, dim=-1) if self.score_function == "cosine" else oracle
+
+    def item_vectors(self) -> torch.Tensor:
+        """What they are compared with, [n_items, d]."""
+        table = self.item_embedding.weight
+        return F.normalize(table, dim=-1) if self.score_function == "cosine" else table
+
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Scores [B, n_items]: the inner product of the generated item with every item."""
-        oracle, table = self.generate(self.enrich(*self.represent(interaction))), self.item_embedding.weight
-        if self.score_function == "cosine":
-            oracle, table = F.normalize(oracle, dim=-1), F.normalize(table, dim=-1)
-        return oracle @ table.T
+        return self.user_vectors(interaction) @ self.item_vectors().T
 
     def predict(self, interaction) -> torch.Tensor:
         """Scores [B] of the rows' own items."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 
 from recbole_gen import figures
+from recbole_gen.calibration import mean_direction
 from recbole_gen.errors import UserError
 from recbole_gen.plot import runs
 from recbole_gen.quick_start import Loaded, load
@@ -65,7 +66,7 @@ def toi_rows(run: Loaded, part: str, horizon: int, noise: float) -> dict[str, di
         raise UserError(f"{run.config['model']} predicts no times: plot toi is for runs of PASRec")
     encode = model.time_encoding
     first, last = (int(day) for day in model.day_range)
-    constant = _mean_direction(encode, run.train._dataset.inter_feat[model.TOI])
+    constant = mean_direction(encode, run.train._dataset.inter_feat[model.TOI])
     device = next(model.parameters()).device
     parts: dict[str, list[torch.Tensor]] = {}
     for batch in loader:
@@ -101,16 +102,6 @@ def toi_rows(run: Loaded, part: str, horizon: int, noise: float) -> dict[str, di
         name, _, what = key.rpartition(" ")
         out.setdefault(name, {})[what] = values.double().cpu().numpy()
     return out
-
-
-def _mean_direction(encode, toi: torch.Tensor) -> torch.Tensor:
-    """The unit vector with the highest mean cosine with the encodings of times [n]; [d]."""
-    times, counts = toi.unique(return_counts=True)
-    total = torch.zeros(encode.size, dtype=torch.float64)
-    device = next(encode.buffers(), torch.zeros(0)).device
-    for t, n in zip(times.split(4096), counts.split(4096), strict=True):
-        total += (F.normalize(encode(t.double().to(device)), dim=-1).cpu() * n.unsqueeze(-1)).sum(0)
-    return F.normalize(total, dim=0)
 
 
 def toi_summary(rows: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:

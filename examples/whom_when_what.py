@@ -1,0 +1,30 @@
+"""From a log in CSV to a table that says whom to write to, when, and with what.
+
+    python examples/whom_when_what.py events.csv customer sku at
+
+The log has a row an event, with the columns of its user, item and time.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from recbole_gen.data.prepare import own
+from recbole_gen.quick_start import run
+from recbole_gen.recommender import Recommender
+
+
+def main(file, user, item, time, epochs=20):
+    own.make(Path(file), own.fields(user, item, time, None), Path("dataset/mine"))
+    finished = run("PASRec", "mine", config_dict={"hidden_size": 64, "epochs": epochs, "data_path": "dataset"})
+    recommender = Recommender.load(finished["run_dir"])
+    log = pd.read_csv("dataset/mine/mine.inter", sep="\t", dtype={"user_id:token": str, "item_id:token": str})
+    users = log.groupby("user_id:token", sort=False).agg(list)
+    table = recommender.recommend(users["item_id:token"], k=5, times=users["timestamp:float"], users=users.index)
+    table.to_csv("recommendations.csv", index=False)
+    print(table.head(10), recommender.window.told() if recommender.window else "", sep="\n\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

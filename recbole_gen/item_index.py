@@ -1,0 +1,112 @@
+"""The items with the largest inner products with a vector: among all of them, or by an index that may miss some."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+from recbole_gen.errors import UserError
+
+SCORES = 1 << 24
+"""Numbers that are in memory at once."""
+LINKS, BUILD_WIDTH = 32, 80
+"""Of the graph: neighbours of an item, and how many of the best are kept while it is built."""
+WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+"""How many of the best are kept while it is searched: the first that is enough."""
+SHARE, BEST = 0.98, 20
+"""Enough: so large a share of so many exact best."""
+
+
+class Search(Protocol):
+    """How items are found."""
+
+    def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and ids [B, k] of the best items for queries [B, d], the best first.
+
+        The padding, id 0, is never among them: with the score -inf, it stands where nothing was found.
+        """
+        ...
+
+
+class ExactSearch:
+    """Compares with every item, a block of them at a time.
+
+    Args:
+        items: [n_items, d], padding first.
+    """
+
+    def __init__(self, items: torch.Tensor):
+        self.items = items
+
+    def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Search.search`; of equal scores any may come first."""
+        scores = queries.new_full((len(queries), k), -torch.inf)
+        ids = torch.zeros(scores.shape, dtype=torch.int64, device=queries.device)
+        block = max(k, SCORES // max(1, len(queries)))
+        for first in range(1, len(self.items), block):
+            some = self.items[first : first + block]
+            values, places = (queries @ some.T).topk(min(k, len(some)))
+            scores, chosen = torch.cat([scores, values], dim=1).topk(k)
+            ids = torch.cat([ids, places + first], dim=1).gather(1, chosen)
+        return scores, ids
+
+
+class ApproximateSearch:
+    """Walks a graph of near items (HNSW, of faiss), on the CPU; the scores of what it finds are computed anew.
+
+    A partition of the space (IVF) would be built in a hundredth of the time, but finds half as much where items do not
+    lie in clusters (benchmarks/search.py). The graph is of inner products themselves: one of distances, to which a
+    further dimension reduces them, finds the less the more vectors differ in length. Several threads (those of torch)
+    build it in an order of chance, so that two of the same items may miss different ones.
+
+    Args:
+        items: as of `ExactSearch`.
+
+    Raises UserError without faiss.
+    """
+
+    def __init__(self, items: torch.Tensor):
+        self.items, self._faiss = items, _faiss()
+        self._faiss.omp_set_num_threads(torch.get_num_threads())
+        self.index = self._faiss.IndexHNSWFlat(items.shape[1], LINKS, self._faiss.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction = BUILD_WIDTH
+        self.index.add(_numpy(items[1:]))
+        self.width = WIDTHS[-1]
+
+    def fit(self, queries: torch.Tensor) -> float:
+        """Choose the width by queries [n, d] like those to come; returns the share of their best that it finds."""
+        exact, share = ExactSearch(self.items).search(queries, BEST)[1], 0.0
+        for self.width in WIDTHS:
+            found = self.search(queries, BEST)[1]
+            share = float((exact.unsqueeze(2) == found.unsqueeze(1)).any(2).float().mean())
+            if share >= SHARE:
+                break
+        return share
+
+    def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Search.search`, but for what is missed."""
+        width = self._faiss.SearchParametersHNSW(efSearch=max(self.width, 2 * k))
+        _, found = self.index.search(_numpy(queries), k, params=width)
+        ids = torch.from_numpy(found).to(queries.device) + 1  # -1 stands for nothing
+        rows = max(1, SCORES // (k * queries.shape[1]))
+        scores = torch.cat(
+            [(self.items[i] @ q.unsqueeze(-1)).squeeze(-1) for i, q in zip(ids.split(rows), queries.split(rows))]
+        )
+        scores, order = scores.masked_fill_(ids == 0, -torch.inf).sort(dim=1, descending=True)
+        return scores, ids.gather(1, order)
+
+
+def _numpy(vectors: torch.Tensor) -> Any:
+    return vectors.detach().float().cpu().contiguous().numpy()
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise UserError(
+            "approximate search needs faiss, which is not installed: pip install faiss-cpu (or 'recbole-gen[ann]'). "
+            "Exact search needs nothing"
+        ) from None
+    return faiss
