@@ -17,6 +17,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen prepare [NAME]                                      a data set of the papers, or a log of your own
        recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE     for users it need not know
        recbole-gen export --checkpoint=FOLDER --output=FOLDER          vectors of items, and of users
+       recbole-gen serve --checkpoint=FOLDER                           recommendations over HTTP
        recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
        (each of these verbs has its --help)
 
@@ -40,6 +41,7 @@ VERBS = {
     "prepare": ("prepare", "main"),
     "recommend": ("recommend", "main"),
     "export": ("export", "main"),
+    "serve": ("serve", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }
