@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from tqdm import tqdm
 
-from recbole_gen import __version__, options
+from recbole_gen import __version__, compat, options
 from recbole_gen.config import parse_arguments
 from recbole_gen.data.prepare.log import ITEM, SCENE, TIME, USER
 from recbole_gen.errors import UserError
@@ -54,6 +54,8 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 FORMATS = (".csv", ".jsonl", ".parquet")
 TODAY = "today"
+RETURN_EVERY = 16
+"""Parts after which freed memory is returned to the system."""
 
 
 @dataclass
@@ -154,6 +156,8 @@ def write(
                     note.update(done=number + 1, totals=vars(totals), state=text)
                     write_json(parts / "note.json", note)  # the part is whole by now
                     bar.update(len(given))
+                    if number % RETURN_EVERY == 0:
+                        compat.return_freed_memory()  # what lists of different lengths have left behind
             if not note["done"]:
                 raise UserError(f"{histories} has no histories")
             _join(parts, note["done"], output)
@@ -235,7 +239,7 @@ def _write_part(path: Path, table: pd.DataFrame) -> None:
 def _parts(folder: Path, number: int) -> Iterator[pa.Table]:
     for part in range(number):
         try:
-            yield pyarrow.parquet.read_table(folder / _part(part))
+            yield pyarrow.parquet.read_table(folder / _part(part), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{folder / _part(part)} is damaged ({error}): remove {folder}, and begin again") from None
 

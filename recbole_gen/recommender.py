@@ -622,14 +622,20 @@ def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
             f"{path} is of a version that kept nothing to recommend with: go on with its run for an epoch, with "
             f"--resume, or train it again"
         )
+    for key, kind in {"sizes": dict, "lengths": dict, "types": dict, "item_features": dict}.items():
+        if not isinstance(serving.get(key), kind):
+            raise checkpoint.CheckpointError(
+                f"{path} has no '{key}' to recommend with: it is of another version, or was changed"
+            )
+    scenes, kinds = serving.get("scenes"), {kind.value for kind in FeatureType}
+    if not (scenes is None or isinstance(scenes, list)) or not kinds.issuperset(serving["types"].values()):
+        raise checkpoint.CheckpointError(f"{path} does not say of what kind its columns are: it was changed")
     config = content["config"]
     if content["model"] != str(config.get("model", "")).rpartition(":")[2].rpartition(".")[2]:
         raise checkpoint.CheckpointError(
             f"{path} is of {content['model']}, and its configuration of {config.get('model')}: it was changed"
         )
-    sizes, item_field = serving.get("sizes"), config.get("ITEM_ID_FIELD")
-    if not isinstance(sizes, dict):
-        raise checkpoint.CheckpointError(f"{path} does not say how large its vocabulary is: it was changed")
+    sizes, item_field = serving["sizes"], config.get("ITEM_ID_FIELD")
     for field in (config.get("USER_ID_FIELD"), item_field):
         tokens = content["vocabulary"].get(field)
         if not isinstance(tokens, list) or len(tokens) != sizes.get(field):
