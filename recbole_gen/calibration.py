@@ -48,20 +48,24 @@ class Window:
         """In words, with what it means where a guess is as good."""
         report, model = self.report, self.report["model"]
         lines = [
-            f"windows of {model['median_width']:.0f} days (median): {model['coverage']:.1%} of the true days of "
-            f"{report['test_rows']:,} test rows lie inside, {report['level']:.0%} were aimed at"
+            f"windows of {_days(model)} (median): {model['coverage']:.1%} of the true days of {report['test_rows']:,} "
+            f"test rows lie inside, {report['level']:.0%} were aimed at; interval score {model['score']:.2f}"
         ]
         for name in GUESSES:
             guess = report[name]
-            better = "better than the model" if guess["score"] < model["score"] else (
-                "as good as the model" if guess["score"] == model["score"] else "worse than the model")  # fmt: skip
-            lines.append(f"  {name}: {guess['median_width']:.0f} days, {guess['coverage']:.1%} inside; interval score "
-                         f"{guess['score']:.1f}, the model's {model['score']:.1f}: {better}")  # fmt: skip
+            better = "better" if guess["score"] < model["score"] else "as good"
+            better = better if guess["score"] <= model["score"] else "worse"
+            inside = f"{guess['coverage']:.1%} inside"
+            lines.append(f"  {name}: {_days(guess)}, {inside}, interval score {guess['score']:.2f}: {better}")
         if any(report[name]["score"] <= model["score"] for name in GUESSES):
             lines.append(
                 "  On this data a guess that learns nothing times messages as well. Do not rely on these times."
             )
         return "\n".join(lines)
+
+
+def _days(measured: dict[str, Any]) -> str:
+    return f"{measured['median_width']:.0f} day{'' if measured['median_width'] == 1 else 's'}"
 
 
 def read(path: Path) -> Window | None:
