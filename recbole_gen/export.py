@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
-import logging
 import os
 import platform
 import shutil
@@ -20,10 +19,10 @@ import numpy as np
 from recbole_gen import __version__, options
 from recbole_gen.config import parse_arguments
 from recbole_gen.data.prepare.folder import recover
-from recbole_gen.data.prepare.log import ITEM, SCENE, TIME, USER
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
 from recbole_gen.histories import Histories, read
+from recbole_gen.recommend import column_names, quiet
 from recbole_gen.recommender import Recommender
 
 USAGE = """\
@@ -75,13 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(str(values["output"]))
     _require_new(output)
     recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None)
-    names = {
-        field: str(values[key]) or recommender.config[config_key]
-        for field, key, config_key in (
-            (USER, "user", "USER_ID_FIELD"), (ITEM, "item", "ITEM_ID_FIELD"),
-            (TIME, "time", "TIME_FIELD"), (SCENE, "scene", "SCENE_FIELD"),
-        )
-    }  # fmt: skip
+    names = column_names(values, recommender)
     note = write(recommender, output, str(values["format"]), None if histories is None else read(histories, names))
     print(f"{note['items']:,} items in {note['d']} dimensions -> {output}", flush=True)
     if histories is not None:
@@ -137,7 +130,7 @@ def _users(
     users = unanswered = 0
     recommender.begin()
     with (
-        _quiet(),
+        quiet(),
         _vectors(folder / f"users{suffix}", "user_vectors", d) as add,
         _names(folder / "users.json") as add_names,
     ):
@@ -202,18 +195,6 @@ def _names(path: Path) -> Iterator[Callable[[Sequence[str]], None]]:
 
         yield add
         file.write("\n]\n" if before == ",\n" else "[]\n")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings in the log: one for each part would say the same again and again."""
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 # A folder that is there as a whole or not at all

@@ -118,13 +118,7 @@ def write(
     Raises UserError for bad input, and for files that cannot be read or written.
     """
     parts = output.with_name(f"{output.name}.parts")
-    names = {
-        field: str(values[key]) or recommender.config[config_key]
-        for field, key, config_key in (
-            (USER, "user", "USER_ID_FIELD"), (ITEM, "item", "ITEM_ID_FIELD"),
-            (TIME, "time", "TIME_FIELD"), (SCENE, "scene", "SCENE_FIELD"),
-        )
-    }  # fmt: skip
+    names = column_names(values, recommender)
     try:
         with at_work(parts, "recommendations"):
             note = read_json(parts / "note.json")
@@ -139,7 +133,7 @@ def write(
                 recommender.restore(note["state"] and base64.b64decode(note["state"]))
             else:
                 recommender.begin()
-            with _quiet(), tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
+            with quiet(), tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
                 for number, given in enumerate(read(histories, names)):
                     if number < done:
                         continue
@@ -167,6 +161,15 @@ def write(
         raise UserError(f"{output} cannot be written: {error}") from None
     shutil.rmtree(parts, ignore_errors=True)
     return totals
+
+
+def column_names(values: dict[str, Any], recommender: Recommender) -> dict[str, str]:
+    """field -> its column in a file of histories: as the options say, or else as in the run's data set."""
+    keys = {
+        USER: ("user", "USER_ID_FIELD"), ITEM: ("item", "ITEM_ID_FIELD"), TIME: ("time", "TIME_FIELD"),
+        SCENE: ("scene", "SCENE_FIELD"),
+    }  # fmt: skip
+    return {field: str(values[own]) or recommender.config[of_run] for field, (own, of_run) in keys.items()}
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -267,7 +270,7 @@ def _join(folder: Path, number: int, output: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what is told of every part; the totals come at the end."""
     log = logging.getLogger()
     level = log.level
