@@ -24,7 +24,7 @@ import traceback
 import uuid
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import compress, groupby
@@ -727,11 +727,9 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(INSTALL) from None
     with _bound(str(values["host"]), values["port"]) as listener:
         recommender = Recommender.load(str(values["checkpoint"]), device)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        # The recommender tells the root logger, at each call, what /metrics counts.
-        logging.getLogger().addFilter(lambda record: record.levelno >= logging.ERROR)
+        app = create_app(recommender, checked)
         server = uvicorn.Server(uvicorn.Config(
-            create_app(recommender, checked), log_config=None, access_log=False, server_header=False,
+            app, log_config=None, access_log=False, server_header=False,
             proxy_headers=False, http="h11", ws="none", loop="asyncio", lifespan="on",
             limit_concurrency=checked.queue + SPARE_CONNECTIONS, timeout_graceful_shutdown=GRACE,
         ))  # fmt: skip
@@ -743,10 +741,31 @@ def main(arguments: Sequence[str]) -> None:
         # uvicorn raises the signal that has ended it again, when all is done: by default that would kill.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            server.run(sockets=[listener])
+            with _logged():
+                server.run(sockets=[listener])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """The log on stderr, without what the recommender tells the root logger at each call, which /metrics counts."""
+    root, handler, level = logging.getLogger(), logging.StreamHandler(), logging.getLogger().level
+
+    def is_fault(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    root.addFilter(is_fault)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeFilter(is_fault)
+        root.removeHandler(handler)
 
 
 def _size(value: Any) -> Any:
