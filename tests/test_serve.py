@@ -527,6 +527,7 @@ def test_the_verb_refuses_what_it_cannot_do(trained, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             assert "pip install 'recbole-gen[serve]'" in refused_by_main(run, "--port=0")
+            assert not logging.getLogger().filters  # what other tests log is not held back
 
 
 def test_the_verb_has_a_help(capsys):
