@@ -129,7 +129,6 @@ def _worth(first: np.ndarray, last: np.ndarray, true: np.ndarray) -> dict[str, f
 @torch.no_grad()
 def day_rows(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
     """Days since 1970, one a row: true, last (interaction before it), and as model, persistence and constant say."""
-    first, last = (int(day) for day in model.day_range)
     device = next(model.parameters()).device
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("true", "last", "model", *GUESSES)}
     for batch in loader:
@@ -137,9 +136,7 @@ def day_rows(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
         last_day = model.last_day(interaction)
         _, tau_hat = model.represent(interaction)
         said = model.decode(tau_hat, last_day).day
-        days, of_row = last_day.unique(return_inverse=True)  # all that the constant's answer depends on
-        still = model.decode(constant.to(tau_hat).expand(len(days), -1), days).day[of_row]
-        true = (interaction[model.TOI].double() * (last - first)).round().long() + first
+        still, true = constant_days(model, constant, last_day), model.day_of(interaction[model.TOI])
         for name, values in zip(parts, (true, last_day, said, last_day, still), strict=True):
             parts[name].append(values.cpu())
         if sum(map(len, parts["true"])) >= MOST_ROWS:
@@ -148,6 +145,12 @@ def day_rows(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
         name: torch.cat(values)[:MOST_ROWS].numpy() if values else np.empty(0, np.int64)
         for name, values in parts.items()
     }
+
+
+def constant_days(model, constant: torch.Tensor, last_day: torch.Tensor, horizon: int = 365) -> torch.Tensor:
+    """Days that a constant encoding [d] says after the last interactions on these days, [B]."""
+    days, of_row = last_day.unique(return_inverse=True)  # all that the answer depends on
+    return model.decode(constant.to(days.device).expand(len(days), -1), days, horizon).day[of_row]
 
 
 def mean_direction(encode, toi: torch.Tensor) -> torch.Tensor:

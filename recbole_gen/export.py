@@ -22,7 +22,7 @@ from recbole_gen.data.prepare.folder import recover
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
 from recbole_gen.histories import Histories, read
-from recbole_gen.recommend import column_names, quiet
+from recbole_gen.recommend import column_names
 from recbole_gen.recommender import Recommender
 
 USAGE = """\
@@ -57,10 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(USAGE, end="")
         return
-    values, others = options.split(parse_arguments(arguments), DEFAULTS, "export", ())
-    if others:
-        known = ", ".join("--" + key for key in DEFAULTS)
-        raise UserError(f"export has no option --{next(iter(others))}; its options are {known}")
+    values = options.own(parse_arguments(arguments), DEFAULTS, "export")
     for key in ("checkpoint", "output"):
         if not values[key]:
             raise UserError(f"export needs --{key}=FOLDER; `recbole-gen export --help` says what of")
@@ -130,7 +127,6 @@ def _users(
     users = unanswered = 0
     recommender.begin()
     with (
-        quiet(),
         _vectors(folder / f"users{suffix}", "user_vectors", d) as add,
         _names(folder / "users.json") as add_names,
     ):

@@ -16,6 +16,7 @@ import pyarrow.parquet
 from recbole_gen.data.prepare import formats
 from recbole_gen.data.prepare import log as logs
 from recbole_gen.data.prepare.log import ITEM, SCENE, TIME, USER
+from recbole_gen.data.times import END_OF_CALENDAR
 from recbole_gen.errors import UserError, did_you_mean
 
 CHUNK = 8192
@@ -141,7 +142,7 @@ def _seconds(values: list[Any]) -> np.ndarray:
 
 def checked_times(seconds: np.ndarray) -> np.ndarray:
     """The times. Raises UserError if one is missing, infinite, or beyond the calendar."""
-    bad = ~(np.abs(seconds) < 253402300800)
+    bad = ~(np.abs(seconds) < END_OF_CALENDAR)
     if bad.any():
         raise UserError(
             f"{int(bad.sum())} of the times are missing, or are no Unix seconds and no dates (milliseconds are to be "
@@ -167,9 +168,9 @@ def read(file: Path, names: Mapping[str, str], separator: str = " ") -> Iterator
     if kind not in KINDS:
         raise UserError(f"{file}: its name must end in one of {', '.join(KINDS)}")
     try:
-        columns, titles, delimiter = _columns(file, kind, names)
-        whole = columns[ITEM] in _list_columns(file, kind, titles, names)
-        if whole:
+        titles, lists, delimiter = _head(file, kind)
+        columns = _columns(titles, names)
+        if columns[ITEM] in lists:
             yield from _wide(file, kind, columns, titles, delimiter, separator)
         else:
             yield from _log(file, kind, columns, titles, delimiter)
@@ -179,21 +180,42 @@ def read(file: Path, names: Mapping[str, str], separator: str = " ") -> Iterator
         raise UserError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
 
 
-def _columns(file: Path, kind: str, names: Mapping[str, str]) -> tuple[dict[str, str], list[str], str]:
-    """field -> its column in the file, the titles of all columns, and what separates them."""
-    delimiter = ","
+def _head(file: Path, kind: str) -> tuple[list[str], list[str], str]:
+    """The titles of all columns, those of columns that hold lists, and what separates them in text."""
     if kind == ".parquet":
         try:
-            titles = list(pyarrow.parquet.read_schema(file).names)
+            schema = pyarrow.parquet.read_schema(file)
         except pa.ArrowException as error:
             raise UserError(f"it is damaged, or no Parquet file: {str(error).splitlines()[0]}") from None
-    elif kind == ".jsonl":
-        titles = _keys(file)
-    else:
-        with open(file, "rb") as stream:
-            line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
-        delimiter = "\t" if kind in (".inter", ".tsv") else max(",\t;|", key=line.count)
-        titles = [title.strip('"').partition(":")[0] for title in line.split(delimiter)]
+        kinds = {name: schema.field(name).type for name in schema.names}
+        return list(kinds), [name for name, each in kinds.items() if _is_list(each)], ""
+    with open(file, "rb") as stream:
+        line = stream.readline().removeprefix(b"\xef\xbb\xbf")
+    if kind == ".jsonl":
+        first = _object(line)
+        return list(first), [name for name, value in first.items() if isinstance(value, list)], ""
+    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    delimiter = "\t" if kind in (".inter", ".tsv") else formats.delimiter_of(text)
+    titles = [title.strip('"').partition(":")[0] for title in text.split(delimiter)]
+    return titles, [title for title in titles if title in LISTS], delimiter
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        first = json.loads(line)
+    except ValueError:
+        first = None
+    if not isinstance(first, dict):
+        raise UserError(f"its first line is no JSON object: {line[:60].decode('utf-8', 'replace')!r}")
+    return first
+
+
+def _columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]:
+    """field -> its column."""
     columns: dict[str, str] = {}
     has_lists = any(title in titles for title in LISTS)
     for field, known in (NAMES if has_lists else LOG_NAMES).items():
@@ -207,32 +229,7 @@ def _columns(file: Path, kind: str, names: Mapping[str, str]) -> tuple[dict[str,
                 f"there is no column of {'users' if field == USER else 'items'} ({wanted or ' or '.join(known)}) among "
                 f"{titles}.{hint} Name it with --{'user' if field == USER else 'item'}=COLUMN"
             )
-    return columns, titles, delimiter
-
-
-def _keys(file: Path) -> list[str]:
-    with open(file, "rb") as stream:
-        line = stream.readline().removeprefix(b"\xef\xbb\xbf")
-    try:
-        first = json.loads(line)
-    except ValueError:
-        first = None
-    if not isinstance(first, dict):
-        raise UserError(f"its first line is no JSON object: {line[:60].decode('utf-8', 'replace')!r}")
-    return list(first)
-
-
-def _list_columns(file: Path, kind: str, titles: list[str], names: Mapping[str, str]) -> list[str]:
-    lists = [title for title in titles if title in LISTS]
-    if kind == ".parquet":
-        schema = pyarrow.parquet.read_schema(file)
-        lists = [name for name in schema.names if pa.types.is_list(schema.field(name).type)
-                 or pa.types.is_large_list(schema.field(name).type)]  # fmt: skip
-    if kind == ".jsonl":
-        with open(file, "rb") as stream:
-            first = json.loads(stream.readline().removeprefix(b"\xef\xbb\xbf"))
-        lists = [name for name, value in first.items() if isinstance(value, list)]
-    return lists
+    return columns
 
 
 def _wide(

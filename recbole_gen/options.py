@@ -28,6 +28,15 @@ def split(
     return {**defaults, **own}, {key: value for key, value in given.items() if key not in defaults}
 
 
+def own(given: dict[str, Any], defaults: dict[str, Any], verb: str) -> dict[str, Any]:
+    """The options of a verb that takes no keys of a run, over their defaults; raises UserError for any other key."""
+    values, others = split(given, defaults, verb, ())
+    if others:
+        known = ", ".join("--" + key for key in defaults)
+        raise UserError(f"{verb} has no option --{next(iter(others))}; its options are {known}")
+    return values
+
+
 def run_values(values: dict[str, Any], files: Sequence[str] = (), **more: Any) -> dict[str, Any]:
     """What `run` gets, as one dict that any machine can read: files (those of `config_files` first), then the values.
 

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from recbole_gen import options
-from recbole_gen.config import PROPERTIES, parse_arguments, read_yaml
+from recbole_gen.config import parse_arguments
 from recbole_gen.data.prepare import formats, make, own
 from recbole_gen.data.prepare.recipes import RECIPES
 from recbole_gen.errors import UserError
@@ -44,17 +44,9 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     names = [argument for argument in arguments[:1] if not argument.startswith("-")]
-    defaults = {
-        **OWN,
-        **RECIPE,
-        "name": "",
-        "data_path": read_yaml(PROPERTIES / "overall.yaml").get("data_path", "dataset"),
-    }
+    defaults = {**OWN, **RECIPE, "name": "", "data_path": "dataset"}
     given = parse_arguments(arguments[len(names) :])
-    values, others = options.split(given, defaults, "prepare", ())
-    if others:
-        known = ", ".join("--" + key for key in defaults)
-        raise UserError(f"prepare has no option --{next(iter(others))}; its options are {known}")
+    values = options.own(given, defaults, "prepare")
     if not names and not given:
         print(listing())
         return

@@ -272,16 +272,22 @@ class Loaded:
     test: Any
 
 
-def load(folder: str | Path) -> Loaded:
-    """The model of the run in ``folder``, with the weights of its best epoch, and its data, split as it was.
-
-    Raises UserError if there is no such run, or its data set is not here or not the one that it was trained on.
-    """
+def best_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint of the best epoch of the run in ``folder``. Raises UserError if there is no such run."""
     path = Path(folder) / "best.pth"
     if not path.exists():
         raise UserError(
             f"there is no run in {folder}: it has no best.pth. A run's folder is in the last line it prints"
         )
+    return path
+
+
+def load(folder: str | Path) -> Loaded:
+    """The model of the run in ``folder``, with the weights of its best epoch, and its data, split as it was.
+
+    Raises UserError if there is no such run, or its data set is not here or not the one that it was trained on.
+    """
+    path = best_checkpoint(folder)
     content = checkpoint.load(path)
     config = Config(stored=settings_of(content))
     init_seed(config["seed"], config["reproducibility"])

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(USAGE, end="")
         return
-    values, others = options.split(parse_arguments(_joined(arguments)), DEFAULTS, "recommend", ())
-    if others:
-        known = ", ".join("--" + key for key in DEFAULTS)
-        raise UserError(f"recommend has no option --{next(iter(others))}; its options are {known}")
+    values = options.own(parse_arguments(_joined(arguments)), DEFAULTS, "recommend")
     for key in ("checkpoint", "histories", "output"):
         if not values[key]:
             raise UserError(f"recommend needs --{key}=...; `recbole-gen recommend --help` says what of")
@@ -133,7 +128,7 @@ def write(
                 recommender.restore(note["state"] and base64.b64decode(note["state"]))
             else:
                 recommender.begin()
-            with quiet(), tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
+            with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
                 for number, given in enumerate(read(histories, names)):
                     if number < done:
                         continue
@@ -267,18 +262,6 @@ def _join(folder: Path, number: int, output: Path) -> None:
                 for row in table.to_pylist():
                     file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
     temporary.replace(output)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what is told of every part; the totals come at the end."""
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _tell(totals: Totals, recommender: Recommender, output: Path, when: bool) -> None:

@@ -24,7 +24,7 @@ from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.histories import Histories
 from recbole_gen.item_index import BEST, SHARE, ApproximateSearch, ExactSearch, Search
-from recbole_gen.quick_start import create_model, settings_of
+from recbole_gen.quick_start import best_checkpoint, create_model, settings_of
 
 SCORES = 1 << 28
 """Bytes of scores that are in memory at once."""
@@ -120,11 +120,7 @@ class Recommender:
             raise UserError(
                 f"search must be one of {', '.join(SEARCHES)}, got {search!r}.{did_you_mean(search, SEARCHES)}"
             )
-        path = Path(folder) / "best.pth"
-        if not path.exists():
-            raise UserError(
-                f"there is no run in {folder}: it has no best.pth. A run's folder is in the last line it prints"
-            )
+        path = best_checkpoint(folder)
         content = _checked(path, checkpoint.load(path))
         changes = {} if device is None else {"use_gpu": device != "cpu"}
         config = Config(stored={**settings_of(content), **changes}, needs_data=False)
@@ -171,7 +167,9 @@ class Recommender:
         """
         given = histories if isinstance(histories, Histories) else Histories.of(histories, times, scenes, users)
         self.begin()
-        return self.answer(given, k, exclude_seen, candidates)
+        table, told = self._answer(given, k, exclude_seen, candidates)
+        self._log(told)
+        return table
 
     def when(self, histories, times=None, users=None) -> pd.DataFrame:
         """The day of each user's next interaction: user, when, from, until (dates), one row a user.
@@ -229,11 +227,17 @@ class Recommender:
     def answer(
         self, given: Histories, k: int = 10, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
     ) -> pd.DataFrame:
-        """As `recommend`, but the random numbers go on where the last answer has left them."""
+        """As `recommend`, but the random numbers go on where the last answer has left them, and nothing is logged."""
+        return self._answer(given, k, exclude_seen, candidates)[0]
+
+    def _answer(
+        self, given: Histories, k: int, exclude_seen: bool, candidates: Sequence[Any] | None
+    ) -> tuple[pd.DataFrame, list[str]]:
+        """The table, and what there is to tell of it."""
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise UserError(f"k must be a whole number of at least 1, got {k!r}")
         known, width = self._known(given), min(k, len(self.items) - 1)
-        allowed = self._allowed(candidates)
+        allowed, told = self._allowed(candidates)
         by_model = self._answerable(known, given)
         tops, extra = [], {}
         dates: list[dict[str, np.ndarray]] = []
@@ -259,8 +263,7 @@ class Recommender:
             "by": np.where(by_model, BY_MODEL, BY_POPULARITY).astype(object), **extra,
         })  # fmt: skip
         table.attrs = {"unknown": known.unknown, "by_popularity": int((~by_model).sum())}
-        self._tell(known, table.attrs["by_popularity"])
-        return table
+        return table, told + self._told(known, table.attrs["by_popularity"])
 
     # Vectors
 
@@ -296,18 +299,22 @@ class Recommender:
         """
         given = histories if isinstance(histories, Histories) else Histories.of(histories, times, scenes, users)
         self.begin()
-        return self.encode(given)
+        vectors, told = self._encode(given)
+        self._log(told)
+        return vectors
 
     def encode(self, given: Histories) -> np.ndarray:
-        """As `vectors`, but the random numbers go on where the last answer has left them."""
+        """As `vectors`, but the random numbers go on where the last answer has left them, and nothing is logged."""
+        return self._encode(given)[0]
+
+    def _encode(self, given: Histories) -> tuple[np.ndarray, list[str]]:
         size = self.require_item_vectors().shape[1]
         known = self._known(given)
         vectors = np.empty((len(given), size), dtype=np.float32)
         for batch in known.batches(self._batch_size()):
             vectors[batch.rows] = self._user_vectors(self._interaction(batch)).float().cpu().numpy()
         vectors[~self._answerable(known, given)] = np.nan
-        self._tell(known, 0)
-        return vectors
+        return vectors, self._told(known, 0)
 
     # From tokens to batches
 
@@ -341,18 +348,19 @@ class Recommender:
             by_model &= known.users > 0
         return by_model
 
-    def _allowed(self, candidates: Sequence[Any] | None) -> torch.Tensor | None:
+    def _allowed(self, candidates: Sequence[Any] | None) -> tuple[torch.Tensor | None, list[str]]:
+        """[n_items] bool, or None where all items are allowed, and what there is to tell."""
         if candidates is None:
-            return None
+            return None, []
         tokens = pa.array([str(token) for token in candidates], pa.string())
         ids = _ids(tokens, self.items)
         if not (ids > 0).any():
             raise UserError("none of the candidates is an item that the model knows")
-        if (ids <= 0).any():
-            logging.getLogger().warning(f"{int((ids <= 0).sum())} of {len(ids)} candidates are unknown and left out")
+        unknown = int((ids <= 0).sum())
+        told = [f"{unknown} of {len(ids)} candidates are unknown and left out"] if unknown else []
         allowed = torch.zeros(len(self.items), dtype=torch.bool)
         allowed[torch.from_numpy(ids[ids > 0])] = True
-        return allowed.to(self.config["device"])
+        return allowed.to(self.config["device"]), told
 
     def _batch_size(self) -> int:
         return max(1, min(self.config["eval_batch_size"], SCORES // (4 * len(self.items))))
@@ -529,7 +537,7 @@ class Recommender:
 
     def _asks_for_users(self) -> bool:
         """Whether the model reads who a user is; found out by not telling it."""
-        probe = self._interaction(_Known.one(len(self.items), self.reads_times, self.reads_scenes))
+        probe = self._random_histories(1)
         rest = {field: value for field, value in probe.interaction.items() if field != self.config["USER_ID_FIELD"]}
         try:
             self._scores(Interaction(rest))
@@ -558,14 +566,23 @@ class Recommender:
         }
         return pd.DataFrame(columns | {field: each[row] for field, each in (extra or {}).items()})
 
-    def _tell(self, known: _Known, by_popularity: int) -> None:
-        log = logging.getLogger()
+    def _told(self, known: _Known, by_popularity: int) -> list[str]:
+        told = []
         if known.unknown:
-            log.warning(f"{known.unknown} events are of items that the model does not know, such as "
-                        f"{', '.join(map(repr, known.examples))}, and are left out")  # fmt: skip
+            examples = ", ".join(map(repr, known.examples))
+            told.append(
+                f"{known.unknown} events are of items that the model does not know, such as {examples}, and are left "
+                f"out"
+            )
         if by_popularity:
             what = "the model does not know them" if self._reads_users else "there is no known item in their history"
-            log.warning(f"{by_popularity} users are answered by popularity, for {what}")
+            told.append(f"{by_popularity} users are answered by popularity, for {what}")
+        return told
+
+    @staticmethod
+    def _log(told: list[str]) -> None:
+        for line in told:
+            logging.getLogger().warning(line)
 
 
 class _Known:
@@ -597,12 +614,6 @@ class _Known:
     def chosen(self, rows: np.ndarray) -> _Known:
         """Some of them, [n] True for those; without times and scenes."""
         return _Known(self.sizes[rows], self.items[np.repeat(rows, self.sizes)], None, None, self.users[rows])
-
-    @classmethod
-    def one(cls, n_items: int, times: bool, scenes: bool) -> _Known:
-        """A history of one item."""
-        one = np.ones(1, dtype=np.int64)
-        return cls(one, one, np.zeros(1) if times else None, one if scenes else None, one)
 
 
 def _ids(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:

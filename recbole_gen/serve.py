@@ -37,6 +37,7 @@ import torch
 
 from recbole_gen import options
 from recbole_gen.config import parse_arguments
+from recbole_gen.data.times import END_OF_CALENDAR
 from recbole_gen.errors import UserError
 from recbole_gen.histories import Histories
 from recbole_gen.recommender import BY_MODEL, BY_POPULARITY, Recommender
@@ -79,8 +80,7 @@ SPARE_CONNECTIONS = 128
 """Connections beyond those of the queue, so that /health answers when it is full."""
 TOKEN_LENGTH, DATE_LENGTH = 256, 40
 """Characters in a name, and in a date."""
-LAST_SECOND = 253402300799
-"""The end of the year 9999."""
+LAST_SECOND = END_OF_CALENDAR - 1
 PATHS = ("/recommend", "/health", "/metrics", "/openapi.json")
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -274,7 +274,8 @@ class _Answerer:
         if candidates is not None:
             candidates = [each for each in map(str, candidates) if each in self._known]
         try:
-            table = self.recommender.recommend(given, first.k, exclude_seen=first.exclude_seen, candidates=candidates)
+            self.recommender.begin()
+            table = self.recommender.answer(given, first.k, first.exclude_seen, candidates)
         except UserError as error:  # the request has been checked: this is the model's, such as scores that are NaN
             raise RuntimeError(str(error)) from error
         users = given.users.to_pylist()
@@ -708,10 +709,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     limits = {field.name: field.default for field in fields(Limits)}
     defaults = {"checkpoint": "", "host": "127.0.0.1", "port": 8000, "device": "cpu", **limits}
-    values, others = options.split(parse_arguments(arguments), defaults, "serve", ())
-    if others:
-        known = ", ".join("--" + key for key in defaults)
-        raise UserError(f"serve has no option --{next(iter(others))}; its options are {known}")
+    values = options.own(parse_arguments(arguments), defaults, "serve")
     if not values["checkpoint"]:
         raise UserError("serve what? recbole-gen serve --checkpoint=FOLDER, that of a finished run")
     device = values["device"]
@@ -750,21 +748,15 @@ def main(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
-    """The log on stderr, without what the recommender tells the root logger at each call, which /metrics counts."""
+    """The log on stderr."""
     root, handler, level = logging.getLogger(), logging.StreamHandler(), logging.getLogger().level
-
-    def is_fault(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
-
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
-    root.addFilter(is_fault)
     root.setLevel(logging.INFO)
     try:
         yield
     finally:
         root.setLevel(level)
-        root.removeFilter(is_fault)
         root.removeHandler(handler)
 
 

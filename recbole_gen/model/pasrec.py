@@ -377,8 +377,11 @@ class PASRec(SequentialRecommender):
     def last_day(self, interaction) -> torch.Tensor:
         """Day of the latest interaction of each history, counted from 1970-01-01: int64 [B]."""
         last = (interaction[self.ITEM_SEQ_LEN] - 1).clamp(min=0).unsqueeze(1)
-        t = interaction[self.TOI_SEQ].gather(1, last).squeeze(1).double()
-        return (t * (self.day_range[1] - self.day_range[0])).round().long() + self.day_range[0]
+        return self.day_of(interaction[self.TOI_SEQ].gather(1, last).squeeze(1))
+
+    def day_of(self, t: torch.Tensor) -> torch.Tensor:
+        """Days since 1970-01-01 of scaled times: int64, of the same shape."""
+        return (t.double() * (self.day_range[1] - self.day_range[0])).round().long() + self.day_range[0]
 
     @torch.no_grad()
     def decode(self, tau_hat: torch.Tensor, not_before: torch.Tensor, horizon: int = 365, noise: float = 0.01) -> When:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.calibration import mean_direction
+from recbole_gen.calibration import constant_days, mean_direction
 from recbole_gen.errors import UserError
 from recbole_gen.plot import runs
 from recbole_gen.quick_start import Loaded, load
@@ -72,16 +72,16 @@ def toi_rows(run: Loaded, part: str, horizon: int, noise: float) -> dict[str, di
     for batch in loader:
         interaction = batch[0].to(device)
         toi = interaction[model.TOI]
-        true, last_day = (toi.double() * (last - first)).round().long() + first, model.last_day(interaction)
+        true, last_day = model.day_of(toi), model.last_day(interaction)
         _, tau_hat = model.represent(interaction)
         spread = constant.to(tau_hat).expand_as(tau_hat)
-        when, still = (model.decode(tau, last_day, horizon, noise) for tau in (tau_hat, spread))
+        when = model.decode(tau_hat, last_day, horizon, noise)
         tau = encode(toi)
         t_last = (last_day - first).double() / (last - first)
         for name, predicted, day in (
             ("model", tau_hat, when.day),
             ("persistence", encode(t_last.to(toi)), last_day),
-            ("constant", spread, still.day),
+            ("constant", spread, constant_days(model, constant, last_day, horizon)),
         ):
             parts.setdefault(f"{name} cosine", []).append(F.cosine_similarity(predicted, tau, dim=-1))
             parts.setdefault(f"{name} error", []).append((day - true).abs())

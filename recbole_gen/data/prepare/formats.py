@@ -28,6 +28,8 @@ BLOCK, LONGEST = 1 << 24, 1 << 28
 """Bytes that are read at once, and of the longest line."""
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "n/a", "#N/A", "<NA>", "\\N"]
 """What stands for no value: the words that RecBole reads as such in an atomic file, and that of database dumps."""
+DELIMITERS = ",\t;|"
+"""What a line of titles may be separated by, where nothing says it."""
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Name -> how many of it are a second."""
 _LEAST = {"ms": 1e11, "us": 1e14, "ns": 1e17}
@@ -46,6 +48,11 @@ class Seen:
         self.bad += number
         if len(self.examples) < 3:
             self.examples.append(text.strip()[:80])
+
+
+def delimiter_of(titles: str) -> str:
+    """What separates the titles in a line of them."""
+    return max(DELIMITERS, key=titles.count)
 
 
 def delimited(

@@ -39,10 +39,7 @@ def prepared(name: str, data_path: str | Path, say: Say = print) -> None:
 
     Raises UserError that says what to fetch by hand, and where to put it, if it cannot be fetched.
     """
-    found = find(name)
-    if found is None:
-        raise UserError(f"there is no recipe for '{name}'")
-    recipe, paper = found
+    recipe, paper = recipe_of(name, None)
     make(recipe, paper, Path(data_path) / name, None, Path(data_path), say=say)
 
 

@@ -22,7 +22,6 @@ from recbole_gen.errors import UserError
 
 KINDS = {".csv": "text", ".tsv": "text", ".txt": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json",
          ".parquet": "parquet", ".pq": "parquet"}  # fmt: skip
-DELIMITERS = ",\t;|"
 LAST = 1e11
 """Seconds since 1970 that are no time any more: the year 5138."""
 
@@ -82,7 +81,7 @@ def make(
     """Write a log as the data set ``target``, whole or not at all.
 
     Args:
-        file: CSV (any of ``DELIMITERS``), JSON lines or Parquet, the first two also as .gz.
+        file: CSV (any of `formats.DELIMITERS`), JSON lines or Parquet, the first two also as .gz.
         columns: USER, ITEM and TIME, perhaps SCENE -> the column that has it.
         unit: of times that are numbers, one of `formats.UNITS`; None to tell it from them.
         most_bad: share of rows that may be unusable.
@@ -187,7 +186,7 @@ def _delimiter(file: Path, packed: bool) -> str:
     """What separates the titles."""
     with cast(BinaryIO, gzip.open(file) if packed else open(file, "rb")) as stream:
         line = stream.readline().decode("utf-8-sig", "replace")
-    return max(DELIMITERS, key=line.count)
+    return formats.delimiter_of(line)
 
 
 def fields(user: str, item: str, moment: str, scene: str | None) -> dict[str, str]:
