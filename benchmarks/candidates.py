@@ -17,7 +17,7 @@ import time
 import torch
 from common import Stub, peak_mib, record
 
-from recbole_gen.config import PROPERTIES, read_yaml
+from recbole_gen.config.config import PROPERTIES, read_yaml
 from recbole_gen.model import dspnet
 from recbole_gen.model.dspnet import DSPnet
 

@@ -12,10 +12,10 @@ import argparse
 import torch
 from common import record
 
-from recbole_gen.config import Config
+from recbole_gen.config.config import Config
 from recbole_gen.data import held_out
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.evaluation import TopK, distinct_positives
+from recbole_gen.evaluation.ranking import TopK, distinct_positives
 
 
 def main():

@@ -61,7 +61,7 @@ def measure(kind, folder):
 
         config = Config(model="SASRec", dataset="synthetic", config_dict=settings)
     else:
-        from recbole_gen.config import Config
+        from recbole_gen.config.config import Config
         from recbole_gen.data.loaders import create_dataset, create_loaders
 
         config = Config(model="SASRec", dataset="synthetic", config_dict=settings)

@@ -17,11 +17,11 @@ import torch
 from recbole.utils import init_seed
 
 import recbole_gen  # noqa: F401
-from recbole_gen.config import Config
+from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.sequences import training_counts
-from recbole_gen.evaluation import Diagnostics
-from recbole_gen.trainer import Trainer
+from recbole_gen.evaluation.ranking import Diagnostics
+from recbole_gen.training.trainer import Trainer
 
 
 def main(argv):

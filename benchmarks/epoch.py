@@ -16,9 +16,9 @@ import time
 import torch
 from common import peak_mib, record
 
-from recbole_gen.config import Config
+from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.trainer import create_trainer
+from recbole_gen.training.trainer import create_trainer
 
 MODELS = {
     "SASRec": {},

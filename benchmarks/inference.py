@@ -18,8 +18,8 @@ import torch
 from common import Stub, record
 
 from recbole_gen import compat
-from recbole_gen.config import PROPERTIES, read_yaml
-from recbole_gen.diffusion import guide
+from recbole_gen.config.config import PROPERTIES, read_yaml
+from recbole_gen.model.diffusion import guide
 from recbole_gen.model.dreamrec import DreamRec
 
 

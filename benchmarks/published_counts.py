@@ -9,10 +9,10 @@ recipe is filtered by every version of it. Appends to results/published_counts.t
 import sys
 from pathlib import Path
 
-from recbole_gen.data.prepare import make, table
-from recbole_gen.data.prepare.formats import Seen
-from recbole_gen.data.prepare.recipes import RECIPES
 from recbole_gen.errors import UserError
+from recbole_gen.prepare import make, table
+from recbole_gen.prepare.formats import Seen
+from recbole_gen.prepare.recipes import RECIPES
 
 
 def main():

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from recbole_gen import quick_start
-from recbole_gen.registry import MODELS
+from recbole_gen.config.registry import MODELS
 
 SETTINGS = {
     "DreamRec": {"hidden_size": 64}, "DiffRec": {}, "PASRec": {"hidden_size": 64}, "PreferDiff": {"hidden_size": 64},

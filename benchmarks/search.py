@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from common import record
 
-from recbole_gen.item_index import ApproximateSearch, ExactSearch
+from recbole_gen.recommending.item_index import ApproximateSearch, ExactSearch
 
 
 class Partition:
-    """faiss's IndexIVFFlat behind the interface of `recbole_gen.item_index.Search`; for the comparison only."""
+    """faiss's IndexIVFFlat behind the interface of `item_index.Search`; for the comparison only."""
 
     def __init__(self, items):
         vectors = items[1:].numpy()

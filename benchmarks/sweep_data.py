@@ -40,7 +40,7 @@ def work(dataset, settings, folder):
     from recbole.utils import init_seed
 
     from recbole_gen import compat
-    from recbole_gen.config import Config
+    from recbole_gen.config.config import Config
     from recbole_gen.data import cache, loaders
 
     torch.set_num_threads(1)

@@ -28,7 +28,7 @@ def measure(folder, threads, steps):
     from data import SETTINGS
 
     from recbole_gen import compat
-    from recbole_gen.config import Config
+    from recbole_gen.config.config import Config
     from recbole_gen.data.loaders import create_dataset, create_loaders
 
     torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ plain = [getattr(owner, name) for owner, name in PATCHED]
 from common import record  # noqa: E402
 
 from recbole_gen import compat  # noqa: E402
-from recbole_gen.config import Config  # noqa: E402
+from recbole_gen.config.config import Config  # noqa: E402
 from recbole_gen.data.loaders import create_dataset, create_loaders  # noqa: E402
 
 ours = [getattr(owner, name) for owner, name in PATCHED]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_gen.data.prepare import own
+from recbole_gen.prepare import own
 from recbole_gen.quick_start import run
-from recbole_gen.recommender import Recommender
+from recbole_gen.recommending.recommender import Recommender
 
 
 def main(file, user, item, time, epochs=20):

@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from recbole_gen import registry, space
-from recbole_gen.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset, parse_arguments, read_yaml
+from recbole_gen.config import registry
+from recbole_gen.config.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset, parse_arguments, read_yaml
 from recbole_gen.data.needs import needs
-from recbole_gen.data.prepare.recipes import RECIPES
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
+from recbole_gen.prepare.recipes import RECIPES
+from recbole_gen.sweep import space
 
 MODELS_USAGE = """\
 usage: recbole-gen models [NAME]

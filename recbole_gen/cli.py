@@ -35,13 +35,13 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
 """
 
 VERBS = {
-    "tune": ("tune", "main"),
-    "compare": ("compare", "main"),
+    "tune": ("sweep.tune", "main"),
+    "compare": ("compare.runs", "main"),
     "plot": ("plot", "main"),
-    "prepare": ("prepare", "main"),
-    "recommend": ("recommend", "main"),
-    "export": ("export", "main"),
-    "serve": ("serve", "main"),
+    "prepare": ("prepare.prepare", "main"),
+    "recommend": ("recommending.recommend", "main"),
+    "export": ("recommending.export", "main"),
+    "serve": ("serving.app", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }

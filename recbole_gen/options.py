@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_gen.config import Layer, merge, read_user_layers
+from recbole_gen.config.config import Layer, merge, read_user_layers
 from recbole_gen.errors import UserError
 
 

@@ -25,16 +25,17 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 from tabulate import tabulate
 
-from recbole_gen import __version__, calibration, checkpoint, compat, distributed
-from recbole_gen.config import ROOT, Config, merge, model_path, read_user_layers
+from recbole_gen import __version__, checkpoint, compat, distributed
+from recbole_gen.config.config import ROOT, Config, merge, model_path, read_user_layers
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_sizes
-from recbole_gen.data.prepare.missing import with_data
 from recbole_gen.data.sequences import training_counts
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import TASKS, Diagnostics
+from recbole_gen.evaluation import calibration
+from recbole_gen.evaluation.ranking import TASKS, Diagnostics
 from recbole_gen.files import write_json
-from recbole_gen.trainer import Epoch, Trainer, create_trainer, vocabulary_of
+from recbole_gen.prepare.missing import with_data
+from recbole_gen.training.trainer import Epoch, Trainer, create_trainer, vocabulary_of
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 

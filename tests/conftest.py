@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_gen import cli, quick_start
-from recbole_gen.config import Config
+from recbole_gen.config.config import Config
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets trials starve beside the other tests

@@ -1,0 +1,1 @@
+"""Logs as arrays: histories, splits, times, scenes, and the loaders that make batches of them."""

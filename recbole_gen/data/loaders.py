@@ -26,8 +26,8 @@ from recbole_gen.data.general import GeneralSets, KnowledgeSets
 from recbole_gen.data.needs import needs
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import distinct_positives
-from recbole_gen.layers import FUTURE
+from recbole_gen.evaluation.ranking import distinct_positives
+from recbole_gen.model.layers import FUTURE
 
 GPU_SHARE = 0.25
 """Of the free memory of a GPU: what the rows of a data set may take of it. The rest is for the model and its steps."""

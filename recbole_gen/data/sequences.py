@@ -20,7 +20,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_gen.data import held_out, scenes, splits, times
 from recbole_gen.data.needs import needs
 from recbole_gen.errors import UserError
-from recbole_gen.layers import FUTURE
+from recbole_gen.model.layers import FUTURE
 
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
 

@@ -46,7 +46,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
-from recbole_gen.layers import one_of
+from recbole_gen.model.layers import one_of
 
 
 def wide(logits: torch.Tensor) -> torch.Tensor:

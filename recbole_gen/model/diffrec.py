@@ -21,7 +21,7 @@ Differences from the paper (its code was never published)
     - How p_n is estimated is not said: the last ten losses of each step, uniform until each has ten, and a floor, as in
       the paper's source for it (Nichol and Dhariwal 2021).
     - Eq. 3 prints sqrt(abar_n) where sqrt(alpha_n) is right; abar_N is about 0, not 1; noise schedules are clipped
-      where the formulas leave (0, 1) (`recbole_gen.diffusion.level_schedule`).
+      where the formulas leave (0, 1) (`recbole_gen.model.diffusion.level_schedule`).
     - Algorithm 2 draws its start anew at every step; here it is drawn once.
     - Not said and chosen here: post-norm blocks with GELU, inner size 4d, bidirectional attention (`causal`), all
       prefixes as training rows (`train_pairs`), small initial vectors (`embedding_std`), and no gradient to the
@@ -37,9 +37,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
-from recbole_gen.diffusion import GaussianDiffusion, level_schedule
 from recbole_gen.errors import UserError
-from recbole_gen.layers import one_of, sinusoid
+from recbole_gen.model.diffusion import GaussianDiffusion, level_schedule
+from recbole_gen.model.layers import one_of, sinusoid
 
 ROWS = 64
 """Rows that are encoded together, sorted by length: short histories do not pay for the padding of long ones."""

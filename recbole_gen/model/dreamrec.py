@@ -34,9 +34,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
-from recbole_gen.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.errors import UserError
-from recbole_gen.layers import StepEmbedding, item_denoiser, one_of
+from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
+from recbole_gen.model.layers import StepEmbedding, item_denoiser, one_of
 
 
 class GuidanceEncoder(nn.Module):

@@ -49,7 +49,7 @@ from torch import nn
 from torch.func import functional_call
 
 from recbole_gen.errors import UserError
-from recbole_gen.layers import FUTURE, distinct, one_of
+from recbole_gen.model.layers import FUTURE, distinct, one_of
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""

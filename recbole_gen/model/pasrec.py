@@ -46,9 +46,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
-from recbole_gen.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.errors import UserError
-from recbole_gen.layers import StepEmbedding, item_denoiser, one_of, sinusoid
+from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
+from recbole_gen.model.layers import StepEmbedding, item_denoiser, one_of, sinusoid
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole.evaluator.register import metrics_dict
 
-from recbole_gen.config import read_yaml
+from recbole_gen.config.config import read_yaml
 from recbole_gen.errors import UserError
 
 # Settings that say where and how a run computes, and what it tells; not what it learns.

@@ -8,10 +8,10 @@ import numpy as np
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.config import Config
+from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import built, create_loaders
-from recbole_gen.diffusion import LEVEL_SCHEDULES, SCHEDULES, GaussianDiffusion, beta_schedule, level_schedule
 from recbole_gen.errors import UserError
+from recbole_gen.model.diffusion import LEVEL_SCHEDULES, SCHEDULES, GaussianDiffusion, beta_schedule, level_schedule
 from recbole_gen.plot import runs
 
 STYLES = dict(zip(SCHEDULES, ("-", "--", "-.", ":"), strict=True))

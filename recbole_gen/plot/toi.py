@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.calibration import constant_days, mean_direction
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation.calibration import constant_days, mean_direction
 from recbole_gen.plot import runs
 from recbole_gen.quick_start import Loaded, load
 

@@ -1,0 +1,1 @@
+"""Which settings a run has, and which model class a name means."""

@@ -1,0 +1,116 @@
+"""The verb `prepare`: a data set of the papers, or a log of the user's own, as atomic files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from recbole_gen import options
+from recbole_gen.config.config import parse_arguments
+from recbole_gen.errors import UserError
+from recbole_gen.prepare import formats, make, own
+from recbole_gen.prepare.recipes import RECIPES
+
+USAGE = """\
+usage: recbole-gen prepare                                              the data sets that there are recipes for
+       recbole-gen prepare NAME [--as=PAPER] [--raw=PATH]               one of them, as atomic files
+       recbole-gen prepare NAME --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN [--scene=COLUMN]
+                                                                        a log of your own
+
+  --as=PAPER           filtered as that paper does: dreamrec, diffrec, pasrec, acvae, dspnet; the data set is called
+                       NAME-PAPER then, and its statistics stand beside the paper's
+  --raw=PATH           what you have fetched yourself: the publisher's archive, the folder or file that was in it, or
+                       RecBole's atomic file of it. Without it, it is fetched from the publisher
+  --agree              you agree to the publisher's terms; else you are asked, where they want it
+  --from=FILE          .csv, .tsv, .jsonl (each also .gz) or .parquet
+  --user, --item, --time, --scene      its columns; times are seconds, ms, us, ns, or dates as in ISO 8601
+  --time_unit=UNIT     of times that are numbers: s, ms, us or ns (default: what makes them dates of today's calendar)
+  --max_bad=SHARE      stop if a larger share of the rows cannot be used (default: 0.05)
+  --name=NAME          another name for the data set
+  --data_path=FOLDER   where data sets lie (default: dataset/ in the current folder, as in a run)
+
+A data set that is there already is replaced when the new one is whole, and never half.
+"""
+OWN = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "max_bad": 0.05}
+RECIPE = {"as": "", "raw": "", "agree": False}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The `prepare` verb of the command line. Raises UserError for bad input."""
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(USAGE, end="")
+        return
+    names = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    defaults = {**OWN, **RECIPE, "name": "", "data_path": "dataset"}
+    given = parse_arguments(arguments[len(names) :])
+    values = options.own(given, defaults, "prepare")
+    if not names and not given:
+        print(listing())
+        return
+    name = _name(str(values["name"] or (names[0] if names else "")))
+    _one_kind(given)
+    if values["from"]:
+        _own(name, values)
+    else:
+        _recipe(names[0] if names else name, name if values["name"] else None, values)
+
+
+def _name(name: str) -> str:
+    if not name:
+        raise UserError("prepare what? recbole-gen prepare NAME; `recbole-gen prepare` lists the recipes")
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"'{name}' cannot be the name of a data set: it becomes that of a folder in --data_path")
+    return name
+
+
+def _one_kind(given: dict[str, Any]) -> None:
+    kind, others = (
+        ("--from", RECIPE) if "from" in given else ("a recipe", {k: v for k, v in OWN.items() if k != "from"})
+    )
+    for key in others:
+        if key in given:
+            raise UserError(f"--{key} does not go with {kind}; `recbole-gen prepare --help` says what does")
+
+
+def _own(name: str, values: dict[str, Any]) -> None:
+    for key in ("user", "item", "time"):
+        if not values[key]:
+            raise UserError(f"--from needs --{key}=COLUMN: the column of the file that has the {key}")
+    unit, share, file = str(values["time_unit"]) or None, values["max_bad"], Path(str(values["from"]))
+    if unit is not None and unit not in formats.UNITS:
+        raise UserError(f"--time_unit must be one of {', '.join(formats.UNITS)}, got {unit}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise UserError(f"--max_bad must be a share between 0 and 1, got {share}")
+    if not file.is_file():
+        raise UserError(f"--from: there is no file {file}")
+    columns = own.fields(*(str(values[key]) for key in ("user", "item", "time", "scene")))
+    own.make(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
+
+
+def _recipe(name: str, output: str | None, values: dict[str, Any]) -> None:
+    recipe, paper = make.recipe_of(name, str(values["as"]).lower() or None)
+    raw = Path(str(values["raw"])) if values["raw"] else None
+    if raw is not None and not raw.exists():
+        raise UserError(f"--raw: there is no file or folder {raw}")
+    data_path = Path(str(values["data_path"]))
+    target = data_path / (output or recipe.output(paper))
+    make.make(recipe, paper, target, raw, data_path, agreed=values["agree"], say=_say)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def listing() -> str:
+    """The table of all recipes."""
+    rows = [
+        [recipe.name, recipe.title, ", ".join(recipe.versions) or "-",
+         "with your agreement" if recipe.url and recipe.agree else "yes" if recipe.url else "by hand"]
+        for recipe in RECIPES.values()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: row[2] == "-")  # those of the papers first
+    table = tabulate(rows, ["NAME", "", "--as", "fetched"], tablefmt="simple")
+    return f"{table}\n\nA log of your own: recbole-gen prepare NAME --from=FILE --user=... (recbole-gen prepare --help)"

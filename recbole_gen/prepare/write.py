@@ -1,0 +1,66 @@
+"""A prepared log as RecBole's atomic file, with a note of what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from recbole_gen.files import write_json
+from recbole_gen.prepare import folder
+from recbole_gen.prepare.log import Log
+
+ROWS = 1 << 20
+"""Rows that are text at once."""
+UNFIT = '[\t\r\n"]'
+"""What cannot stand in a token: an atomic file has no way to quote it."""
+
+
+def atomic(target: Path, log: Log, names: Mapping[str, str], note: Mapping[str, Any]) -> None:
+    """Write a log as <target>/<name of target>.inter, whole or not at all, in place of what was prepared there before.
+
+    Args:
+        names: field -> its name in the file, where it is another one.
+        note: what prepare.json has beside the list of files.
+
+    Raises UserError for a folder that holds other files, or that cannot be written.
+    """
+    file = f"{target.name}.inter"
+    with folder.replace_folder(target) as new:
+        _inter(new / file, log, names)
+        write_json(new / folder.NOTE, {**note, "files": [file]})
+
+
+def _inter(path: Path, log: Log, names: Mapping[str, str]) -> None:
+    kinds = {field: "token" if field in log.tokens else "float" for field in log.columns}
+    titles = "\t".join(f"{names.get(field, field)}:{kind}" for field, kind in kinds.items())
+    whole = {field: _is_whole(log[field]) for field, kind in kinds.items() if kind == "float"}
+    schema = pa.schema([(field, pa.string() if kind == "token" else pa.int64() if whole[field] else pa.float64())
+                        for field, kind in kinds.items()])  # fmt: skip
+    # No quotes: a token with a quote, a tab or a line end is none, and the readers have dropped it.
+    options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with open(path, "wb") as file:
+        file.write(titles.encode() + b"\n")
+        with pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
+            for start in range(0, len(log), ROWS):
+                rows = slice(start, start + ROWS)
+                columns = [_column(log, field, rows, schema.field(field).type) for field in kinds]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    real = values[~np.isnan(values)]
+    return bool((real == np.floor(real)).all() and (np.abs(real) < 2**53).all())
+
+
+def _column(log: Log, field: str, rows: slice, kind: pa.DataType) -> pa.Array:
+    values = log[field][rows]
+    if field in log.tokens:
+        return log.tokens[field].take(pa.array(values, mask=values < 0))
+    missing = np.isnan(values)
+    return pc.cast(pa.array(np.where(missing, 0.0, values), mask=missing), kind)

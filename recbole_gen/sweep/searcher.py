@@ -1,0 +1,82 @@
+"""Optuna as a searcher of Ray Tune. Its study is a journal of JSON lines in the sweep's folder, so that it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from recbole_gen.sweep import report as sweep_report
+from recbole_gen.sweep import tune
+
+
+class OptunaPoints(Searcher):
+    """Hands out the trials that are still open, then those that Optuna's TPE thinks of (Bergstra et al., Algorithms for
+    Hyper-Parameter Optimization, 2011).
+
+    A trial that the scheduler has ended counts with its best score, like one that has finished; one that has failed
+    counts as failed. Those that run meanwhile are thought of as bad ones (Optuna's constant_liar), so that not all look
+    in one place.
+
+    Not Ray's own OptunaSearch: that keeps its study in a pickle, and takes conditional spaces only where it is not
+    told of earlier trials.
+
+    Args:
+        mode: max or min, of the scores.
+        trials: those that there are already, see `sweep_report.read_trials`.
+    """
+
+    def __init__(self, sweep: tune.Sweep, mode: str, trials: list[dict[str, Any]]):
+        super().__init__(metric="score", mode=mode)
+        self.sweep, self.begun = sweep, len(trials)
+        self.left = [trial["number"] for trial in trials if trial["status"] not in sweep_report.ENDED]
+        self.numbers: dict[str, int] = {}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            study_name="sweep",
+            storage=JournalStorage(JournalFileBackend(str(Path(sweep.folder) / "optuna.jsonl"))),
+            sampler=optuna.samplers.TPESampler(seed=sweep.values.get("seed", 2020) + self.begun, constant_liar=True),
+            direction="maximize" if mode == "max" else "minimize",
+            load_if_exists=True,
+        )
+        for trial in trials:  # the sweep may have been killed before it told Optuna
+            if trial["status"] in sweep_report.ENDED:
+                self._tell(trial, trial["status"] == "failed")
+        known = {trial["optuna"] for trial in trials}
+        for asked in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if asked.number not in known:  # it was killed before it began that trial
+                self.study.tell(asked.number, state=TrialState.FAIL)
+
+    def suggest(self, trial_id: str) -> dict[str, int]:
+        """The number of the next trial, as Ray's config."""
+        if self.left:
+            number = self.left.pop(0)
+        else:
+            number, trial = self.begun, self.study.ask()
+            tune.begin(self.sweep, number, {"params": self.sweep.space.suggest(trial), "optuna": trial.number})
+            self.begun += 1
+        self.numbers[trial_id] = number
+        return {"number": number}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna the score of a trial that has ended."""
+        folder = self.sweep.trial_folder(self.numbers.pop(trial_id))
+        trial = sweep_report.read_trial(folder)
+        self._tell(trial, error or trial["status"] == "failed")
+
+    def _tell(self, trial: dict[str, Any], has_failed: bool) -> None:
+        if has_failed or trial["score"] is None:
+            self.study.tell(trial["optuna"], state=TrialState.FAIL, skip_if_finished=True)
+        else:
+            self.study.tell(trial["optuna"], trial["score"], skip_if_finished=True)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study and the trials' folders are saved as they grow."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""

@@ -1,0 +1,480 @@
+"""Recommendations from a run: those of its evaluator, without its data set, and refused where something is odd."""
+
+import json
+import logging
+import random
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL
+from evaluator_ranks import require_ranks_of_evaluator, rows_of_test
+
+from recbole_gen import checkpoint, quick_start
+from recbole_gen.cli import main
+from recbole_gen.config import registry
+from recbole_gen.config.config import ROOT
+from recbole_gen.errors import UserError
+from recbole_gen.evaluation import calibration
+from recbole_gen.recommending.histories import Histories
+from recbole_gen.recommending.recommender import Recommender
+
+DAY = 86400
+START = 1_700_006_400  # 2023-11-15
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory):
+    """`shop`: 80 users, 40 items, 12 steps each, mostly to the next item; a step takes as many days as the user's
+    habit, and mostly keeps the scene."""
+    folder = tmp_path_factory.mktemp("data")
+    draw = random.Random(0)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float\tscene:token"]
+    for user in range(80):
+        item, time, scene = draw.randrange(40), START + draw.randrange(90) * DAY, "abc"[user % 3]
+        for _ in range(12):
+            lines.append(f"u{user}\ti{item}\t{time}\t{scene}")
+            item = (item + 1) % 40 if draw.random() < 0.8 else draw.randrange(40)
+            time += (1 + user % 7) * DAY + draw.randrange(DAY // 2)
+            scene = scene if draw.random() < 0.8 else draw.choice("abc")
+    (folder / "shop").mkdir()
+    (folder / "shop/shop.inter").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data_path, tmp_path_factory):
+    """trained(model, **values): the folder of a run on `shop`, which is made once."""
+    made = {}
+
+    def get(model: str, **values) -> Path:
+        key = json.dumps([model, values], sort_keys=True)
+        if key not in made:
+            common = {
+                "data_path": str(data_path), "checkpoint_dir": str(tmp_path_factory.mktemp("runs")), "use_gpu": False,
+                "num_threads": 1, "epochs": 2, "train_batch_size": 64, "show_progress": False, "state": "ERROR",
+                "load_col": None, "MAX_ITEM_LIST_LENGTH": 8, **SMALL.get(model, {}),
+            }  # fmt: skip
+            made[key] = Path(quick_start.run(model, "shop", config_dict={**common, **values}, quiet=True)["run_dir"])
+        return made[key]
+
+    return get
+
+
+@pytest.fixture
+def moved(trained, tmp_path, monkeypatch):
+    """moved(model): the run copied to another place, where nothing knows of its data set."""
+
+    def get(model: str, **values) -> Path:
+        folder = tmp_path / "elsewhere"
+        shutil.copytree(trained(model, **values), folder)
+        monkeypatch.chdir(tmp_path)
+        return folder
+
+    return get
+
+
+@pytest.mark.parametrize("model", registry.MODELS)
+def test_recommendations_are_the_evaluators(trained, model):
+    table = require_ranks_of_evaluator(trained(model))
+    assert table["rank"].max() == 20 and table.groupby("user").size().eq(20).all()
+
+
+@pytest.mark.parametrize("model", ["DreamRec", "PASRec", "DSPnet", "SASRec"])
+def test_a_copy_without_the_data_set_says_the_same(trained, moved, monkeypatch, model):
+    rows = rows_of_test(trained(model))
+    here = Recommender.load(trained(model)).recommend(**rows)
+    folder = moved(model)
+    monkeypatch.setattr("recbole_gen.config.config.find_dataset", lambda *_: pytest.fail("it looked for the data set"))
+    recommender = Recommender.load(folder)
+    pd.testing.assert_frame_equal(recommender.recommend(**rows), here)
+    pd.testing.assert_frame_equal(recommender.recommend(**rows), here)  # and again
+
+
+def test_what_was_seen_is_left_out_unless_it_may_come_again(trained):
+    recommender = Recommender.load(trained("SASRec"))
+    history = [f"i{n}" for n in range(20)]  # longer than the model reads
+    table = recommender.recommend([history], k=40)
+    assert len(table) == 20 and not set(table["item"]) & set(history)
+    again = recommender.recommend([history], k=40, exclude_seen=False)
+    assert sorted(again["item"]) == sorted(f"i{n}" for n in range(40))
+    assert again["score"].is_monotonic_decreasing and again["rank"].tolist() == list(range(1, 41))
+
+
+def test_only_candidates_are_recommended(trained, caplog):
+    recommender = Recommender.load(trained("SASRec"))
+    table = recommender.recommend([["i1"], ["i2"]], candidates=["i5", "i2", "no such item"], k=3)
+    assert table[table["user"] == "0"]["item"].isin(["i5", "i2"]).all() and len(table) == 3
+    assert "1 of 3 candidates" in caplog.text
+    with pytest.raises(UserError, match="none of the candidates"):
+        recommender.recommend([["i1"]], candidates=["x"])
+
+
+def test_unknown_items_are_left_out_and_told(trained, caplog):
+    recommender = Recommender.load(trained("SASRec"))
+    caplog.set_level(logging.WARNING)
+    clean = recommender.recommend([["i1", "i2"]], users=["anna"])
+    mixed = recommender.recommend([["?", "i1", "??", "i2"]], users=["anna"])
+    pd.testing.assert_frame_equal(mixed, clean)
+    assert mixed.attrs["unknown"] == 2 and "2 events" in caplog.text and "'?', '??'" in caplog.text
+
+
+def test_an_empty_history_is_answered_by_popularity(trained, caplog):
+    recommender = Recommender.load(trained("SASRec"))
+    table = recommender.recommend([[], ["i1"], ["?"]], k=5)
+    assert table.groupby("user")["by"].first().to_dict() == {"0": "popularity", "1": "model", "2": "popularity"}
+    assert table.attrs["by_popularity"] == 2 and "2 users are answered by popularity" in caplog.text
+    counts = checkpoint.load(trained("SASRec") / "best.pth")["serving"]["counts"]
+    best = [recommender.items[int(place)].as_py() for place in counts.topk(5).indices]
+    first = table[table["user"] == "0"]
+    assert first["score"].tolist() == counts.topk(5).values.tolist() and set(first["item"]) == set(best)
+
+
+def test_an_empty_history_is_answered_by_a_model_that_was_trained_with_them(trained):
+    folder = trained("DreamRec", protocol="sequence_811", targets="all", empty_history=True)
+    table = Recommender.load(folder).recommend([[]])
+    assert (table["by"] == "model").all()
+
+
+def test_a_model_that_knows_users_answers_for_those_only(trained, caplog):
+    recommender = Recommender.load(trained("FPMC"))
+    table = recommender.recommend([["i1"], ["i1"]], users=["u1", "somebody"])
+    assert table.groupby("user")["by"].first().to_dict() == {"u1": "model", "somebody": "popularity"}
+    assert "the model does not know them" in caplog.text
+
+
+def test_histories_may_be_of_any_length_and_number(trained):
+    recommender = Recommender.load(trained("SASRec"))
+    long = ["i1"] * 100_000 + ["i2", "i3"]
+    assert recommender.recommend([long])["item"].tolist() == recommender.recommend([long[-8:]], k=11).query(
+        "item != 'i1'")["item"].tolist()[:10]  # fmt: skip
+    assert recommender.recommend([]).empty and list(recommender.recommend([]))[:4] == ["user", "rank", "item", "score"]
+
+
+def test_times_are_read_and_predicted(trained):
+    recommender = Recommender.load(trained("PASRec"))
+    rows = rows_of_test(trained("PASRec"))
+    table = recommender.recommend(**rows)
+    when = recommender.when(rows["histories"], rows["times"], rows["users"])
+    assert len(when) == 80 and when["user"].tolist() == rows["users"]
+    merged = table.drop_duplicates("user").merge(when, on="user")
+    for name in ("when", "from", "until"):
+        assert (merged[f"{name}_x"] == merged[f"{name}_y"]).all()
+    last = pd.to_datetime([times[-1] // DAY * DAY for times in rows["times"]], unit="s")
+    assert (when["from"] >= last).all() and (when["until"] >= when["from"]).all()
+    assert when["when"].dt.normalize().eq(when["when"]).all()
+    dates = [[str(np.datetime64(int(time), "s")) for time in times] for times in rows["times"]]
+    pd.testing.assert_frame_equal(recommender.when(rows["histories"], dates, rows["users"]), when)
+    mixed = [
+        list(zip(*random.Random(0).sample(list(zip(h, t)), len(h)))) for h, t in zip(rows["histories"], rows["times"])
+    ]
+    shuffled = recommender.when([h for h, _ in mixed], [t for _, t in mixed], rows["users"])
+    pd.testing.assert_frame_equal(shuffled, when)  # histories are sorted by time
+    assert recommender.when([[]], [[]])["when"].isna().all()
+
+
+def test_windows_hold_what_they_held_in_validation(trained):
+    folder = trained("PASRec")
+    run, report = quick_start.load(folder), json.loads((folder / "when.json").read_text())
+    recommender = Recommender.load(folder)
+    for part, loader in (("valid", run.valid), ("test", run.test)):
+        inside, rows = 0, 0
+        for batch in loader:
+            interaction = batch[0]
+            said = run.model.when(interaction).day.numpy()
+            first, last = recommender.window.around(said, run.model.last_day(interaction).numpy())
+            true = np.floor(interaction["timestamp"].numpy() / DAY)
+            inside += int(((true >= first) & (true <= last)).sum())
+            rows += len(true)
+        if part == "valid":
+            assert inside / rows >= report["level"]
+        else:
+            assert report["test_rows"] == rows and report["model"]["coverage"] == pytest.approx(inside / rows)
+    told = recommender.window.told()
+    assert "persistence" in told and "constant" in told and f"{report['model']['coverage']:.1%}" in told
+
+
+def test_a_guess_that_is_as_good_is_told():
+    numbers = {"lower": -1, "upper": 2, "coverage": 0.8, "median_width": 4.0, "score": 5.0, "mean_error": 1.0}
+    report = {
+        "level": 0.8,
+        "valid_rows": 99,
+        "test_rows": 99,
+        "model": numbers,
+        "constant": {**numbers, "score": 9.0},
+    }
+    for score, said in ((4.0, True), (5.0, True), (6.0, False)):
+        window = calibration.Window(-1, 2, {**report, "persistence": {**numbers, "score": score}})
+        assert ("Do not rely" in window.told()) == said
+
+
+def test_quantiles_of_a_window_are_conformal():
+    errors = np.arange(1, 100)  # 99 of them: the rank of p is 100 p
+    assert calibration._quantile(errors, 0.1) == 10 and calibration._quantile(errors, 0.9) == 90
+    assert calibration._quantile(np.array([5]), 0.1) == calibration._quantile(np.array([5]), 0.9) == 5
+
+
+def test_models_without_times_say_none(trained):
+    recommender = Recommender.load(trained("SASRec"))
+    with pytest.raises(UserError, match="predicts no times: train PASRec"):
+        recommender.when([["i1"]])
+    with pytest.raises(UserError, match="predicts no scenes: train DSPnet"):
+        recommender.next_scenes([["i1"]])
+    with pytest.raises(UserError, match="reads the times of histories"):
+        Recommender.load(trained("PASRec")).recommend([["i1"]])
+
+
+def test_scenes_are_read_and_predicted(trained):
+    recommender = Recommender.load(trained("DSPnet"))
+    table = recommender.recommend([["i1", "i2"], ["i3"]], scenes=[["a", "a"], ["no such scene"]], users=["x", "y"])
+    scenes = recommender.next_scenes([["i1", "i2"], ["i3"]], scenes=[["a", "a"], ["no such scene"]], users=["x", "y"])
+    assert set(scenes["scene"]) == set("abc") and scenes["rank"].tolist() == [1, 2, 3] * 2
+    first = scenes[scenes["rank"] == 1].set_index("user")["scene"].to_dict()
+    assert table.drop_duplicates("user").set_index("user")["next_scene"].to_dict() == first
+    with pytest.raises(UserError, match="reads the scenes of histories"):
+        recommender.recommend([["i1"]])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"histories": ["i1", "i2"]}, "a history is a list of items"),
+        ({"histories": "i1"}, "lists of items"),
+        ({"histories": [[None]]}, "cannot be the name"),
+        ({"histories": [["i1"]], "k": 0}, "at least 1"),
+        ({"histories": [["i1"]], "times": [[1, 2]]}, "history 0 has 1 items and 2 times"),
+        ({"histories": [["i1"]], "times": [[1], [2]]}, "2 lists of times for 1 histories"),
+        ({"histories": [["i1"]], "times": [["soon"]]}, "no Unix seconds"),
+        ({"histories": [["i1"]], "times": [[1.7e12]]}, "milliseconds"),
+        ({"histories": [["i1"]], "users": ["a", "b"]}, "2 users and 1 histories"),
+    ],
+)
+def test_bad_input_gets_a_message(trained, call, words):
+    with pytest.raises(UserError, match=words):
+        Recommender.load(trained("SASRec")).recommend(**call)
+
+
+def changed(folder, change):
+    content = checkpoint.load(folder / "best.pth")
+    change(content)
+    torch.save(content, folder / "best.pth")
+
+
+def set_weights(content):
+    next(value for value in content["state_dict"].values() if value.is_floating_point()).fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content.pop("serving"), "kept nothing to recommend with"),
+        (lambda content: content.update(model="GRU4Rec"), "it was changed"),
+        (lambda content: content["config"].update(model="GRU4Rec"), "it was changed"),
+        (lambda content: content["vocabulary"]["item_id"].pop(), "of another size"),
+        (lambda content: content["serving"]["sizes"].update(item_id=7), "of another size"),
+        (lambda content: content["serving"].update(counts=torch.zeros(3)), "counts other items"),
+        (lambda content: content["serving"].pop("types"), "of another version"),
+        (lambda content: content["serving"]["types"].update(item_id="text"), "of what kind its columns are"),
+        (lambda content: content["serving"].update(scenes=3), "of what kind its columns are"),
+        (lambda content: content["state_dict"].popitem(), "do not fit the model"),
+        (set_weights, "weights that are not numbers"),
+        (lambda content: content.pop("state_dict"), "has no 'state_dict'"),
+        (lambda content: content["config"].update(hidden_size=8), "do not fit the model"),
+    ],
+)
+def test_a_checkpoint_that_was_changed_is_refused(moved, change, words):
+    folder = moved("SASRec")
+    changed(folder, change)
+    with pytest.raises(UserError, match=words):
+        Recommender.load(folder)
+
+
+def test_a_checkpoint_that_is_none_is_refused(moved, tmp_path):
+    folder = moved("SASRec")
+    whole = (folder / "best.pth").read_bytes()
+    (folder / "best.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="truncated or not a checkpoint"):
+        Recommender.load(folder)
+    torch.save({"format": checkpoint.FORMAT, "x": Path("/")}, folder / "best.pth")
+    with pytest.raises(UserError, match="pickled Python objects"):
+        Recommender.load(folder)
+    with pytest.raises(UserError, match="there is no run"):
+        Recommender.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"level": 0.8, "test_rows": 5, "model": {"lower": NaN}}'])
+def test_a_damaged_calibration_is_refused(moved, text):
+    folder = moved("PASRec")
+    (folder / "when.json").write_text(text)
+    with pytest.raises(UserError, match=r"when\.json is damaged"):
+        Recommender.load(folder)
+
+
+# The command line
+
+
+def write_histories(folder, rows, form):
+    """The rows of `rows_of_test` as a file of one of the forms."""
+    users, histories, times, scenes = (rows[name] for name in ("users", "histories", "times", "scenes"))
+    file = folder / f"histories.{form.partition(' ')[0]}"
+    frame = pd.DataFrame({"user": users, "history": histories, "times": times, "scenes": scenes})
+    events = pd.DataFrame({
+        "user_id": np.repeat(users, [len(h) for h in histories]), "item_id": [i for h in histories for i in h],
+        "timestamp": [t for row in times for t in row], "scene": [s for row in scenes for s in row],
+    })  # fmt: skip
+    if form == "jsonl":
+        file.write_text("\n".join(json.dumps(record) for record in frame.to_dict("records")))
+    elif form == "parquet":
+        frame.to_parquet(file)
+    elif form == "parquet log":
+        events.to_parquet(file)
+    elif form == "jsonl log":
+        file.write_text("\n".join(json.dumps(record) for record in events.to_dict("records")))
+    elif form == "csv":
+        frame = frame.assign(**{name: [" ".join(map(str, each)) for each in frame[name]] for name in list(frame)[1:]})
+        frame.to_csv(file, index=False)
+    elif form == "csv log":
+        events.sample(frac=1, random_state=0).to_csv(file, index=False)
+    elif form == "inter log":
+        kinds = {"timestamp": "float"}
+        events.rename(columns=lambda c: f"{c}:{kinds.get(c, 'token')}").to_csv(file, sep="\t", index=False)
+    return file
+
+
+def by_user(table):
+    return table.sort_values(["user", "rank"]).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl log", "parquet", "parquet log", "csv", "csv log", "inter log"])
+@pytest.mark.parametrize("model", ["DSPnet"])
+def test_files_of_every_form_are_answered_alike(trained, tmp_path, model, form):
+    rows = rows_of_test(trained(model))
+    expected = Recommender.load(trained(model)).recommend(**rows, k=3)
+    file = write_histories(tmp_path, rows, form)
+    out = tmp_path / "out.parquet"
+    arguments = [f"--checkpoint={trained(model)}", f"--histories={file}", f"--output={out}", "--k=3"]
+    assert main(["recommend", *arguments]) == 0
+    got = pd.read_parquet(out)
+    pd.testing.assert_frame_equal(by_user(got), by_user(expected), check_dtype=False, check_exact=False, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_every_form_of_output_has_the_same_table(trained, tmp_path, form):
+    rows = rows_of_test(trained("PASRec"))
+    file, out = write_histories(tmp_path, rows, "jsonl"), tmp_path / f"out.{form}"
+    line = ["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={out}", "--when"]
+    assert main(line) == 0
+    read = {"csv": pd.read_csv, "jsonl": lambda path: pd.read_json(path, lines=True), "parquet": pd.read_parquet}[form]
+    got = read(out)
+    expected = Recommender.load(trained("PASRec")).recommend(**rows)
+    assert list(got) == list(expected) and len(got) == len(expected)
+    assert got["item"].tolist() == expected["item"].tolist()
+    assert pd.to_datetime(got["from"]).tolist() == expected["from"].tolist()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_between_keeps_users_whose_window_meets_the_days(trained, tmp_path, capsys):
+    rows = rows_of_test(trained("PASRec"))
+    file, out = write_histories(tmp_path, rows, "jsonl"), tmp_path / "out.csv"
+    when = Recommender.load(trained("PASRec")).when(rows["histories"], rows["times"], rows["users"])
+    first, last = when["from"].quantile([0.3, 0.4]).dt.strftime("%Y-%m-%d")
+    line = ["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={out}"]
+    assert main([*line, "--between", first, last, "--k=2"]) == 0
+    kept = when[(when["from"] <= last) & (when["until"] >= first)]["user"].tolist()
+    assert 0 < len(kept) < len(when) and pd.read_csv(out)["user"].unique().tolist() == kept
+    said = capsys.readouterr().out
+    assert f"{len(kept)} users" in said and "interval score" in said
+
+
+def test_an_interrupted_command_goes_on_with_the_same_result(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("recbole_gen.recommending.histories.CHUNK", 16)
+    rows = rows_of_test(trained("DreamRec"))
+    rows |= {"scenes": [["a"] * len(h) for h in rows["histories"]]}
+    file = write_histories(tmp_path, rows, "jsonl")
+    line = ["recommend", f"--checkpoint={trained('DreamRec')}", f"--histories={file}"]
+    assert main([*line, f"--output={tmp_path / 'whole.csv'}"]) == 0
+    answer, calls = Recommender.answer, []
+
+    def interrupted(self, *arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answer(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recommender, "answer", interrupted)
+        assert main([*line, f"--output={tmp_path / 'parts.csv'}"]) == 130
+    assert "32 users" in capsys.readouterr().err and not (tmp_path / "parts.csv").exists()
+    assert main([*line, f"--output={tmp_path / 'parts.csv'}"]) == 0
+    assert "going on after 32 users" in capsys.readouterr().out
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_of_another_command_are_begun_again(trained, tmp_path, capsys):
+    file = write_histories(tmp_path, rows_of_test(trained("DSPnet")), "jsonl")
+    parts = tmp_path / "out.csv.parts"
+    parts.mkdir()
+    (parts / "note.json").write_text(json.dumps({"made_of": "else", "done": 5, "totals": {}, "state": None}))
+    line = ["recommend", f"--checkpoint={trained('DSPnet')}", f"--histories={file}", f"--output={tmp_path / 'out.csv'}"]
+    assert main(line) == 0
+    assert "is begun again" in capsys.readouterr().out and len(pd.read_csv(tmp_path / "out.csv")) == 800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--histories=x.csv", "--output=o.csv"], ["needs --checkpoint"]),
+        (["--checkpoint=RUN", "--histories=none.csv", "--output=o.csv"], ["no file none.csv"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.xls"], ["must end in one of .csv"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv"], ["no run in nowhere"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--when"], ["predicts no times"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--between=tomorrow"], ["needs two days"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--kk=2"], ["no option --kk"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--k=0"], ["at least 1"]),
+        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--candidates=c.txt"], ["c.txt cannot be read"]),
+        (["--checkpoint=RUN", "--histories=bad.jsonl", "--output=o.csv"], ["line 2 is no JSON"]),
+        (["--checkpoint=RUN", "--histories=bad.csv", "--output=o.csv"], ["no column of items", "--item=COLUMN"]),
+        (["--checkpoint=RUN", "--histories=bad.parquet", "--output=o.csv"], ["no Parquet file"]),
+        (["--checkpoint=RUN", "--histories=empty.jsonl", "--output=o.csv"], ["no JSON object"]),
+        (["--checkpoint=RUN", "--histories=odd.inter", "--output=o.csv"], ["no rows of it"]),
+        (["--checkpoint=RUN", "--histories=late.inter", "--output=o.csv"], ["no Unix seconds"]),
+    ],
+)
+def test_a_mistake_on_the_command_line_gets_one_message(trained, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Path("h.jsonl").write_text('{"user": "u", "history": ["i1"]}\n')
+    Path("bad.jsonl").write_text('{"user": "u", "history": ["i1"]}\n{"user": \n')
+    Path("bad.csv").write_text("user,thing\n1,2\n")
+    Path("bad.parquet").write_bytes(b"PAR1")
+    Path("empty.jsonl").write_text("")
+    Path("odd.inter").write_text("user_id:token\titem_id:token\nu1\ti1\nu1\n")
+    Path("late.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu1\ti1\tsoon\n")
+    run = str(trained("SASRec"))
+    assert main(["recommend", *(argument.replace("RUN", run) for argument in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and all(word in error for word in words), error
+    assert not Path("o.csv").exists()
+
+
+def test_histories_keep_the_order_of_simultaneous_events():
+    given = Histories.of([["b", "a", "c"]], [[5, 5, 1]])
+    assert given.items.to_pylist() == ["c", "b", "a"] and given.times.tolist() == [1, 5, 5]
+
+
+def test_the_example_goes_from_a_log_to_recommendations(tmp_path, monkeypatch, capsys):
+    source = (ROOT / "examples/whom_when_what.py").read_text(encoding="utf-8")
+    code = [line for line in source.partition('"""\n\n')[2].splitlines() if line.strip()]
+    assert len(code) < 30
+    draw = random.Random(0)
+    events = [(f"c{user}", f"s{(user + step) % 30}", START + (user + 3 * step) * DAY + draw.randrange(DAY))
+              for user in range(40) for step in range(8)]  # fmt: skip
+    pd.DataFrame(events, columns=["customer", "sku", "at"]).to_csv(tmp_path / "events.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples/whom_when_what.py"))["main"]("events.csv", "customer", "sku", "at", epochs=1)
+    table = pd.read_csv("recommendations.csv")
+    assert list(table) == ["user", "rank", "item", "score", "by", "when", "from", "until"]
+    assert table["user"].nunique() == 40 and "c0" in capsys.readouterr().out

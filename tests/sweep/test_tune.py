@@ -1,0 +1,526 @@
+"""The verb `tune`: sweeps on Ray over small models on `walks`; what fails, is killed, is interrupted, and goes on."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+
+from recbole_gen import cli, quick_start
+from recbole_gen.errors import UserError
+from recbole_gen.sweep import cluster, tune
+from recbole_gen.sweep import report as sweep_report
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = """\
+learning_rate: {loguniform: [1.0e-3, 1.0e-1]}
+sampling: {choice: [ancestral, ddim]}
+ddim_stride: {choice: [2, 5], when: {sampling: ddim}}
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    """space(text) writes a search space and returns `--space=FILE`."""
+
+    def write(text: str = SPACE, name: str = "my.yaml") -> str:
+        (tmp_path / name).write_text(text)
+        return f"--space={tmp_path / name}"
+
+    return write
+
+
+@pytest.fixture
+def line(arguments, tmp_path):
+    """The command line of a sweep in `tmp_path/sweep` with one trial."""
+
+    def given(*more: str, model: str = "DreamRec") -> list[str]:
+        own = [] if any(each.startswith("--num_samples") for each in more) else ["--num_samples=1"]
+        words = arguments(f"--output={tmp_path / 'sweep'}", *own, *more, model=model)
+        # DreamRec's stride is searched in SPACE, and a key that is searched is not given for all.
+        return ["tune", *(each for each in words if not each.startswith("--ddim_stride"))]
+
+    return given
+
+
+@pytest.fixture
+def make_sweep(settings, space, tmp_path):
+    """A sweep that is not run; keywords are options of `tune`."""
+
+    def make(text: str = SPACE, epochs: int = 9, **given) -> tune.Sweep:
+        path = Path(space(text).removeprefix("--space="))
+        own = {**tune.OPTIONS, "num_samples": 2, **given}
+        (tmp_path / "sweep").mkdir(exist_ok=True)
+        return tune.Sweep(str(tmp_path / "sweep"), settings(epochs=epochs), own, str(path), tune.read(path))
+
+    return make
+
+
+@pytest.fixture
+def write_trial(tmp_path):
+    """write_trial(number, status, scores) writes a trial with these best scores so far of its epochs, validated all."""
+
+    def write(number: int, status: str = "finished", scores=(), **content) -> dict:
+        folder = tmp_path / f"sweep/trials/{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / "trial.json").write_text(json.dumps({"number": number, "status": status, "params": {}, **content}))
+        common = {"train_loss": 1.0, "best_epoch": 1}
+        curve = [
+            {"epoch": n, "score": score, "valid_score": score, **common} for n, score in enumerate(scores, start=1)
+        ]
+        sweep_report.write_curve(folder, curve)
+        return sweep_report.read_trial(folder)
+
+    return write
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "text, patterns",
+    [
+        ("", ["my.yaml is empty"]),
+        ("hidden_size: 8\n", ["nothing is searched in .*my.yaml"]),
+        ("hiden_size: {choice: [8, 16]}\n", ["unknown key 'hiden_size' .*my.yaml.*did you mean 'hidden_size'"]),
+        ("timesteps: {choice: [ten, 20]}\n", ["timesteps", "whole number", "my.yaml"]),
+        ("epochs: {choice: [0, 1]}\n", ["epochs must be at least 1"]),
+        ("model: {choice: [SASRec, DreamRec]}\n", ["belongs to the whole sweep"]),
+    ],
+)
+def test_a_bad_space_is_one_message_and_leaves_nothing(line, refused, space, tmp_path, text, patterns):
+    given = [each for each in line(space(text), "--num_samples=20") if not each.startswith(("--epochs", "--timesteps"))]
+    refused(given, *patterns)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "given, pattern",
+    [
+        ("--num_samples=0", "--num_samples must be a whole number of at least 1"),
+        ("--num_samples=true", "--num_samples must be|--num_samples needs a value"),
+        ("--num_sample=3", "--num_sample: tune has an option --num_samples"),
+        ("--hidden_siz=3", r"unknown key 'hidden_siz' \(command line\).*did you mean 'hidden_size'"),
+        ("--searcher=hyperopt", "--searcher must be random or optuna"),
+        ("--scheduler=pbt", "--scheduler must be asha or none"),
+        ("--grace_period=0", "--grace_period must be"),
+        ("--reduction_factor=1.5", "--reduction_factor must be"),
+        ("--max_failures=-1", "--max_failures must be"),
+        ("--cpus_per_trial=0", "--cpus_per_trial must be a number"),
+        ("--cpus_per_trial=1.5", "--cpus_per_trial above 1 must be whole"),
+        ("--gpus_per_trial=many", "--gpus_per_trial must be a number"),
+        ("--nproc=2", "nproc must be 1"),
+        ("--eval_step=0", "eval_step and epochs must be at least 1"),
+        ("--learning_rate=0.1", "learning_rate: given for all trials, and searched in"),
+        ("--dataset=nowhere", "nowhere"),
+        ("--space=nowhere.yaml", "nowhere.yaml"),
+        ("--address=nonsense", "--address=nonsense: there is no Ray cluster.*ray start --head"),
+    ],
+)
+def test_bad_options_are_one_message_and_leave_nothing(line, refused, space, tmp_path, given, pattern):
+    refused(line(space(), given), pattern)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_model_without_a_space_of_its_own_needs_one(line, refused):
+    refused(line(model="SASRec"), "no search space for SASRec: give one with --space=FILE")
+
+
+def test_without_optuna_the_message_says_how_to_get_it(line, refused, space, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "optuna" else find(name, *more)
+    )
+    refused(line(space(), "--searcher=optuna"), "Optuna, which is not installed: pip install optuna")
+
+
+def test_a_folder_with_something_else_in_it_is_refused(line, refused, space, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/notes.txt").write_text("mine")
+    refused(line(space()), "not an empty folder: name another --output")
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "given, pattern",
+    [
+        (["--num_samples=1"], "has 2 already, and can only get more"),
+        (["--space=other.yaml"], "--space cannot change .*what can: --num_samples"),
+        (["--epochs=3"], "--epochs cannot change"),
+    ],
+)
+def test_what_cannot_change_when_a_sweep_goes_on(make_sweep, refused, given, pattern):
+    sweep = make_sweep()
+    tune._write(sweep)
+    refused(["tune", f"--resume={sweep.folder}", *given], pattern)
+
+
+def test_only_a_sweep_goes_on(make_sweep, line, refused, space, tmp_path):
+    refused(["tune", f"--resume={tmp_path}"], "there is no sweep in that folder")
+    refused(["tune", "--resume"], "--resume needs the folder")
+    tune._write(make_sweep())
+    refused(line(space()), "there is a sweep in .*go on with it by --resume=")
+
+
+def test_the_help_names_every_option(capsys):
+    assert cli.main(["tune", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"--{option}=" in out for option in tune.OPTIONS)
+
+
+# What a sweep knows without running
+
+
+def test_a_sweep_is_written_down_and_read_back(make_sweep):
+    sweep = make_sweep(reduction_factor=4)
+    tune._write(sweep)
+    again = tune._resumed({"resume": sweep.folder, "num_samples": 3})
+    assert (again.values, again.options) == (sweep.values, {**sweep.options, "num_samples": 3})
+    assert again.space == sweep.space and (sweep.number(), again.number()) == (2, 3)
+    tune._write(again)  # over itself
+    assert tune._resumed({"resume": sweep.folder}).number() == 3
+
+
+def test_points_stay_and_more_come_behind_them(make_sweep, write_trial):
+    first = tune._points(make_sweep())
+    for number, point in enumerate(first):
+        write_trial(number, params=point)
+    assert tune._points(make_sweep(num_samples=3))[:2] == first
+
+
+@pytest.mark.parametrize("epochs", ["{choice: [3, 12]}", "{randint: [3, 13]}", "{grid: [12, 4]}"])
+def test_the_most_epochs_of_any_trial_are_known(make_sweep, epochs):
+    sweep = make_sweep(f"epochs: {epochs}\n")
+    assert tune.check(sweep, [{"epochs": 3}])[1] in (12, 13)
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (UserError("training loss is nan\nmore"), "training loss is nan"),
+        (MemoryError("no room"), "out of memory: no room"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"), "out of memory: Default"),
+        (KeyError("width"), r"KeyError: 'width' \(see error.txt\)"),
+    ],
+)
+def test_why_a_trial_failed_is_one_line(error, told):
+    reason = tune._reason(error)
+    assert re.match(told, reason) and "\n" not in reason
+
+
+def judged(scheduler, number, epoch, score):
+    trial = tune.SimpleNamespace(config={"number": number})
+    return scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": score})
+
+
+def test_asha_knows_what_trials_of_before_have_reported(make_sweep, write_trial):
+    """Rungs of 9 epochs with grace 1 and factor 3: epochs 1, 3 and 9. Numbers by hand: of 0.1, 0.2, 0.3 and 0.4 the
+    upper third begins at 0.3."""
+    for number, score in enumerate((0.1, 0.2, 0.3, 0.4)):
+        write_trial(number, scores=[score])
+    sweep = make_sweep(grace_period=1)
+    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
+    for number, score, wanted in ((4, 0.29, "STOP"), (5, 0.41, "CONTINUE")):
+        scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": number}))
+        assert judged(scheduler, number, 1, score) == wanted
+    alone = tune._scheduler(sweep, "max", 9, [])
+    alone.on_trial_add(None, tune.SimpleNamespace(config={"number": 4}))
+    assert judged(alone, 4, 1, 0.29) == "CONTINUE"
+
+
+def test_asha_does_not_judge_a_trial_twice_where_it_goes_on(make_sweep, write_trial):
+    """Trial 0 came first to the rung at epoch 1, and was not judged there. Others were better later."""
+    write_trial(0, "open", scores=[0.1, 0.1])
+    for number in (1, 2, 3):
+        write_trial(number, scores=[0.5])
+    sweep = make_sweep(grace_period=1)
+    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
+    scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": 0}))
+    assert judged(scheduler, 0, 2, 0.1) == "CONTINUE"  # its last epoch, which `work` reports again
+    assert judged(scheduler, 0, 2, 0.1) == "CONTINUE"
+    for number in (1, 2, 3):
+        assert judged(scheduler, number, 3, 0.5) == "CONTINUE"
+    assert judged(scheduler, 0, 3, 0.1) == "STOP"
+
+
+def test_asha_judges_the_last_epoch_of_a_trial_that_goes_on(make_sweep, write_trial):
+    """It may have been written down without having been judged."""
+    write_trial(0, "open", scores=[0.1])
+    for number in (1, 2, 3):
+        write_trial(number, scores=[0.5])
+    sweep = make_sweep(grace_period=1)
+    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
+    scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": 0}))
+    assert judged(scheduler, 0, 1, 0.1) == "STOP"
+
+
+def test_asha_keeps_small_scores_where_smaller_is_better(make_sweep, write_trial):
+    for number, score in enumerate((0.1, 0.2, 0.3, 0.4)):
+        write_trial(number, scores=[score])
+    sweep = make_sweep(grace_period=1)
+    scheduler = tune._scheduler(sweep, "min", 9, sweep_report.read_trials(sweep.folder))
+    for number, score, wanted in ((4, 0.31, "STOP"), (5, 0.05, "CONTINUE")):
+        scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": number}))
+        assert judged(scheduler, number, 1, score) == wanted
+
+
+def test_scheduler_none_is_none(make_sweep):
+    assert tune._scheduler(make_sweep(scheduler="none"), "max", 9, []) is None
+
+
+class FakeRay:
+    """A cluster with these machines."""
+
+    def __init__(self, *nodes):
+        self._nodes = [{"Resources": node, "Alive": True} for node in nodes]
+
+    def nodes(self):
+        return self._nodes
+
+    def cluster_resources(self):
+        return {"GPU": sum(node["Resources"].get("GPU", 0) for node in self._nodes)}
+
+
+@pytest.mark.parametrize("asked, wanted", [(None, 1), (0, 0), (0.25, 0.25), (2, 2)])
+def test_trials_get_a_gpu_where_there_is_one(asked, wanted):
+    with_gpus = FakeRay({"CPU": 4}, {"CPU": 4, "GPU": 2})
+    assert cluster.Resources("trial", 2, asked).of_trial(with_gpus) == {"cpu": 2, "gpu": wanted}
+    assert cluster.Resources("trial", 2).of_trial(FakeRay({"CPU": 4})) == {"cpu": 2, "gpu": 0}
+
+
+def test_more_than_any_machine_has_is_refused():
+    with pytest.raises(UserError, match="--cpus_per_trial is 6, and no machine of the cluster has more than 4"):
+        cluster.Resources("trial", 6).of_trial(FakeRay({"CPU": 4}, {"CPU": 4}))
+    with pytest.raises(UserError, match=r"--gpus_per_trial is 0\.5, and no machine of the cluster has more than 0"):
+        cluster.Resources("trial", 1, 0.5).of_trial(FakeRay({"CPU": 4}))
+
+
+def test_optuna_hears_of_every_trial_also_after_a_kill(make_sweep):
+    from recbole_gen.sweep.searcher import OptunaPoints
+
+    sweep = make_sweep(num_samples=4, searcher="optuna")
+    points = OptunaPoints(sweep, "max", [])
+    numbers = [points.suggest(f"ray{n}")["number"] for n in range(4)]
+    assert numbers == [0, 1, 2, 3]
+    for number, status, score in ((0, "pruned", 0.25), (1, "failed", 0.9), (2, "finished", 0.5)):
+        folder = sweep.trial_folder(number)
+        line = {"epoch": 1, "score": score, "valid_score": score, "train_loss": 1.0, "best_epoch": 1}
+        sweep_report.write_curve(folder, [line])
+        content = json.loads((folder / "trial.json").read_text())
+        (folder / "trial.json").write_text(json.dumps({**content, "status": status}))
+    points.on_trial_complete("ray0", {"score": 0.25})
+    points.study.ask()  # and killed here, before that trial began, and before it heard of 1 and 2
+    again = OptunaPoints(sweep, "max", sweep_report.read_trials(sweep.folder))
+    states = [(trial.state.name, trial.value) for trial in again.study.trials]
+    assert states == [("COMPLETE", 0.25), ("FAIL", None), ("COMPLETE", 0.5), ("RUNNING", None), ("FAIL", None)]
+    assert again.suggest("new0") == {"number": 3} and again.suggest("new1") == {"number": 4}
+    drawn = [trial["params"] for trial in sweep_report.read_trials(sweep.folder)]
+    assert len(drawn) == 5 and all(("ddim_stride" in each) == (each["sampling"] == "ddim") for each in drawn)
+    again.on_trial_complete("new0", error=True)
+    assert again.study.trials[3].state.name == "FAIL"
+
+
+# Sweeps
+
+on_ray = pytest.mark.xdist_group("ray")  # one Ray at a time
+
+
+@pytest.fixture(scope="module")
+def two_cores():
+    """One Ray for the sweeps of this file, of two cores."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE,
+        log_to_driver=False, logging_level="error",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def built_and_shared(folder: Path) -> tuple[list[str], list[str]]:
+    """The machines that have built the data set, and those that have read it: one for each trial."""
+    logs = "".join(path.read_text() for path in sorted(folder.glob("trials/*/run.log")))
+    return tuple(re.findall(rf"the data set is shared, {how} .*?-(\w+)/", logs) for how in ("as", "from"))
+
+
+@on_ray
+def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, space, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    assert cli.main(line(space(), "--num_samples=3", "--epochs=2", "--state=INFO")) == 0
+    out = capsys.readouterr().out
+    assert "3 trials of DreamRec on toy" in out and "[3/3] trial" in out and "the best by validation, tested:" in out
+    trials = sweep_report.read_trials(folder)
+    assert {trial["status"] for trial in trials} <= {"finished", "pruned"} and len(trials) == 3
+    best = sweep_report.best_of(trials, bigger=True)
+    results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    tested = [result["run_dir"] for result in results if result["test_result"]]
+    assert tested == [str(folder / f"trials/{best['number']:04d}")]
+    built, shared = built_and_shared(folder)
+    assert len(built) == 1 and len(shared) == 3  # two trials, and the test of the best
+    with open(folder / "trials.csv", newline="") as file:
+        assert sorted(int(row["trial"]) for row in csv.DictReader(file)) == [0, 1, 2]
+    assert not (folder / "ray").exists() and not list(Path(tune.tempfile.gettempdir()).glob(f"{cache_name(folder)}*"))
+
+    alone = quick_start.run(config_file_list=[folder / "best.yaml"], config_dict={"checkpoint_dir": str(tmp_path)})
+    assert alone["best_valid_score"] == best["score"] or best["status"] == "pruned"
+    assert alone["train_loss"][: best["epochs"]] == [each["train_loss"] for each in best["curve"]]
+
+    before = {path: path.read_bytes() for path in folder.glob("trials/*/trial.json")}
+    assert cli.main(["tune", f"--resume={folder}", "--num_samples=4"]) == 0
+    assert len(sweep_report.read_trials(folder)) == 4
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def cache_name(folder: Path) -> str:
+    return tune.Sweep(str(folder), {}, {}, "", None).cache("").name
+
+
+TROUBLE = """
+import os, signal
+from pathlib import Path
+import custom
+
+MARK = Path(__file__).parent
+
+
+class Trouble(custom.Custom):
+    '''`width` says what goes wrong in the second of three epochs.'''
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.width, self.steps = config["width"], 0
+
+    def calculate_loss(self, interaction):
+        self.steps += 1
+        if self.steps == 10:
+            self.trouble()
+        return super().calculate_loss(interaction)
+
+    def trouble(self):
+        if self.width == 5:
+            raise KeyError("a mistake of its programmer")
+        if self.width == 6 or (self.width == 7 and not (MARK / "killed").exists()):
+            (MARK / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.width == 8 and (MARK / "driver").exists():
+            driver = int((MARK / "driver").read_text())
+            (MARK / "driver").unlink()
+            os.kill(driver, signal.SIGINT)
+"""
+
+
+@pytest.fixture
+def trouble(custom, tmp_path, monkeypatch):
+    """The folder of the model `trouble:Trouble`."""
+    (tmp_path / "own_models/trouble.py").write_text(TROUBLE)
+    (tmp_path / "own_models/Trouble.yaml").write_text("width: 4\nlearning_rate: 0.01\n")
+    yield tmp_path / "own_models"
+    sys.modules.pop("trouble", None)
+
+
+@on_ray
+def test_trials_that_fail_are_recorded_and_the_others_go_on(
+    two_cores, trouble, line, space, settings, tmp_path, capsys
+):
+    folder = tmp_path / "sweep"
+    text = "width: {grid: [7, 5, 6]}\n"
+    given = line(space(text), "--epochs=3", "--scheduler=none", "--max_failures=1", model="trouble:Trouble")
+    assert cli.main(given) == 0
+    out = capsys.readouterr().out
+    trials = sweep_report.read_trials(folder)
+    assert [trial["status"] for trial in trials] == ["finished", "failed", "failed"]
+    assert "KeyError: 'a mistake of its programmer' (see error.txt)" in out
+    assert "trouble.py" in (folder / "trials/0001/error.txt").read_text()
+    assert "trial 0: its process died, and starts again" in out
+    assert trials[2]["reason"] == "its process died 2 times (killed, or out of memory?); see error.txt"
+    assert trials[2]["epochs"] == 1 and "died" in (folder / "trials/0002/error.txt").read_text()
+    # The one that was killed went on where it was, and is what it would have been.
+    assert [each["epoch"] for each in trials[0]["curve"]] == [1, 2, 3]
+    values = settings("trouble:Trouble", width=7, epochs=3)
+    alone = quick_start.run(config_dict=values)
+    assert [each["train_loss"] for each in trials[0]["curve"]] == alone["train_loss"]
+    assert trials[0]["score"] == alone["best_valid_score"]
+
+
+@on_ray
+def test_a_sweep_of_failures_is_one_message_with_the_reasons(two_cores, make_sweep, write_trial, capsys):
+    sweep = make_sweep(num_samples=2)
+    tune._write(sweep)
+    for number, reason in enumerate(("training loss is nan", "its process died")):
+        write_trial(number, "failed", scores=[0.9] * number, params={"sampling": "ancestral"}, reason=reason)
+    assert cli.main(["tune", f"--resume={sweep.folder}"]) == 2
+    out, message = capsys.readouterr()
+    assert "no trial came to a validation score" in message and "Traceback" not in message
+    assert "trial 0: training loss is nan\ntrial 1: its process died" in message and "trials.csv" in out
+    assert not (Path(sweep.folder) / "best.yaml").exists()
+
+
+@on_ray
+def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, trouble, line, space, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    (trouble / "driver").write_text(str(os.getpid()))
+    given = line(
+        space("width: {choice: [8]}\nlearning_rate: {loguniform: [1.0e-3, 1.0e-1]}\n"), "--searcher=optuna",
+        "--num_samples=2", "--epochs=3", "--scheduler=none", model="trouble:Trouble",
+    )  # fmt: skip
+    assert cli.main(given) == 130
+    message = capsys.readouterr().err
+    assert message.startswith("stopped by Ctrl-C") and f"go on with tune --resume={folder}" in message
+    begun = sweep_report.read_trials(folder)
+    assert any(trial["status"] == "open" for trial in begun)
+    assert cli.main(["tune", f"--resume={folder}"]) == 0
+    trials = sweep_report.read_trials(folder)
+    assert [trial["status"] for trial in trials] == ["finished"] * 2
+    assert [trial["params"] for trial in trials[: len(begun)]] == [trial["params"] for trial in begun]
+    assert all([each["epoch"] for each in trial["curve"]] == [1, 2, 3] for trial in trials)
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.jsonl"))
+    study = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(journal))
+    assert [(trial.state.name, trial.value) for trial in study.trials] == [
+        ("COMPLETE", trial["score"]) for trial in trials
+    ]
+
+
+@on_ray
+def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, space, tmp_path):
+    """A cluster of two local nodes with a core each; the first driver is killed when one of three trials has ended."""
+    folder = tmp_path / "sweep"
+    values = settings(epochs=3, state="INFO")
+    values.pop("ddim_stride")
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        machines.add_node(num_cpus=1)
+        given = [f"--{key}={value}" for key, value in values.items()]
+        given += [space(), "--num_samples=3", f"--output={folder}", f"--address={machines.address}", "--scheduler=none"]
+        driver = start("tune", *given)
+        for text in driver.stdout:
+            if text.startswith("[1/3]"):
+                break
+        driver.kill()
+        driver.wait()
+        ended = {t["number"]: t for t in sweep_report.read_trials(folder) if t["status"] in sweep_report.ENDED}
+        assert 1 <= len(ended) < 3
+        again = start("tune", f"--resume={folder}")
+        out = again.stdout.read()
+        assert again.wait() == 0, out
+    finally:
+        machines.shutdown()
+    trials = sweep_report.read_trials(folder)
+    assert [trial["status"] for trial in trials] == ["finished"] * 3
+    assert all(trials[number] == trial for number, trial in ended.items())
+    assert all([each["epoch"] for each in trial["curve"]] == [1, 2, 3] for trial in trials)
+    built, shared = built_and_shared(folder)
+    assert len(built) == len(set(built)) == 2 and set(shared) <= set(built)
+    assert yaml.safe_load((folder / "best.yaml").read_text())["model"] == "DreamRec"
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-u", str(ROOT / "run_recbole_gen.py"), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

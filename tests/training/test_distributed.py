@@ -1,0 +1,77 @@
+"""Several processes that train together: the same weights as one, exact resume, and mistakes that end all of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from stubs import equal
+
+from recbole_gen import checkpoint, distributed, quick_start
+from recbole_gen.data import loaders
+from recbole_gen.errors import UserError
+from recbole_gen.training.trainer import create_trainer
+
+DETERMINISTIC = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+
+
+def weights(result) -> dict[str, torch.Tensor]:
+    return checkpoint.load(Path(result["run_dir"]) / "last.pth")["state_dict"]
+
+
+def test_two_processes_give_the_weights_of_one(run):
+    one, two = (run("SASRec", nproc=nproc, train_batch_size=32, **DETERMINISTIC) for nproc in (1, 2))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert weights(one).keys() == weights(two).keys()
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(two)[name], atol=1e-5), name
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    assert two["test_result"] == pytest.approx(one["test_result"], abs=0.02)
+    assert (Path(two["run_dir"]) / "ranks.test.tsv").exists() and (Path(two["run_dir"]) / "result.json").exists()
+
+
+def test_a_run_of_two_processes_resumes_exactly(run):
+    values = {"nproc": 2, "adv_schedule": "alternate", "train_batch_size": 26}  # 60 rows: 3 steps, the last one short
+    whole = run("ACVAE", epochs=2, **values)
+    part = run("ACVAE", epochs=1, **values)
+    assert checkpoint.load(Path(part["run_dir"]) / "last.pth")["steps"] % 2 == 1
+    resumed = quick_start.run(argv=[f"--resume={part['run_dir']}", "--epochs=2"])
+    last, uninterrupted = (checkpoint.load(Path(result["run_dir"]) / "last.pth") for result in (resumed, whole))
+    for key in ("state_dict", "optimizer", "steps", "train_loss"):
+        assert equal(last[key], uninterrupted[key]), key
+    assert resumed["test_result"] == whole["test_result"]
+
+
+def test_a_mistake_that_shows_in_training_ends_all_processes(run):
+    with pytest.raises(UserError, match=r"training loss .* is (nan|inf).*learning_rate"):
+        run("SASRec", nproc=2, learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shares"),
+    [([1, 2, 3, 4], ([1, 3], [2, 4])), ([1, 2, 3], ([1, 3], [2, 1])), ([5], ([5], [5]))],
+)
+def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    for rank, share in enumerate(shares):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        assert loaders._share(torch.tensor(rows)).tolist() == share
+
+
+def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_config, monkeypatch):
+    config = make_config("RecVAE")
+    dataset = loaders.create_dataset(config)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match=r"RecVAE has batches of its own kind.*nproc"):
+        loaders.create_loaders(config, dataset)
+    with pytest.raises(UserError, match=r"RecVAE is trained in steps of its own.*nproc"):
+        create_trainer(config, None)
+
+
+def test_one_process_is_on_its_own():
+    assert (distributed.world(), distributed.rank(), distributed.is_first()) == (1, 0, True)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    distributed.average_gradients([parameter])
+    assert parameter.grad is None
+    values = torch.rand(3)
+    assert distributed.mean(values) is values
+    assert distributed.agree({"a": 1.5}, torch.device("cpu")) == {"a": 1.5}
