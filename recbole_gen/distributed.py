@@ -20,24 +20,24 @@ PATIENCE = datetime.timedelta(hours=24)
 """How long a process waits for the others: the first one evaluates while they do."""
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Whether this process is one of several that torchrun, or `--nproc`, has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def connect(device: torch.device) -> None:
+def init_process_group(device: torch.device) -> None:
     """Meet the other processes, if there are any."""
-    if launched() and not dist.is_initialized():
+    if is_launched() and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
-def disconnect() -> None:
+def destroy_process_group() -> None:
     """Leave the group, so that the process can end or start another run."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -47,29 +47,29 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process does what is done once."""
     return rank() == 0
 
 
-def mean(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes."""
-    if world() == 1:
+    if world_size() == 1:
         return values
     values = values.clone()
     dist.all_reduce(values)
-    return values / world()
+    return values / world_size()
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Give every process the mean gradient. A parameter without one in all processes keeps none, and is not decayed."""
-    if world() == 1:
+    if world_size() == 1:
         return
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
     exists = torch.tensor([p.grad is not None for p in parameters], device=gradients[0].device).to(gradients[0])
     flat = torch.cat([exists, *(gradient.flatten().to(exists) for gradient in gradients)])
-    flat = mean(flat)
+    flat = all_reduce_mean(flat)
     start = len(parameters)
     for index, parameter in enumerate(parameters):
         end = start + parameter.numel()
@@ -78,22 +78,22 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         start = end
 
 
-def share_from_first(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite tensors by those of the first process."""
-    if world() == 1:
+    if world_size() == 1:
         return
     for tensor in tensors:
         dist.broadcast(tensor, 0)
 
 
-def agree(value: Any, device: torch.device) -> Any:
+def broadcast_object(value: Any, device: torch.device) -> Any:
     """What the first process has, as JSON can hold it."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
     size = torch.tensor(len(data), device=device)
     dist.broadcast(size, 0)
-    if not is_first():
+    if not is_main_process():
         data = torch.empty(int(size), dtype=torch.uint8, device=device)
     dist.broadcast(data, 0)
     return json.loads(bytes(data.tolist()))

@@ -36,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def at_work(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
     """Keep a folder to this process for the duration. Raises UserError if another one is at work in it, or if it cannot
     be made; ``what`` is that: a sweep, a comparison."""
     try:

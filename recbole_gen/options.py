@@ -1,64 +1,108 @@
-"""The command lines of the verbs: a verb's own options beside the keys of a run."""
+"""Command lines and YAML files as plain values: arguments, a verb's own options, numbers that look like numbers."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from recbole_gen.config.config import Layer, merge, read_user_layers
+import yaml
+
 from recbole_gen.errors import UserError
 
 
-def split(
+class YamlLoader(yaml.SafeLoader):
+    """YAML without constructors for Python objects, that reads 1e-3 and .5 as numbers (YAML 1.1 does not)."""
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_scalar(text: str) -> Any:
+    """The value of `--key=text`: YAML, and Python's None; what is not valid YAML stays a string."""
+    if text == "None":
+        return None
+    if not text.strip():
+        return text  # a tab is a field_separator, not YAML's null
+    try:
+        return yaml.load(text, Loader=YamlLoader)
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date, and is none
+        return text
+
+
+def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """`--key=value`, `--key value`, `--switch` (true), -m MODEL and -d DATASET, as a dict.
+
+    Raises UserError for anything else, and for a key given twice with different values.
+    """
+    parsed: dict[str, Any] = {}
+    tokens = [{"-m": "--model", "-d": "--dataset"}.get(token, token) for token in argv]
+    while tokens:
+        token = tokens.pop(0)
+        if not token.startswith("--"):
+            raise UserError(f"'{token}' is not of the form --key=value")
+        key, equals, text = token[2:].partition("=")
+        if equals:
+            value = parse_scalar(text)
+        elif tokens and not tokens[0].startswith("--"):
+            value = parse_scalar(tokens.pop(0))
+        else:
+            value = True
+        if key in parsed and parsed[key] != value:
+            raise UserError(f"--{key} is given twice, as {parsed[key]!r} and as {value!r}")
+        parsed[key] = value
+    return parsed
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of keys and values. Raises UserError if it is missing or something else."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}") from None
+    except OSError as error:
+        raise UserError(f"the configuration file {path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{path} must hold `key: value` lines, found {type(content).__name__}")
+    return content or {}
+
+
+def split_options(
     given: dict[str, Any], defaults: dict[str, Any], verb: str, refused: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A verb's own options over their defaults, and the keys of a run; raises UserError for keys in ``refused``."""
     for key in refused:
         if key in given:
             raise UserError(f"--{key} is not for {verb}; `recbole-gen {verb} --help` says what is")
-    own = {key: value for key, value in given.items() if key in defaults}
-    for key, value in own.items():
+    chosen = {key: value for key, value in given.items() if key in defaults}
+    for key, value in chosen.items():
         is_switch = isinstance(defaults[key], bool)
         if value is True and not is_switch:
             raise UserError(f"--{key} needs a value: --{key}=...")
         if is_switch and not isinstance(value, bool):
             raise UserError(f"--{key} must be true or false, got {value!r}")
-    return {**defaults, **own}, {key: value for key, value in given.items() if key not in defaults}
+    return {**defaults, **chosen}, {key: value for key, value in given.items() if key not in defaults}
 
 
-def own(given: dict[str, Any], defaults: dict[str, Any], verb: str) -> dict[str, Any]:
+def verb_options(given: dict[str, Any], defaults: dict[str, Any], verb: str) -> dict[str, Any]:
     """The options of a verb that takes no keys of a run, over their defaults; raises UserError for any other key."""
-    values, others = split(given, defaults, verb, ())
+    values, others = split_options(given, defaults, verb, ())
     if others:
         known = ", ".join("--" + key for key in defaults)
         raise UserError(f"{verb} has no option --{next(iter(others))}; its options are {known}")
     return values
 
 
-def run_values(values: dict[str, Any], files: Sequence[str] = (), **more: Any) -> dict[str, Any]:
-    """What `run` gets, as one dict that any machine can read: files (those of `config_files` first), then the values.
-
-    ``more`` has what is weaker than both. The data path is absolute: workers have working folders of their own.
-    """
-    merged = merge([("", more), *_layers(values, files)])
-    merged["data_path"] = os.path.abspath(str(merged.get("data_path", "dataset")))
-    return merged
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def told(error: UserError, values: dict[str, Any], files: Sequence[str] = ()) -> str:
-    """What `Config` says against the result of `run_values`, with the file of each key in place of `(dict)`."""
-    origins = {key: origin for origin, layer in _layers(values, files) for key in layer}
-    lines = []
-    for line in str(error).splitlines():
-        origin = next((origins[word] for word in re.findall(r"\w+", line) if word in origins), "dict")
-        lines.append(line.replace("(dict)", f"({origin})"))
-    return "\n".join(line for line in lines if not line.startswith("--print-config"))  # the verbs do not have it
-
-
-def _layers(values: dict[str, Any], files: Sequence[str]) -> list[Layer]:
-    """What the user gives, the weakest first."""
-    common = str(values.get("config_files") or "").split()
-    given = {key: value for key, value in values.items() if key != "config_files"}
-    return [*read_user_layers([*common, *files]), ("command line", given)]
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

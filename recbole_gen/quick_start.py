@@ -26,7 +26,8 @@ from recbole.utils import EvaluatorType, init_seed, set_color
 from tabulate import tabulate
 
 from recbole_gen import __version__, checkpoint, compat, distributed
-from recbole_gen.config.config import ROOT, Config, merge, model_path, read_user_layers
+from recbole_gen.config.config import ROOT, Config, model_path
+from recbole_gen.config.layers import merge_layers, read_user_layers
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_sizes
 from recbole_gen.data.sequences import training_counts
@@ -81,12 +82,12 @@ def run(
     Raises UserError for bad input, before any long work where it can be known by then.
     """
     config, resume_from = with_data(partial(configure, model, dataset, config_file_list, config_dict, argv))
-    if config["nproc"] > 1 and not distributed.launched():
+    if config["nproc"] > 1 and not distributed.is_launched():
         if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
         arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet, data_cache)
         return _spawn(config["nproc"], arguments)
-    distributed.connect(config["device"])
+    distributed.init_process_group(config["device"])
     try:
         if run_dir:
             run_dir = _made(Path(run_dir).absolute())
@@ -94,7 +95,7 @@ def run(
             run_dir = resume_from.parent if resume_from else _agreed_run_dir(config)
         config["checkpoint_dir"] = str(run_dir)
         log = _log_to(run_dir / "run.log", config["state"], quiet)
-        with log if distributed.is_first() else contextlib.nullcontext():
+        with log if distributed.is_main_process() else contextlib.nullcontext():
             try:
                 return _run(config, run_dir, resume_from, test, on_epoch, data_cache)
             except KeyboardInterrupt:
@@ -103,11 +104,15 @@ def run(
                 logging.getLogger().debug("the run failed", exc_info=error)
                 raise
     finally:
-        distributed.disconnect()
+        distributed.destroy_process_group()
 
 
 def _agreed_run_dir(config: Config) -> Path:
-    return Path(distributed.agree(str(_new_run_dir(config)) if distributed.is_first() else None, config["device"]))
+    return Path(
+        distributed.broadcast_object(
+            str(_new_run_dir(config)) if distributed.is_main_process() else None, config["device"]
+        )
+    )
 
 
 def _spawn(nproc: int, arguments: tuple) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _run(
     trainer.on_epoch = on_epoch
     if resume_from:
         trainer.resume(resume_from, vocabulary_of(data))
-    if distributed.is_first():
+    if distributed.is_main_process():
         (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
@@ -203,7 +208,7 @@ def _run(
         "peak_memory_mib": peak_memory(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "threads": torch.get_num_threads(),
-        "processes": distributed.world(),
+        "processes": distributed.world_size(),
         "device": str(config["device"]),
         "seed": config["seed"],
         "versions": {
@@ -214,7 +219,7 @@ def _run(
         "git_commit": git_commit(),
         "config": config.settings(),
     }
-    if distributed.is_first():
+    if distributed.is_main_process():
         if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
             measured = calibration.measure(model.eval(), train_data._dataset.inter_feat, valid_data, test_data)
             if measured:
@@ -253,7 +258,7 @@ def _test(config, trainer: Trainer, dataset, train_data, test_data, run_dir: Pat
     result = trainer.evaluate(
         test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
     )
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return result, None
     if config["save_ranks"]:
         diagnostics.ranks(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
@@ -313,7 +318,7 @@ def configure(
     argv: Sequence[str] = (),
 ) -> tuple[Config, Path | None]:
     """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key)."""
-    given = merge(read_user_layers(config_file_list, config_dict, argv))
+    given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
     folder = given.get("resume")
     if not folder:
         return Config(model, dataset, config_file_list, config_dict, argv), None

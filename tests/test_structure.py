@@ -11,13 +11,14 @@ from conftest import ON_ML_100K
 import recbole_gen
 from recbole_gen import compat
 from recbole_gen.config import registry
-from recbole_gen.config.config import PROPERTIES, Config, read_yaml
+from recbole_gen.config.config import PROPERTIES, Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.options import read_yaml
 
 PACKAGE = Path(recbole_gen.__file__).parent
 LEVELS = {
     "errors": 0, "compat": 1, "files": 1, "figures": 1, "checkpoint": 1, "distributed": 1,
-    "model": 2, "evaluation": 3, "data": 4, "training": 5, "config": 5, "prepare": 5, "options": 5,
+    "model": 2, "evaluation": 3, "data": 4, "training": 5, "config": 5, "prepare": 5, "options": 1,
     "quick_start": 6, "recommending": 7, "sweep": 7, "plot": 7, "compare": 8, "serving": 8, "catalogue": 8, "cli": 9,
 }  # fmt: skip
 

@@ -25,12 +25,14 @@ from recbole.utils import EvaluatorType, ModelType
 from recbole_gen import compare as leaderboard
 from recbole_gen import options
 from recbole_gen.config import registry
-from recbole_gen.config.config import DEFAULT_PROTOCOL, Config, parse_arguments, read_yaml
+from recbole_gen.config.config import DEFAULT_PROTOCOL, Config
+from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.data import loaders
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
-from recbole_gen.files import at_work, read_json, write_json
+from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.options import parse_arguments, read_yaml
 from recbole_gen.prepare.missing import with_data
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    asked, values = options.split(parse_arguments(arguments), OPTIONS, "compare", REFUSED)
+    asked, values = options.split_options(parse_arguments(arguments), OPTIONS, "compare", REFUSED)
     leaderboard.check(asked["test"], asked["resamples"])
     labels = _labels(asked["models"])
     if asked["baseline"] is not None and asked["baseline"] not in labels:
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")
     try:
-        with at_work(folder, "comparison"):
+        with lock_folder(folder, "comparison"):
             missing = [job for job in jobs if not _is_finished(job)]
             with cluster.connected(asked["address"]) if on_ray and missing else contextlib.nullcontext() as ray:
                 of_task = resources.of_task(ray) if ray else {}
@@ -171,14 +173,14 @@ def plan(
     data: dict[str, str] = {}
     for label in labels:
         own = [str(files[label])] if label in files else []
-        given = options.run_values(values, own, model=label, mask_seen=False, group_metrics="length")
+        given = run_values(values, own, model=label, mask_seen=False, group_metrics="length")
         _check_model(label, given, own)
         try:
             config = _checked({**given, "seed": max(seeds)})
         except MissingDataset:
             raise  # it is missing for all, and would be asked for once a model
         except UserError as error:
-            reason = options.told(error, values, own)
+            reason = with_origins(error, values, own)
             if any(f"({file})" in reason for file in own):
                 raise UserError(f"{label}: {reason}") from None
             left_out[label] = reason
@@ -244,7 +246,7 @@ def _checked(values: dict[str, Any]) -> Config:
 
 def _common(values: dict[str, Any]) -> dict[str, Any]:
     """What all runs get. Raises UserError for files with keys that a comparison cannot give to all."""
-    common = options.run_values(values)
+    common = run_values(values)
     for key in REFUSED:
         if key in common:
             raise UserError(f"config_files sets `{key}`, which would be for all models of the comparison: take it out")

@@ -31,6 +31,7 @@ from recbole.utils.argument_list import (
 )
 
 from recbole_gen.config import registry
+from recbole_gen.config.layers import Layer, merge_layers, read_user_layers
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.data.held_out import POSITIVES
 from recbole_gen.data.scenes import RULES as SCENE_RULES
@@ -38,6 +39,7 @@ from recbole_gen.data.splits import KINDS as SPLITS
 from recbole_gen.data.splits import TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
 from recbole_gen.errors import MissingDataset, UserError, did_you_mean
+from recbole_gen.options import YamlLoader, is_number, is_whole, read_yaml
 from recbole_gen.prepare import missing
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -45,8 +47,6 @@ _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE.parent if (_HERE.parent / "properties/overall.yaml").is_file() else _HERE
 """Where properties/ and dataset/ lie: the top of the repository, or inside an installed package."""
 PROPERTIES = ROOT / "properties"
-
-Layer = tuple[str, dict[str, Any]]
 
 DEFAULT_PROTOCOL = "leave_one_out"
 # Keys that RecBole's code reads without a default in its YAML files, and those that choose the layers.
@@ -83,97 +83,6 @@ PARTS = {
     "train_neg_sample_args": ("distribution", "sample_num", "alpha", "dynamic", "candidate_num"),
 }
 _METRICS_WITHOUT_K = ("auc", "gauc", "logloss", "mae", "rmse")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without constructors for Python objects, that reads 1e-3 and .5 as numbers (YAML 1.1 does not)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_scalar(text: str) -> Any:
-    """The value of `--key=text`: YAML, and Python's None; what is not valid YAML stays a string."""
-    if text == "None":
-        return None
-    if not text.strip():
-        return text  # a tab is a field_separator, not YAML's null
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date, and is none
-        return text
-
-
-def _parse_value(value: Any) -> Any:
-    """RecBole reads numbers, lists and dicts out of strings in a dict of parameters; other strings stay as they are."""
-    if isinstance(value, np.generic):
-        return value.item()
-    parsed = parse_scalar(value) if isinstance(value, str) else value
-    return value if parsed is None else parsed
-
-
-def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
-    """`--key=value`, `--key value`, `--switch` (true), -m MODEL and -d DATASET, as a dict.
-
-    Raises UserError for anything else, and for a key given twice with different values.
-    """
-    parsed: dict[str, Any] = {}
-    tokens = [{"-m": "--model", "-d": "--dataset"}.get(token, token) for token in argv]
-    while tokens:
-        token = tokens.pop(0)
-        if not token.startswith("--"):
-            raise UserError(f"'{token}' is not of the form --key=value")
-        key, equals, text = token[2:].partition("=")
-        if equals:
-            value = parse_scalar(text)
-        elif tokens and not tokens[0].startswith("--"):
-            value = parse_scalar(tokens.pop(0))
-        else:
-            value = True
-        if key in parsed and parsed[key] != value:
-            raise UserError(f"--{key} is given twice, as {parsed[key]!r} and as {value!r}")
-        parsed[key] = value
-    return parsed
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of keys and values. Raises UserError if it is missing or something else."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"there is no configuration file {path}") from None
-    except OSError as error:
-        raise UserError(f"the configuration file {path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if content is not None and not isinstance(content, dict):
-        raise UserError(f"{path} must hold `key: value` lines, found {type(content).__name__}")
-    return content or {}
-
-
-def read_user_layers(
-    config_file_list: Sequence[str | Path] | None = None,
-    config_dict: dict[str, Any] | None = None,
-    argv: Sequence[str] = (),
-) -> list[Layer]:
-    """What the user gives, as (origin, values), the weakest first: files, dict, command line."""
-    arguments = parse_arguments(argv)
-    values = {key: _parse_value(value) for key, value in (config_dict or {}).items()}
-    files = [*(config_file_list or []), *_file_list(values.pop("config_files", None))]
-    files += _file_list(arguments.pop("config_files", None))
-    return [*((str(file), read_yaml(Path(file))) for file in files), ("dict", values), ("command line", arguments)]
-
-
-def merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The values of all layers, later ones over earlier ones."""
-    merged: dict[str, Any] = {}
-    for _, layer in layers:
-        merged.update(layer)
-    return merged
 
 
 class Config(RecBoleConfig):
@@ -214,9 +123,9 @@ class Config(RecBoleConfig):
             "Evaluation": list(evaluation_arguments),
             "Dataset": list(dataset_arguments),
         }
-        self.yaml_loader = _Loader
+        self.yaml_loader = YamlLoader
         user_layers = [("resumed run", stored or {}), *read_user_layers(config_file_list, config_dict, argv)]
-        user = merge(user_layers)
+        user = merge_layers(user_layers)
         paper = user.get("paper")
         paper_layer: Layer = ("paper", {})
         if paper:
@@ -586,7 +495,7 @@ def find_dataset(name: str, data_path: str) -> Path:
 
 def _ranks_all_items(layers: list[Layer]) -> bool:
     """Whether the model is evaluated by ranking (RecBole rates DIN and the context-aware models by AUC)."""
-    return "AUC" not in merge(layers)["metrics"]
+    return "AUC" not in merge_layers(layers)["metrics"]
 
 
 def _named(folder: str, name: str) -> Path:
@@ -597,13 +506,6 @@ def _named(folder: str, name: str) -> Path:
     return path
 
 
-def _file_list(value: Any) -> list[str]:
-    """RecBole's form, names separated by blanks, or a list."""
-    if value is True:
-        raise UserError("--config_files needs the names of YAML files")
-    return list(value) if isinstance(value, (list, tuple)) else str(value).split() if value is not None else []
-
-
 def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -612,14 +514,6 @@ def _required(value: Any, key: str) -> Any:
     if value is None or value is True:
         raise UserError(f"no {key} given: say --{key}=... (for a first try: --model=DreamRec --dataset=ml-100k)")
     return value
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:

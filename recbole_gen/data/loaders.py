@@ -58,7 +58,7 @@ class _RowBatches(torch.utils.data.Sampler):
 
 def _share(batch: torch.Tensor) -> torch.Tensor:
     """The rows of this process."""
-    world, missing = distributed.world(), -len(batch) % distributed.world()
+    world, missing = distributed.world_size(), -len(batch) % distributed.world_size()
     return torch.cat([batch, batch.repeat(world)[:missing]])[distributed.rank() :: world] if world > 1 else batch
 
 
@@ -336,12 +336,12 @@ def create_loaders(config, dataset, parts=None):
             loader_class = SetLoader
         if loader_class is FullSortEvalDataLoader and not lean and config["mask_seen"] is False:
             loader_class = RankAllLoader
-        if lean or distributed.world() > 1:
+        if lean or distributed.world_size() > 1:
             loader_class = {
                 TrainDataLoader: LeanTrainLoader,
                 FullSortEvalDataLoader: LeanFullSortLoader,
             }.get(loader_class, loader_class)
-        if distributed.world() > 1 and not issubclass(loader_class, (LeanLoader, FullSortEvalDataLoader)):
+        if distributed.world_size() > 1 and not issubclass(loader_class, (LeanLoader, FullSortEvalDataLoader)):
             raise UserError(
                 f"{config['model']} has batches of its own kind, which nproc cannot share out: use nproc: 1"
             )

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_gen.config.config import parse_arguments
 from recbole_gen.errors import UserError
+from recbole_gen.options import parse_arguments
 from recbole_gen.plot import curves, schedules, sweep, toi, tsne
 
 

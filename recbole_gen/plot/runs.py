@@ -12,8 +12,8 @@ from typing import Any
 
 from recbole.evaluator.register import metrics_dict
 
-from recbole_gen.config.config import read_yaml
 from recbole_gen.errors import UserError
+from recbole_gen.options import read_yaml
 
 # Settings that say where and how a run computes, and what it tells; not what it learns.
 INCIDENTAL = frozenset(

@@ -9,8 +9,8 @@ from typing import Any
 from tabulate import tabulate
 
 from recbole_gen import options
-from recbole_gen.config.config import parse_arguments
 from recbole_gen.errors import UserError
+from recbole_gen.options import parse_arguments
 from recbole_gen.prepare import formats, make, own
 from recbole_gen.prepare.recipes import RECIPES
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     names = [argument for argument in arguments[:1] if not argument.startswith("-")]
     defaults = {**OWN, **RECIPE, "name": "", "data_path": "dataset"}
     given = parse_arguments(arguments[len(names) :])
-    values = options.own(given, defaults, "prepare")
+    values = options.verb_options(given, defaults, "prepare")
     if not names and not given:
         print(listing())
         return

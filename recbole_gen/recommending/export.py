@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from recbole_gen import __version__, options
-from recbole_gen.config.config import parse_arguments
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
+from recbole_gen.options import parse_arguments
 from recbole_gen.prepare.folder import recover
 from recbole_gen.recommending.histories import Histories, read
 from recbole_gen.recommending.recommend import column_names
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(USAGE, end="")
         return
-    values = options.own(parse_arguments(arguments), DEFAULTS, "export")
+    values = options.verb_options(parse_arguments(arguments), DEFAULTS, "export")
     for key in ("checkpoint", "output"):
         if not values[key]:
             raise UserError(f"export needs --{key}=FOLDER; `recbole-gen export --help` says what of")

@@ -20,9 +20,9 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from recbole_gen import __version__, compat, options
-from recbole_gen.config.config import parse_arguments
 from recbole_gen.errors import UserError
-from recbole_gen.files import at_work, read_json, write_json
+from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.options import parse_arguments
 from recbole_gen.prepare.log import ITEM, SCENE, TIME, USER
 from recbole_gen.recommending.histories import read
 from recbole_gen.recommending.recommender import Recommender
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(USAGE, end="")
         return
-    values = options.own(parse_arguments(_joined(arguments)), DEFAULTS, "recommend")
+    values = options.verb_options(parse_arguments(_joined(arguments)), DEFAULTS, "recommend")
     for key in ("checkpoint", "histories", "output"):
         if not values[key]:
             raise UserError(f"recommend needs --{key}=...; `recbole-gen recommend --help` says what of")
@@ -115,7 +115,7 @@ def write(
     parts = output.with_name(f"{output.name}.parts")
     names = column_names(values, recommender)
     try:
-        with at_work(parts, "recommendations"):
+        with lock_folder(parts, "recommendations"):
             note = read_json(parts / "note.json")
             fingerprint = _fingerprint(values, histories)
             if note.get("made_of") != fingerprint:

@@ -36,9 +36,9 @@ import pyarrow as pa
 import torch
 
 from recbole_gen import options
-from recbole_gen.config.config import parse_arguments
 from recbole_gen.data.times import END_OF_CALENDAR
 from recbole_gen.errors import UserError
+from recbole_gen.options import parse_arguments
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.recommender import BY_MODEL, BY_POPULARITY, Recommender
 
@@ -709,7 +709,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     limits = {field.name: field.default for field in fields(Limits)}
     defaults = {"checkpoint": "", "host": "127.0.0.1", "port": 8000, "device": "cpu", **limits}
-    values = options.own(parse_arguments(arguments), defaults, "serve")
+    values = options.verb_options(parse_arguments(arguments), defaults, "serve")
     if not values["checkpoint"]:
         raise UserError("serve what? recbole-gen serve --checkpoint=FOLDER, that of a finished run")
     device = values["device"]

@@ -15,8 +15,8 @@ import yaml
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.config.config import is_number
 from recbole_gen.files import read_json, write_json, write_text
+from recbole_gen.options import is_number
 from recbole_gen.quick_start import report
 
 ENDED = ("finished", "pruned", "failed")

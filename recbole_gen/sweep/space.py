@@ -36,8 +36,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from recbole_gen.config.config import is_number, is_whole, parse_scalar, read_yaml
 from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.options import is_number, is_whole, parse_scalar, read_yaml
 
 BOUNDS = {
     "uniform": ("low", "high"), "quniform": ("low", "high", "step"), "loguniform": ("low", "high"),

@@ -30,10 +30,12 @@ from typing import Any
 from filelock import FileLock
 
 from recbole_gen import options
-from recbole_gen.config.config import PROPERTIES, Config, is_whole, parse_arguments
+from recbole_gen.config.config import PROPERTIES, Config
+from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.data import loaders
 from recbole_gen.errors import UserError
-from recbole_gen.files import at_work, read_json, write_json
+from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.options import is_whole, parse_arguments
 from recbole_gen.prepare.missing import with_data
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     resources = cluster.Resources("trial", sweep.options["cpus_per_trial"], gpus)
     with cluster.connected(sweep.options["address"]) as ray:
         wanted = resources.of_trial(ray)
-        with at_work(Path(sweep.folder), "sweep"), _terminated_as_by_ctrl_c():
+        with lock_folder(Path(sweep.folder), "sweep"), _terminated_as_by_ctrl_c():
             _write(sweep)
             print(f"{sweep.number()} trials of {config['model']} on {config['dataset']}; all of it in {sweep.folder}")
             print(sweep.space.describe(), flush=True)
@@ -155,9 +157,9 @@ def _terminated_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _new(given: dict[str, Any]) -> Sweep:
-    own, of_run = options.split(given, OPTIONS, "tune", refused=())
+    own, of_run = options.split_options(given, OPTIONS, "tune", refused=())
     _check_options(own)
-    values = options.run_values(of_run)
+    values = run_values(of_run)
     config = _configured(values, of_run)
     path = Path(str(own["space"] or PROPERTIES / f"tune/{config['model']}.yaml"))
     if own["space"] is None and not path.is_file():
@@ -185,7 +187,7 @@ def _configured(values: dict[str, Any], given: dict[str, Any]) -> Config:
     except UserError as error:
         near = {key: difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.8) for key in given}
         hints = [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
-        raise UserError("\n".join([options.told(error, given), *hints])) from None
+        raise UserError("\n".join([with_origins(error, given), *hints])) from None
 
 
 def _resumed(given: dict[str, Any]) -> Sweep:
@@ -255,8 +257,8 @@ def check(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:
         try:
             config = with_data(partial(Config, config_dict={**sweep.values, **point}))
         except UserError as error:
-            told = options.told(error, {}).replace("(dict)", f"({sweep.space_file})")
-            raise UserError(f"{told}\n(in a trial with {json.dumps(point)}, of {sweep.space_file})") from None
+            message = with_origins(error, {}).replace("(dict)", f"({sweep.space_file})")
+            raise UserError(f"{message}\n(in a trial with {json.dumps(point)}, of {sweep.space_file})") from None
         if config["nproc"] > 1:
             raise UserError("a trial has one process: nproc must be 1")
         if config["eval_step"] < 1 or config["epochs"] < 1:

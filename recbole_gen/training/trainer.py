@@ -113,10 +113,12 @@ class Trainer(RecBoleTrainer):
         self.logger = getLogger()
         self.run_dir = Path(config["checkpoint_dir"])
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        writes = config["tensorboard"] and distributed.is_first()
+        writes = config["tensorboard"] and distributed.is_main_process()
         self.tensorboard = SummaryWriter(str(self.run_dir)) if writes else _NoTensorBoard()
         try:
-            self.wandblogger = WandbLogger(config if distributed.is_first() else SimpleNamespace(log_wandb=False))
+            self.wandblogger = WandbLogger(
+                config if distributed.is_main_process() else SimpleNamespace(log_wandb=False)
+            )
         except ImportError as error:
             raise UserError(f"log_wandb: {error}") from None
         self.learner, self.learning_rate = config["learner"], config["learning_rate"]
@@ -183,7 +185,7 @@ class Trainer(RecBoleTrainer):
                 generator.set_state(state.clone())  # of a view, torch reads the bytes of its base
             self._resumed = None
         self._check_valid_metric(valid_data)
-        distributed.share_from_first([*self.model.parameters(), *self.model.buffers()])
+        distributed.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if saved and self.start_epoch == 0 and self.epochs == 0:
             self._save("best.pth", 0, train_data)
 
@@ -237,8 +239,10 @@ class Trainer(RecBoleTrainer):
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over the training batches. Returns the sum of each loss term (a float, or a tuple of them)."""
         self.model.train()
-        if distributed.world() > 1:  # each process has noise and negative items of its own, the same after a resume
-            stream = epoch_idx * distributed.world() + distributed.rank() + 1
+        if (
+            distributed.world_size() > 1
+        ):  # each process has noise and negative items of its own, the same after a resume
+            stream = epoch_idx * distributed.world_size() + distributed.rank() + 1
             init_seed((self.config["seed"] + stream) % 2**32, self.config["reproducibility"])
         loss_func = loss_func or self.model.calculate_loss
         sums: list[float] = []
@@ -268,7 +272,7 @@ class Trainer(RecBoleTrainer):
                 recent = []
         if recent:
             sums = self._add_finite(sums, recent, epoch_idx, step)
-        distributed.share_from_first(self.model.buffers())
+        distributed.broadcast_tensors(self.model.buffers())
         if not sums:
             return 0.0
         return tuple(sums) if is_tuple else sums[0]
@@ -281,7 +285,7 @@ class Trainer(RecBoleTrainer):
 
     def _add_finite(self, sums: list[float], recent: list[torch.Tensor], epoch: int, last_step: int) -> list[float]:
         """The sums with the terms of some more steps, the newest of them ``last_step``. Raises NonFiniteLoss."""
-        steps = distributed.mean(torch.stack(recent)).tolist()
+        steps = distributed.all_reduce_mean(torch.stack(recent)).tolist()
         for step, values in enumerate(steps, start=last_step - len(recent) + 1):
             if not np.isfinite(values).all():
                 # Its step spoils the weights, and with them all terms of the next one.
@@ -347,8 +351,8 @@ class Trainer(RecBoleTrainer):
         """
         if not eval_data:
             return None
-        if not distributed.is_first():
-            return _result_or_error(distributed.agree(None, self.device))
+        if not distributed.is_main_process():
+            return _result_or_error(distributed.broadcast_object(None, self.device))
         try:
             if load_best_model:
                 path = Path(model_file or self.saved_model_file)
@@ -359,9 +363,9 @@ class Trainer(RecBoleTrainer):
             with _own_random_stream(self.config):
                 result = self._evaluate(eval_data, show_progress, diagnostics)
         except UserError as error:
-            distributed.agree({"error": str(error)}, self.device)
+            distributed.broadcast_object({"error": str(error)}, self.device)
             raise
-        return _result_or_error(distributed.agree({"result": result}, self.device))
+        return _result_or_error(distributed.broadcast_object({"result": result}, self.device))
 
     def _evaluate(self, eval_data, show_progress: bool, diagnostics: Diagnostics | None):
         self.model.eval()
@@ -446,13 +450,13 @@ class Trainer(RecBoleTrainer):
             ncols=100,
             desc=title,
             leave=False,
-            disable=None if show and distributed.is_first() else True,
+            disable=None if show and distributed.is_main_process() else True,
         )
 
     # Checkpoints
 
     def _save(self, name: str, next_epoch: int, train_data) -> None:
-        if not distributed.is_first():
+        if not distributed.is_main_process():
             return
         content = {
             "model": self.config["model"],
@@ -512,7 +516,7 @@ def create_trainer(config, model) -> Trainer:
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         raise UserError(f"{config['model']} is trained in steps of its own, which nproc cannot share out: use nproc: 1")
     if not issubclass(special, RecBoleTrainer):
         raise UserError(f"{config['model']} is trained by a library of its own, which recbole_gen does not support")

@@ -8,7 +8,7 @@ import pytest
 
 from recbole_gen import cli
 from recbole_gen import compare as leaderboard
-from recbole_gen.files import at_work
+from recbole_gen.files import lock_folder
 from recbole_gen.sweep.cluster import connected
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
@@ -272,7 +272,7 @@ def test_ray_gives_the_same_numbers_and_goes_on_with_runs(custom, line, refused,
 
 
 def test_one_comparison_at_a_time_in_a_folder(line, refused, tmp_path):
-    with at_work(tmp_path / "comparison", "comparison"):
+    with lock_folder(tmp_path / "comparison", "comparison"):
         refused(line("Pop"), "another process is at work on the comparison in ")
 
 

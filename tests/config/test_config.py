@@ -10,9 +10,10 @@ from recbole.model.general_recommender import BPR
 
 from recbole_gen import cli
 from recbole_gen.config import config, registry
-from recbole_gen.config.config import RECBOLE_PROPERTIES, Config, parse_arguments, parse_scalar
+from recbole_gen.config.config import RECBOLE_PROPERTIES, Config
 from recbole_gen.errors import UserError
 from recbole_gen.model.dreamrec import DreamRec
+from recbole_gen.options import YamlLoader, parse_arguments, parse_scalar
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_print_config_shows_values_and_origins_and_does_nothing(arguments, capsy
     assert re.fullmatch(r"noise_schedule: \w+ +# model/DreamRec.yaml", lines["noise_schedule"])
     assert lines["worker"].endswith("# RecBole overall.yaml")
     assert re.fullmatch(r"protocol: leave_one_out +# given", lines["protocol"])
-    values = yaml.load(out, Loader=config._Loader)
+    values = yaml.load(out, Loader=YamlLoader)
     assert values["learning_rate"] == 0.001 and values["epochs"] == 7 and values["topk"] == [5, 10, 20]
     assert values.keys() == lines.keys()
 

@@ -23,9 +23,10 @@ from scipy.sparse import dok_matrix
 from recbole_gen import checkpoint, quick_start
 from recbole_gen.cli import main
 from recbole_gen.config import registry
-from recbole_gen.config.config import Config, parse_arguments
+from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import LeanCollector
+from recbole_gen.options import parse_arguments
 from recbole_gen.recommending.recommender import Recommender
 
 # RecBole's use of what pandas, NumPy and torch are going to remove.

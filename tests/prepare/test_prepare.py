@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from recbole_gen.cli import main
-from recbole_gen.config.config import PROPERTIES, ROOT, find_dataset, read_yaml
+from recbole_gen.config.config import PROPERTIES, ROOT, find_dataset
+from recbole_gen.options import read_yaml
 from recbole_gen.prepare import make, table
 from recbole_gen.prepare.formats import Seen
 from recbole_gen.prepare.log import ITEM, RATING, SCENE, TIME, USER

@@ -51,7 +51,7 @@ def test_a_mistake_that_shows_in_training_ends_all_processes(run):
     [([1, 2, 3, 4], ([1, 3], [2, 4])), ([1, 2, 3], ([1, 3], [2, 1])), ([5], ([5], [5]))],
 )
 def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank, share in enumerate(shares):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         assert loaders._share(torch.tensor(rows)).tolist() == share
@@ -60,7 +60,7 @@ def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
 def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_config, monkeypatch):
     config = make_config("RecVAE")
     dataset = loaders.create_dataset(config)
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match=r"RecVAE has batches of its own kind.*nproc"):
         loaders.create_loaders(config, dataset)
     with pytest.raises(UserError, match=r"RecVAE is trained in steps of its own.*nproc"):
@@ -68,10 +68,10 @@ def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_confi
 
 
 def test_one_process_is_on_its_own():
-    assert (distributed.world(), distributed.rank(), distributed.is_first()) == (1, 0, True)
+    assert (distributed.world_size(), distributed.rank(), distributed.is_main_process()) == (1, 0, True)
     parameter = torch.nn.Parameter(torch.ones(2))
     distributed.average_gradients([parameter])
     assert parameter.grad is None
     values = torch.rand(3)
-    assert distributed.mean(values) is values
-    assert distributed.agree({"a": 1.5}, torch.device("cpu")) == {"a": 1.5}
+    assert distributed.all_reduce_mean(values) is values
+    assert distributed.broadcast_object({"a": 1.5}, torch.device("cpu")) == {"a": 1.5}
