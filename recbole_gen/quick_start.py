@@ -30,7 +30,7 @@ from recbole_gen.config.config import ROOT, Config, model_path
 from recbole_gen.config.layers import merge_layers, read_user_layers
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_sizes
-from recbole_gen.data.sequences import training_counts
+from recbole_gen.data.rows import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.ranking import TASKS, Diagnostics

@@ -27,7 +27,8 @@ from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen.data.general import GeneralSets, KnowledgeSets
-from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
+from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.data.times import DayRange
 
 FORMAT = "recbole_gen data set 2"

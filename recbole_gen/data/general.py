@@ -8,7 +8,8 @@ from recbole.data.dataset import Dataset, KnowledgeBasedDataset
 from recbole.data.interaction import Interaction
 
 from recbole_gen.data import held_out
-from recbole_gen.data.sequences import SequenceRows, TimedLog, refuse_empty
+from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.sequences import TimedLog, refuse_empty
 from recbole_gen.errors import UserError
 
 

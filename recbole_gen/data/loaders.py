@@ -24,7 +24,8 @@ from recbole_gen import distributed
 from recbole_gen.data import held_out, scenes, times
 from recbole_gen.data.general import GeneralSets, KnowledgeSets
 from recbole_gen.data.needs import needs
-from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset, SequenceRows
+from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
 from recbole_gen.model.layers import FUTURE

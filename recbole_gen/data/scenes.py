@@ -8,15 +8,12 @@ event of the log. Either way memory is O(N).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
-
-if TYPE_CHECKING:
-    from recbole_gen.data.sequences import SequenceRows
 
 RULES = ("first", "frequent")
 SUPPORTED = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)

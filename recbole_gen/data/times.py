@@ -8,16 +8,13 @@ day of the collection, and `train` those that training shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from recbole.utils import FeatureType
 
+from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
-
-if TYPE_CHECKING:
-    from recbole_gen.data.sequences import SequenceRows
 
 DAY = 86400
 END_OF_CALENDAR = 253402300800

@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.data.sequences import training_counts
+from recbole_gen.data.rows import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.plot import runs
 from recbole_gen.quick_start import Loaded, load

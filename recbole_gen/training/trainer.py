@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import SetLoader
-from recbole_gen.data.sequences import training_counts
+from recbole_gen.data.rows import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import Diagnostics, LeanCollector, TopK, distinct_positives
 from recbole_gen.model.layers import FUTURE

@@ -14,7 +14,8 @@ from recbole.utils import KGDataLoaderState, init_seed
 
 from recbole_gen.config.config import RECBOLE_PROPERTIES, Config
 from recbole_gen.data.loaders import LeanFullSortLoader, LeanTrainLoader, create_dataset, create_loaders
-from recbole_gen.data.sequences import SequenceDataset, SequenceRows
+from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.sequences import SequenceDataset
 from recbole_gen.errors import UserError
 
 ML100K = RECBOLE_PROPERTIES.parent / "dataset_example/ml-100k/ml-100k.inter"

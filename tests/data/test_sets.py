@@ -17,7 +17,7 @@ from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.data.held_out import by_period, hold_out, keep_last, moment
 from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
-from recbole_gen.data.sequences import SequenceRows
+from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import TopK, distinct_positives, latent_statistics, length_groups
 from recbole_gen.training.trainer import create_trainer

@@ -10,7 +10,8 @@ import torch
 from recbole.data.dataset import Dataset, SequentialDataset
 
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.data.sequences import SequenceDataset, SequenceRows, training_counts
+from recbole_gen.data.rows import SequenceRows, training_counts
+from recbole_gen.data.sequences import SequenceDataset
 from recbole_gen.data.splits import by_cut, by_sequence, windows
 from recbole_gen.errors import UserError
 
