@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from recbole_gen.config import registry
 from recbole_gen.config.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset
-from recbole_gen.data.needs import needs
+from recbole_gen.data.requirements import needs
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml

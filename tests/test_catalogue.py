@@ -9,7 +9,7 @@ from conftest import ON_ML_100K
 from recbole_gen import catalogue
 from recbole_gen.config import registry
 from recbole_gen.config.config import PROPERTIES, ROOT, Config
-from recbole_gen.data.needs import needs
+from recbole_gen.data.requirements import needs
 from recbole_gen.errors import UserError
 from recbole_gen.options import read_yaml
 

@@ -27,7 +27,7 @@ from recbole_gen import options
 from recbole_gen.config import registry
 from recbole_gen.config.config import DEFAULT_PROTOCOL, Config
 from recbole_gen.config.layers import run_values, with_origins
-from recbole_gen.data import loaders
+from recbole_gen.data import requirements
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
@@ -240,7 +240,7 @@ def _checked(values: dict[str, Any]) -> Config:
             "mask_history takes items out of the rankings of sequential models only: give --mask_seen=true, which does "
             "so for all alike"
         )
-    loaders.check(config)
+    requirements.check_before_loading(config)
     return config
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from recbole.data import dataset as recbole_datasets
@@ -21,9 +20,8 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data import held_out, scenes, times
 from recbole_gen.data.general import GeneralSets, KnowledgeSets
-from recbole_gen.data.needs import needs
+from recbole_gen.data.requirements import check_before_loading, predicts_sets, special_dataset_class
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.errors import UserError
@@ -179,116 +177,20 @@ class SetLoader(FullSortEvalDataLoader, LeanLoader):
         return interaction, seen, torch.arange(len(future)), future[:, 0]
 
 
-def check(config) -> None:
-    """Raise UserError for what can be known to be missing before the data set is loaded."""
-    _check_files(config)
-    if needs(config, "scenes"):
-        path, columns = _columns(config)
-        scenes.prepare(config, columns, path)
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
-        raise UserError(
-            "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
-            "out those"
-        )
-    if _own_dataset(config) is not None:
-        return
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-        _check_times(config)
-        return
-    if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
-        raise UserError(
-            f"this protocol is for sequential models, and {config['model']} is none. RecBole cuts its data by time "
-            f'with --eval_args="{{split: {{RS: [8, 1, 1]}}, group_by: none, order: TO}}". (The result of every run '
-            f"shows Pop beside it.)"
-        )
-    if config["eval_args"]["split"] and "SS" in config["eval_args"]["split"]:
-        raise UserError(
-            f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
-            f"use --protocol=leave_one_out, or a sequential model. (The result of every run shows Pop beside it.)"
-        )
-    if config["last_events"] and not _predicts_sets(config):
-        raise UserError(
-            f"last_events is for sequential models, and for the protocols holdout_82 and period: {config['model']} "
-            f"reads every interaction under {config['protocol']}"
-        )
-    _check_columns(config)
-
-
 def create_dataset(config):
     """The data set of a configuration, loaded, filtered and remapped, but not yet split.
 
     Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
     """
-    check(config)
-    own = _own_dataset(config)
+    check_before_loading(config)
+    own = special_dataset_class(config)
     if own is not None:
         return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         return SequenceDataset(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return (KnowledgeSets if _predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
-    return (GeneralSets if _predicts_sets(config) else recbole_datasets.Dataset)(config)
-
-
-def _own_dataset(config):
-    """The data set class that RecBole has for this one model, or None."""
-    return getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
-
-
-def _predicts_sets(config) -> bool:
-    split = config["eval_args"]["split"]
-    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.KINDS
-
-
-def _columns(config) -> tuple[Path, list[str]]:
-    """The first interaction file and the names in its title line."""
-    part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
-    path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
-    return path, scenes.title_line(config, path)
-
-
-def _check_times(config) -> None:
-    """A model that reads times says so before the log is loaded."""
-    if not needs(config, "times"):
-        return
-    path, columns = _columns(config)
-    field = config["TIME_FIELD"]
-    if not field:
-        raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.advice(config)}")
-    for name in (field, *([field + config["LIST_SUFFIX"]] if config["benchmark_filename"] else [])):
-        if name not in columns:
-            raise UserError(
-                f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
-                f"{columns} in {path}. {times.advice(config)}"
-            )
-
-
-def _check_columns(config) -> None:
-    """RecBole's general data set takes the columns that it needs for granted."""
-    path, columns = _columns(config)
-    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
-    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
-        if config[key] not in columns:
-            raise UserError(
-                f"data set '{config['dataset']}': there is no column '{config[key]}' among {columns} in {path}. Name "
-                f"the right one with --{key}=NAME"
-                + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
-            )
-
-
-def _check_files(config) -> None:
-    name, parts = config["dataset"], config["benchmark_filename"]
-    if parts is not None and (not isinstance(parts, (list, tuple)) or len(parts) != 3):
-        raise UserError(f"benchmark_filename must name three parts such as [train, valid, test], got {parts!r}")
-    suffixes = [f"{part}.inter" for part in parts] if parts else ["inter"]
-    for suffix in [*suffixes, *(config["additional_feat_suffix"] or [])]:
-        path = Path(config["data_path"]) / f"{name}.{suffix}"
-        if not path.is_file():
-            found = ", ".join(sorted(file.name for file in path.parent.glob(f"{name}.*"))) or "no atomic files"
-            raise UserError(
-                f"{config['model']} on '{name}' needs the file {path}. Its folder holds {found}. Fixed parts "
-                f"(NAME.train.inter, ...) are loaded with --protocol=benchmark."
-            )
+        return (KnowledgeSets if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
+    return (GeneralSets if predicts_sets(config) else recbole_datasets.Dataset)(config)
 
 
 def history_sizes(loader, dataset) -> torch.Tensor | None:
@@ -333,7 +235,7 @@ def create_loaders(config, dataset, parts=None):
         else:
             full = config["eval_args"]["mode"][phase] == "full"
             loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
-        if phase != "train" and _predicts_sets(config):
+        if phase != "train" and predicts_sets(config):
             loader_class = SetLoader
         if loader_class is FullSortEvalDataLoader and not lean and config["mask_seen"] is False:
             loader_class = RankAllLoader

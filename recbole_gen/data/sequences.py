@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen.data import held_out, scenes, splits, times
-from recbole_gen.data.needs import needs
+from recbole_gen.data.requirements import needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
 from recbole_gen.errors import UserError
 from recbole_gen.model.layers import FUTURE

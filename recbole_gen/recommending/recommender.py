@@ -19,7 +19,7 @@ from recbole.utils import FeatureType, ModelType
 
 from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
-from recbole_gen.data.needs import needs
+from recbole_gen.data.requirements import needs
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.evaluation import calibration

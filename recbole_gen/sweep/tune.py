@@ -32,7 +32,7 @@ from filelock import FileLock
 from recbole_gen import options
 from recbole_gen.config.config import PROPERTIES, Config
 from recbole_gen.config.layers import run_values, with_origins
-from recbole_gen.data import loaders
+from recbole_gen.data import requirements
 from recbole_gen.errors import UserError
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.options import is_whole, parse_arguments
@@ -264,7 +264,7 @@ def check(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:
         if config["eval_step"] < 1 or config["epochs"] < 1:
             raise UserError("a sweep compares validation scores: eval_step and epochs must be at least 1")
         epochs.append(config["epochs"])
-    loaders.check(config)
+    requirements.check_before_loading(config)
     return config, max(epochs)
 
 

@@ -1,0 +1,114 @@
+"""What a model asks of the data, and what can be known to be missing before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole.data import dataset as recbole_datasets
+from recbole.utils import ModelType
+
+from recbole_gen.data import held_out, scenes, times
+from recbole_gen.errors import UserError
+
+
+def needs(config, what: str) -> bool:
+    """Whether the model reads ``times``, ``scenes`` or ``future`` events, as its static `needs_<what>(config)` says."""
+    ask = getattr(config.model_class, f"needs_{what}", None)
+    return ask is not None and ask(config)
+
+
+def check_before_loading(config) -> None:
+    """Raise UserError for what can be known to be missing before the data set is loaded."""
+    _check_files(config)
+    if needs(config, "scenes"):
+        path, columns = _interaction_columns(config)
+        scenes.prepare(config, columns, path)
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
+        raise UserError(
+            "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
+            "out those"
+        )
+    if special_dataset_class(config) is not None:
+        return
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        _check_times(config)
+        return
+    if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
+        raise UserError(
+            f"this protocol is for sequential models, and {config['model']} is none. RecBole cuts its data by time "
+            f'with --eval_args="{{split: {{RS: [8, 1, 1]}}, group_by: none, order: TO}}". (The result of every run '
+            f"shows Pop beside it.)"
+        )
+    if config["eval_args"]["split"] and "SS" in config["eval_args"]["split"]:
+        raise UserError(
+            f"{config['model']} learns one vector a user, and this protocol tests on users that training never sees: "
+            f"use --protocol=leave_one_out, or a sequential model. (The result of every run shows Pop beside it.)"
+        )
+    if config["last_events"] and not predicts_sets(config):
+        raise UserError(
+            f"last_events is for sequential models, and for the protocols holdout_82 and period: {config['model']} "
+            f"reads every interaction under {config['protocol']}"
+        )
+    _check_columns(config)
+
+
+def special_dataset_class(config):
+    """The data set class that RecBole has for this one model, or None."""
+    return getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
+
+
+def predicts_sets(config) -> bool:
+    """Whether the protocol's targets are sets of events, see `recbole_gen.data.held_out`."""
+    split = config["eval_args"]["split"]
+    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.KINDS
+
+
+def _interaction_columns(config) -> tuple[Path, list[str]]:
+    """The first interaction file and the names in its title line."""
+    part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
+    path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
+    return path, scenes.title_line(config, path)
+
+
+def _check_times(config) -> None:
+    """A model that reads times says so before the log is loaded."""
+    if not needs(config, "times"):
+        return
+    path, columns = _interaction_columns(config)
+    field = config["TIME_FIELD"]
+    if not field:
+        raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.advice(config)}")
+    for name in (field, *([field + config["LIST_SUFFIX"]] if config["benchmark_filename"] else [])):
+        if name not in columns:
+            raise UserError(
+                f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
+                f"{columns} in {path}. {times.advice(config)}"
+            )
+
+
+def _check_columns(config) -> None:
+    """RecBole's general data set takes the columns that it needs for granted."""
+    path, columns = _interaction_columns(config)
+    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
+        if config[key] not in columns:
+            raise UserError(
+                f"data set '{config['dataset']}': there is no column '{config[key]}' among {columns} in {path}. Name "
+                f"the right one with --{key}=NAME"
+                + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
+            )
+
+
+def _check_files(config) -> None:
+    name, parts = config["dataset"], config["benchmark_filename"]
+    if parts is not None and (not isinstance(parts, (list, tuple)) or len(parts) != 3):
+        raise UserError(f"benchmark_filename must name three parts such as [train, valid, test], got {parts!r}")
+    suffixes = [f"{part}.inter" for part in parts] if parts else ["inter"]
+    for suffix in [*suffixes, *(config["additional_feat_suffix"] or [])]:
+        path = Path(config["data_path"]) / f"{name}.{suffix}"
+        if not path.is_file():
+            found = ", ".join(sorted(file.name for file in path.parent.glob(f"{name}.*"))) or "no atomic files"
+            raise UserError(
+                f"{config['model']} on '{name}' needs the file {path}. Its folder holds {found}. Fixed parts "
+                f"(NAME.train.inter, ...) are loaded with --protocol=benchmark."
+            )
