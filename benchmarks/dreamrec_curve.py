@@ -20,7 +20,7 @@ import recbole_gen  # noqa: F401
 from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.rows import training_counts
-from recbole_gen.evaluation.ranking import Diagnostics
+from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.training.trainer import Trainer
 
 

@@ -33,7 +33,8 @@ from recbole_gen.data.loaders import create_loaders, history_sizes
 from recbole_gen.data.rows import training_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
-from recbole_gen.evaluation.ranking import TASKS, Diagnostics
+from recbole_gen.evaluation.diagnostics import Diagnostics
+from recbole_gen.evaluation.ranking import TASKS
 from recbole_gen.files import write_json
 from recbole_gen.prepare.missing import with_data
 from recbole_gen.training.trainer import Epoch, Trainer, create_trainer, vocabulary_of

@@ -19,7 +19,7 @@ from recbole_gen.config.registry import MODELS
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import significance
-from recbole_gen.evaluation.ranking import length_groups
+from recbole_gen.evaluation.diagnostics import length_groups
 
 SAME = (
     "dataset", "protocol", "metrics", "topk", "valid_metric", "eval_args", "benchmark_filename", "mask_history",

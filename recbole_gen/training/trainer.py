@@ -34,7 +34,8 @@ from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import SetLoader
 from recbole_gen.data.rows import training_counts
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation.ranking import Diagnostics, LeanCollector, TopK, distinct_positives
+from recbole_gen.evaluation.diagnostics import Diagnostics
+from recbole_gen.evaluation.ranking import LeanCollector, TopK, distinct_positives
 from recbole_gen.model.layers import FUTURE
 from recbole_gen.training.optimizers import CompositeOptimizer
 

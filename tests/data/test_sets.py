@@ -19,7 +19,7 @@ from recbole_gen.data.held_out import by_period, hold_out, keep_last, moment
 from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation.ranking import TopK, distinct_positives, latent_statistics, length_groups
+from recbole_gen.evaluation.ranking import distinct_positives
 from recbole_gen.training.trainer import create_trainer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
@@ -502,11 +502,6 @@ def test_everything_seen_is_masked_also_beyond_the_history_that_is_read(model, w
             assert next(iter(test))[0]["item_id_list"].shape[1] == 3
 
 
-def test_distinct_positives_by_hand():
-    rows, items = distinct_positives(torch.tensor([[5, 2, 5, 0], [0, 0, 0, 0], [7, 7, 7, 7]]))
-    assert list(zip(rows.tolist(), items.tolist(), strict=True)) == [(0, 2), (0, 5), (2, 7)]
-
-
 # Metrics against plain formulas
 
 
@@ -823,19 +818,6 @@ def test_a_test_share_of_nothing_reports_the_validation(small_run):
 # Groups by the length of the history
 
 
-def test_thirds_by_hand():
-    def groups(*sizes):
-        return {
-            name: chosen.nonzero().squeeze(1).tolist() for name, chosen in length_groups(torch.tensor(sizes)).items()
-        }
-
-    assert groups(1, 2, 3, 4, 5, 6, 7) == {"low": [0, 1, 2], "medium": [3, 4], "high": [5, 6]}
-    assert groups(9, 1, 5) == {"low": [1], "medium": [2], "high": [0]}
-    assert groups(1, 1, 1, 1, 2, 3) == {"low": [0, 1, 2, 3], "medium": [], "high": [4, 5]}  # ties stay together
-    assert groups(4, 4, 4) == {"low": [0, 1, 2], "medium": [], "high": []}
-    assert groups(7) == {"low": [0], "medium": [], "high": []}
-
-
 def groups_by_hand(sizes: dict[str, int]) -> dict[str, list[str]]:
     """Users of the low, medium and high third: up to the value at a third of the way from least to most, and so on."""
     ranked = sorted(sizes.values())
@@ -929,40 +911,6 @@ def test_the_sizes_are_those_of_all_that_was_before(write_atomic, make_config):
     dataset, (_, _, test) = loaders_of(make_config("SASRec", MAX_ITEM_LIST_LENGTH=3))
     users = [user for user, *_ in written(dataset, test)]
     assert history_sizes(test, dataset).tolist() == [len(sequences[user]) - 1 for user in users]
-
-
-# Statistics of a latent space, and cut-offs
-
-
-def test_latent_statistics_are_numpys():
-    values = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)).double() @ torch.randn(6, 6).double() + 3
-    found = latent_statistics(values)
-    correlations = np.corrcoef(values.numpy().T)
-    off = correlations - np.diag(np.diag(correlations))
-    assert found["corr"] == pytest.approx(float((off**2).sum()), rel=1e-9)
-    assert found["std"] == pytest.approx(float(values.numpy().std(axis=0, ddof=1).mean()), rel=1e-9)
-    assert found["mean_size"] == pytest.approx(float(np.abs(values.numpy().mean(axis=0)).mean()), rel=1e-9)
-
-
-def test_latent_statistics_of_extremes():
-    line = torch.linspace(-1, 1, 9).unsqueeze(1)
-    assert latent_statistics(torch.cat([line, -2 * line, 5 * line + 1], 1))["corr"] == pytest.approx(6)  # d (d - 1)
-    collapsed = latent_statistics(torch.ones(5, 4))
-    assert collapsed == pytest.approx({"corr": 0, "std": 0, "mean_size": 1})
-
-
-def test_trivial_cut_offs_are_left_out(make_config, walks):
-    config = make_config(metrics=["Recall", "NDCG", "ItemCoverage"], topk=[5, 10], valid_metric="Recall@5")
-    assert TopK(config).topk == [5, 10] and len(TopK(config).metrics) == 2  # ItemCoverage reads more than hits
-    assert TopK(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
-    metrics = TopK(config, [1, 3], candidates=4)
-    metrics.add(
-        torch.tensor([[9.0, 1, 2, 3, 4], [9, 4, 3, 2, 1], [9, 1, 2, 3, 4]]), *map(torch.tensor, ([0, 1], [3, 1]))
-    )
-    assert metrics.result("scene") == pytest.approx(  # padding is never recommended; the third row has no positive
-        {"scene_recall@1": 0.5, "scene_recall@3": 1, "scene_ndcg@1": 0.5, "scene_ndcg@3": (1 + 1 / math.log2(3)) / 2},
-        abs=1e-4,
-    )
 
 
 # Mistakes

@@ -1,17 +1,13 @@
-"""Hits, ranks and diagnostics against brute force and against numbers worked out by hand."""
+"""Hits and ranks against brute force and against numbers worked out by hand."""
 
 import math
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from recbole.evaluator import Collector, Evaluator
 
 from recbole_gen import quick_start
-from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.evaluation.ranking import Diagnostics, LeanCollector, hits, item_table, target_ranks
-from recbole_gen.training.trainer import create_trainer
+from recbole_gen.evaluation.ranking import LeanCollector, TopK, distinct_positives, hits, target_ranks
 
 N_ITEMS = 31  # with the padding item
 
@@ -80,180 +76,23 @@ def test_collector_gives_recboles_metrics(make_config, write_atomic, scores):
     assert 0.1 < results[1]["hit@5"] < 0.9
 
 
-COUNTS = torch.zeros(N_ITEMS)
-COUNTS[1:26] = torch.arange(25.0, 0.0, -1.0)  # item 1 is the most popular, items 26 to 30 were never trained
-CONFIG = {
-    "metrics": ["Hit", "MRR"], "topk": [1, 3], "ITEM_LIST_LENGTH_FIELD": "item_length", "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list", "USER_ID_FIELD": "user_id", "SCENE_FIELD": "scene", "metric_decimal_place": 6,
-}  # fmt: skip
+def test_distinct_positives_by_hand():
+    rows, items = distinct_positives(torch.tensor([[5, 2, 5, 0], [0, 0, 0, 0], [7, 7, 7, 7]]))
+    assert list(zip(rows.tolist(), items.tolist(), strict=True)) == [(0, 2), (0, 5), (2, 7)]
 
 
-def diagnose(scores, targets, histories=None, counts=COUNTS, model=None, parts=1):
-    """Diagnostics of rows with one target each, given in ``parts`` batches."""
-    diagnostics = Diagnostics(CONFIG, counts.clone())
-    scores[:, 0] = -torch.inf
-    for rows in torch.arange(len(scores)).chunk(parts):
-        interaction = {"user_id": rows + 1}
-        if histories is not None:
-            interaction["item_id_list"] = torch.tensor(histories)[rows]
-        diagnostics.add(scores[rows], interaction, torch.arange(len(rows)), torch.tensor(targets)[rows])
-    return diagnostics.result(model or torch.nn.Module()), diagnostics
-
-
-def ranking(*items):
-    """Scores that put these items first, in this order, and the others below by number."""
-    row = -torch.arange(N_ITEMS, dtype=torch.float)
-    for place, item in enumerate(items):
-        row[item] = 100.0 - place
-    return row
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_pop_and_trained_items_only_by_hand(parts):
-    scores = torch.stack([ranking(26, 27, 5), ranking(7, 2), ranking(30), ranking(28, 29, 30, 9)])
-    scores[3, 1] = -torch.inf  # excluded from row 3: Pop may not recommend it either
-    result, _ = diagnose(scores, [5, 2, 30, 3], parts=parts)
-    assert result["rows"] == 4
-    # Pop's list is 1, 2, 3 for all but the last row, 2, 3, 4 for that one: hits at 2 (row 1) and 2 (row 3).
-    assert result["pop"] == {"hit@1": 0, "hit@3": 0.5, "mrr@1": 0, "mrr@3": pytest.approx(0.25)}
-    # Without the untrained items row 0 lists 5, 1, 2; row 1 lists 7, 2, 1; row 3 lists 9, 2, 3; row 2 has no target.
-    only = result["trained_items_only"]
-    assert only["rows"] == 3
-    third = 0.333333
-    assert only["model"] == {"hit@1": third, "hit@3": 1, "mrr@1": third, "mrr@3": 0.611111}  # 1, 1/2 and 1/3
-    assert only["pop"] == {"hit@1": 0, "hit@3": 0.666667, "mrr@1": 0, "mrr@3": third}  # -, 1/2 and 1/2
-    assert "with_history" not in result and "without_history" not in result
-
-
-def test_no_target_that_training_has_seen():
-    result, _ = diagnose(torch.stack([ranking(27), ranking(26)]), [26, 26])
-    assert result["trained_items_only"] == {"rows": 0, "model": {}, "pop": {}}
-    assert result["lists"]["untrained_hit_share"] == 1.0
-
-
-def test_rows_with_and_without_history_are_measured_apart():
-    scores = torch.stack([ranking(4), ranking(5), ranking(6)])
-    histories = [[2, 3], [0, 0], [9, 0]]
-    result, diagnostics = diagnose(scores, [4, 6, 6], histories)
-    assert result["with_history"] == {"rows": 2, "hit@1": 1, "hit@3": 1, "mrr@1": 1, "mrr@3": 1}
-    assert result["without_history"] == {"rows": 1, "hit@1": 0, "hit@3": 0, "mrr@1": 0, "mrr@3": 0}
-    assert torch.cat(diagnostics._parts["history_length"]).tolist() == [2, 0, 1]
-    result, _ = diagnose(scores, [4, 6, 6], [[1, 0]] * 3)
-    assert result["with_history"]["rows"] == 3 and "without_history" not in result
-
-
-def test_T34_a_constant_recommender_shows_in_the_lists():
-    result, _ = diagnose(ranking(*range(11, 31)).repeat(50, 1), [1] * 25 + [12] * 20 + [29] * 5, parts=3)
-    assert result["lists"] == {
-        "length": 20,
-        "distinct_items": 20,
-        "mean_overlap": 20.0,
-        "untrained_share": 5 / 20,
-        "untrained_items": 5,
-        "untrained_hit_share": 5 / 25,
-    }
-
-
-def test_disjoint_lists_share_nothing():
-    scores = torch.full((2, 61), -1.0)
-    scores[0, 1:21] = 1.0
-    scores[1, 41:61] = 1.0
-    counts = torch.ones(61)
-    counts[41:51] = 0
-    result, _ = diagnose(scores, [30, 31], counts=counts)
-    assert result["lists"] == {
-        "length": 20,
-        "distinct_items": 40,
-        "mean_overlap": 0.0,
-        "untrained_share": 10 / 40,
-        "untrained_items": 10,
-        "untrained_hit_share": None,
-    }
-
-
-def test_mean_overlap_against_all_pairs():
-    torch.manual_seed(0)
-    scores = torch.rand(12, 61)
-    result, _ = diagnose(scores, [1] * 12, counts=torch.ones(61), parts=4)
-    lists = [set(row.topk(20).indices.tolist()) for row in scores]
-    pairs = [len(a & b) for index, a in enumerate(lists) for b in lists[:index]]
-    assert result["lists"]["mean_overlap"] == pytest.approx(sum(pairs) / len(pairs))
-    assert result["lists"]["distinct_items"] == len(set.union(*lists))
-    alone, _ = diagnose(scores[:1], [1], counts=torch.ones(61))
-    assert alone["lists"]["mean_overlap"] is None
-
-
-def test_item_table_tells_a_collapsed_table_from_a_random_one():
-    torch.manual_seed(0)
-    trained = torch.ones(2001, dtype=torch.bool)
-    trained[1001:] = False
-    random = torch.randn(2001, 16)
-    random[0] = 1e6  # the padding row does not count
-    random[1001:] *= 3
-    out = item_table(random, trained)
-    assert out["rms"] == pytest.approx(math.sqrt((1 + 9) / 2), rel=0.02)
-    assert out["mean_cosine"] == pytest.approx(0, abs=0.01)
-    assert out["effective_rank"] == pytest.approx(16, rel=0.02)
-    assert out["norm_trained"] == pytest.approx(4, rel=0.03)
-    assert out["norm_untrained"] == pytest.approx(12, rel=0.03)
-
-    direction = torch.randn(16)
-    collapsed = item_table(0.01 * (direction + 0.001 * torch.randn(2001, 16)), torch.ones(2001, dtype=torch.bool))
-    assert collapsed["rms"] == pytest.approx(0.01 * float(direction.square().mean().sqrt()), rel=0.01)
-    assert collapsed["mean_cosine"] == pytest.approx(1, abs=1e-4)
-    assert "norm_untrained" not in collapsed
-    line = item_table(torch.randn(2001, 1) * direction, trained)
-    assert line["effective_rank"] == pytest.approx(1, abs=1e-3) and abs(line["mean_cosine"]) < 0.01
-    pair = item_table(torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0]]), torch.tensor([False, True, True]))
-    assert (pair["mean_cosine"], pair["norm_trained"]) == (0.0, 1.5)
-
-
-def test_the_item_table_of_the_model_is_described():
-    model = torch.nn.Module()
-    model.item_embedding = torch.nn.Embedding(N_ITEMS, 4)
-    result, _ = diagnose(ranking(3).repeat(2, 1), [3, 3], model=model)
-    expected = item_table(model.item_embedding.weight.detach(), COUNTS > 0)
-    assert result["item_table"] == expected
-    assert "item_table" not in diagnose(ranking(3).repeat(2, 1), [3, 3])[0]
-
-
-@pytest.mark.parametrize("model", ["DreamRec", "BPR"])
-def test_every_test_target_has_a_line_with_its_rank(run, model):
-    values = {"eval_args": {"split": {"RS": [0.6, 0.2, 0.2]}}} if model == "BPR" else {}
-    result = run(model, eval_batch_size=700, **values)  # several batches
-    table = pd.read_csv(Path(result["run_dir"]) / "ranks.test.tsv", sep="\t", dtype={"user_id": str, "item_id": str})
-
-    config, _ = quick_start.configure(config_dict=result["config"])
-    config["checkpoint_dir"] = result["run_dir"]
-    data = create_dataset(config)
-    train, _, test = create_loaders(config, data)
-    trainer = create_trainer(config, config.model_class(config, train._dataset))
-    whole = {}
-    trainer.eval_collector.eval_batch_collect = lambda scores, interaction, u, i: whole.update(
-        {(interaction["user_id"][row].item(), item.item()): scores[row].clone() for row, item in zip(u, i, strict=True)}
+def test_trivial_cut_offs_are_left_out(make_config, walks):
+    config = make_config(metrics=["Recall", "NDCG", "ItemCoverage"], topk=[5, 10], valid_metric="Recall@5")
+    assert TopK(config).topk == [5, 10] and len(TopK(config).metrics) == 2  # ItemCoverage reads more than hits
+    assert TopK(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
+    metrics = TopK(config, [1, 3], candidates=4)
+    metrics.add(
+        torch.tensor([[9.0, 1, 2, 3, 4], [9, 4, 3, 2, 1], [9, 1, 2, 3, 4]]), *map(torch.tensor, ([0, 1], [3, 1]))
     )
-    trainer.evaluator.evaluate = lambda struct: {}
-    trainer.evaluate(test)
-
-    rows = test._dataset.inter_feat
-    targets = set(zip(rows["user_id"].tolist(), rows["item_id"].tolist(), strict=True))
-    assert len(table) == len(targets) >= (60 if model == "DreamRec" else 110) and whole.keys() == targets
-    for line in table.itertuples():
-        user, item = data.token2id("user_id", line.user_id), data.token2id("item_id", line.item_id)
-        assert line.rank == sum(score > whole[user, item][item] for score in whole[user, item]) + 1
-    ranks, places = table["rank"], table["place"]
-    assert ranks.nunique() > 10
-    assert result["test_result"]["hit@20"] == pytest.approx((places > 0).groupby(table["row"]).max().mean(), abs=1e-4)
-    assert (places.where(ranks != ranks.round(), ranks.where(ranks <= 20, 0)) == places).all()  # equal but for ties
-    assert result["scoring"]["rows"] == 60 and result["scoring"]["seconds"] > 0
-    if model == "DreamRec":  # one target a row: Hit and MRR follow from the ranks
-        assert result["test_result"]["hit@10"] == pytest.approx((ranks <= 10).mean(), abs=1e-4)
-        assert result["test_result"]["mrr@20"] == pytest.approx((1 / ranks).where(ranks <= 20, 0).mean(), abs=1e-4)
-        assert set(table["history_length"]) == {10}
-    else:
-        assert table.columns.tolist() == ["row", "user_id", "item_id", "rank", "place"]
-        assert table["row"].nunique() == table["user_id"].nunique() == 60
-        assert result["diagnostics"]["rows"] == 60
+    assert metrics.result("scene") == pytest.approx(  # padding is never recommended; the third row has no positive
+        {"scene_recall@1": 0.5, "scene_recall@3": 1, "scene_ndcg@1": 0.5, "scene_ndcg@3": (1 + 1 / math.log2(3)) / 2},
+        abs=1e-4,
+    )
 
 
 def test_masked_history_is_not_recommended(run):

@@ -1,0 +1,205 @@
+"""The diagnostics that keep a generative recommender honest: beside Pop, on trained items only, by length of history.
+
+A score matrix has one row a user (or history) and one column an item; column 0 is padding. Excluded items score -inf.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbole_gen.evaluation.ranking import TopK, hits, target_ranks, top_items
+from recbole_gen.model.layers import FUTURE
+
+LIST_LENGTH = 20
+"""Length of the recommendation lists that the diagnostics compare."""
+
+
+def length_groups(sizes: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The paper's user groups by history length: low, medium and high third of the rows, [n] bool each.
+
+    DSPnet section 4.3 does not say where it cuts; here equal lengths stay together, so thirds are not exact.
+    """
+    low, high = np.quantile(sizes.numpy(), [1 / 3, 2 / 3], method="lower")
+    return {"low": sizes <= low, "medium": (sizes > low) & (sizes <= high), "high": sizes > high}
+
+
+def latent_statistics(latents: torch.Tensor) -> dict[str, float]:
+    """Health of a latent space, [n, d]: ACVAE's eq. 14 (corr), the mean spread of a dimension (std), and its mean size.
+
+    corr is the sum of the squared correlations of all ordered pairs of different dimensions, 0 to d (d - 1).
+    """
+    values = latents.double()
+    centred = values - values.mean(0)
+    unit = centred / centred.norm(dim=0).clamp(min=1e-30)
+    correlations = unit.T @ unit
+    return {
+        "corr": float(correlations.pow(2).sum() - correlations.diagonal().pow(2).sum()),
+        "std": float(values.std(0).mean()),
+        "mean_size": float(values.mean(0).abs().mean()),
+    }
+
+
+def item_table(table: torch.Tensor, trained: torch.Tensor) -> dict[str, float]:
+    """Spread of item vectors [n_items, d]: a collapsed table has small vectors that all point the same way.
+
+    rms: root mean square of an entry; mean_cosine: over all pairs of items; effective_rank: exponential of the entropy
+    of the principal variances (1 to d); norm_trained, norm_untrained: mean length of a vector.
+    """
+    real = table[1:].double()
+    norms = real.norm(dim=1)
+    n = len(real)
+    unit = real / norms.clamp(min=1e-12).unsqueeze(1)
+    variances = torch.linalg.eigvalsh(torch.cov(real.T)).clamp(min=0)
+    share = variances / variances.sum().clamp(min=1e-30)
+    out = {
+        "rms": float(real.pow(2).mean().sqrt()),
+        "mean_cosine": float((unit.sum(0).pow(2).sum() - n) / (n * (n - 1))),
+        "effective_rank": float(torch.exp(-(share * share.clamp(min=1e-30).log()).sum())),
+        "norm_trained": float(norms[trained[1:]].mean()),
+    }
+    if not trained[1:].all():
+        out["norm_untrained"] = float(norms[~trained[1:]].mean())
+    return out
+
+
+class Diagnostics:
+    """What a metric alone does not show; one batch of test scores at a time.
+
+    Args:
+        config: the run's.
+        train_counts: [n_items], how often each item occurs in training; Pop ranks by it, zero means never trained.
+    """
+
+    def __init__(self, config, train_counts: torch.Tensor):
+        self.measure = TopK(config).measure
+        self.k = max(config["topk"])
+        self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+        self.fields = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])
+        self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
+        scenes = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
+        self.scene_fields = (FUTURE + scenes, scenes)
+        self.counts = train_counts
+        self.trained = train_counts > 0
+        self.trained[0] = False
+        self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
+        self.rows = 0
+        self._parts: dict[str, list[torch.Tensor]] = {}
+
+    def add(
+        self,
+        scores: torch.Tensor,
+        interaction,
+        positive_u: torch.Tensor,
+        positive_i: torch.Tensor,
+        latent: torch.Tensor | None = None,
+    ) -> None:
+        """One batch: scores [B, I] with -inf for what may not be recommended; positives as in `hits`; latent [B, d]."""
+        if latent is not None:
+            self._add("latent", latent)
+        device = scores.device
+        u, i = positive_u.to(device), positive_i.to(device)
+        excluded = scores == -torch.inf
+        pop = self.counts.to(device).expand_as(scores).masked_fill(excluded, -torch.inf)
+        untrained = ~self.trained.to(device)
+        known = ~untrained[i]
+        best = top_items(scores, self.k)
+        self._add("model", hits(best, u, i))
+        found = best[u] == i.unsqueeze(1)
+        self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
+        self._add("pop", hits(top_items(pop, self.k), u, i))
+        for name, values in (("model_trained", scores), ("pop_trained", pop)):
+            top = top_items(values.masked_fill(untrained, -torch.inf), self.k)
+            self._add(name, hits(top, u[known], i[known]))
+        if self.scene_fields[0] in interaction:
+            next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
+            last = interaction[self.length_field].to(device) - 1
+            self._add("scene", torch.stack([next_scene[:, 0], scenes.gather(1, last.unsqueeze(1)).squeeze(1)], dim=1))
+        top = scores.topk(min(LIST_LENGTH, scores.shape[1] - 1)).indices
+        self.list_counts += torch.bincount(top.flatten().cpu(), minlength=len(self.list_counts))
+        self._add("row", self.rows + u)
+        self.rows += len(scores)
+        self._add("rank", target_ranks(scores, u, i))
+        self._add("user", interaction[self.fields[0]].to(device)[u])
+        self._add("target", i)
+        if self.list_field in interaction:
+            length = (interaction[self.list_field] != 0).sum(1)
+            self._add("has_history", length > 0)
+            self._add("history_length", length.to(device)[u])
+
+    def _add(self, name: str, part: torch.Tensor) -> None:
+        self._parts.setdefault(name, []).append(part.cpu())
+
+    def result(self, model: torch.nn.Module, sizes: torch.Tensor | None = None) -> dict[str, Any]:
+        """Everything collected, as plain numbers; sizes: [rows] interactions before each row, to group them by."""
+        parts = {name: torch.cat(values) for name, values in self._parts.items()}
+        rows = parts["model_trained"][:, -1] > 0  # rows with a target that training has seen
+        out: dict[str, Any] = {
+            "rows": len(rows),
+            "pop": self.measure(parts["pop"]),
+            "trained_items_only": {
+                "rows": int(rows.sum()),
+                "model": self.measure(parts["model_trained"][rows]),
+                "pop": self.measure(parts["pop_trained"][rows]),
+            },
+        }
+        if "has_history" in parts:
+            for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
+                if chosen.any():
+                    out[name] = {"rows": int(chosen.sum()), **self.measure(parts["model"][chosen])}
+        if sizes is not None:
+            out["groups"] = {
+                name: {
+                    "rows": int(chosen.sum()),
+                    "history": [int(sizes[chosen].min()), int(sizes[chosen].max())],
+                    **self.measure(parts["model"][chosen]),
+                }
+                for name, chosen in length_groups(sizes).items()
+                if chosen.any()
+            }
+        if "latent" in parts:
+            out["latent"] = latent_statistics(parts["latent"])
+        if "scene" in parts:
+            known = parts["scene"][parts["scene"][:, 0] > 0]
+            if len(known):
+                out["scene"] = {
+                    "rows": len(known),
+                    "last_again": float((known[:, 0] == known[:, 1]).double().mean()),
+                    "most_common": float(torch.bincount(known[:, 0]).max()) / len(known),
+                }
+        untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
+        n, c = len(rows), self.list_counts.double()
+        shown = float(c.sum())
+        out["lists"] = {
+            "length": round(shown / n),
+            "distinct_items": int((c > 0).sum()),
+            "mean_overlap": float((c * (c - 1)).sum() / (n * (n - 1))) if n > 1 else None,
+            "untrained_share": float(c[~self.trained].sum()) / shown,
+            "untrained_items": int((~self.trained[1:]).sum()),
+            "untrained_hit_share": float(untrained_hits.double().mean()) if len(untrained_hits) else None,
+        }
+        table = getattr(model, "item_embedding", None)
+        if isinstance(table, torch.nn.Embedding) and len(table.weight) >= len(self.trained):
+            out["item_table"] = item_table(table.weight.detach().cpu()[: len(self.trained)], self.trained)
+        return out
+
+    def ranks(self, dataset) -> pd.DataFrame:
+        """One line a target: number of its test row, user and item (tokens), its rank among all items, its place among
+        the largest `topk` as the metrics have counted it (0: not there), and the length of the history that was read.
+
+        Equal scores share the mean of their ranks, but have places one after the other.
+        """
+        user_field, item_field = self.fields
+        columns = {
+            "row": torch.cat(self._parts["row"]).numpy(),
+            user_field: dataset.id2token(user_field, torch.cat(self._parts["user"]).numpy()),
+            item_field: dataset.id2token(item_field, torch.cat(self._parts["target"]).numpy()),
+            "rank": torch.cat(self._parts["rank"]).numpy(),
+            "place": torch.cat(self._parts["place"]).numpy(),
+        }
+        if "history_length" in self._parts:
+            columns["history_length"] = torch.cat(self._parts["history_length"]).numpy()
+        return pd.DataFrame(columns)
