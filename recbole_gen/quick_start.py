@@ -37,7 +37,8 @@ from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.evaluation.ranking import TASKS
 from recbole_gen.files import write_json
 from recbole_gen.prepare.missing import with_data
-from recbole_gen.training.trainer import Epoch, Trainer, create_trainer, vocabulary_of
+from recbole_gen.training.state import vocabulary_of
+from recbole_gen.training.trainer import Epoch, Trainer, create_trainer
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
 

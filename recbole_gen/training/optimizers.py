@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from recbole_gen.errors import UserError
+
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
 class CompositeOptimizer:
@@ -61,8 +64,8 @@ class CompositeOptimizer:
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Raises UserError, and loads nothing, unless names, kinds and numbers of parameters are those of this one."""
-        wanted = {name: _kind(state) for name, state in self.state_dict().items()}
-        found = {name: _kind(state) for name, state in states.items() if isinstance(state, dict)}
+        wanted = {name: _learner_and_size(state) for name, state in self.state_dict().items()}
+        found = {name: _learner_and_size(state) for name, state in states.items() if isinstance(state, dict)}
         if found != wanted:
             raise UserError(
                 f"the checkpoint holds the optimisers {_listed(found)}, and the model has {_listed(wanted)}: go on "
@@ -72,10 +75,36 @@ class CompositeOptimizer:
             optimizer.load_state_dict({key: value for key, value in states[name].items() if key != "learner"})
 
 
-def _kind(state: dict[str, Any]) -> str:
+def _learner_and_size(state: dict[str, Any]) -> str:
     sizes = [len(group["params"]) for group in state.get("param_groups", [])]
     return f"{state.get('learner')} of {sum(sizes)} tensors"
 
 
 def _listed(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+
+
+def inner_optimizers(optimizer) -> list[torch.optim.Optimizer]:
+    """The optimisers that one is made of: itself, or the members of a composite."""
+    return list(optimizer.optimizers.values()) if isinstance(optimizer, CompositeOptimizer) else [optimizer]
+
+
+def require_learner(key: str, learner: Any) -> None:
+    """Raise UserError unless it is one of LEARNERS; ``key`` is what the message calls it."""
+    if str(learner).lower() not in LEARNERS:
+        raise UserError(f"{key} must be one of {', '.join(LEARNERS)}, got '{learner}'")
+
+
+def checked_settings(name: str, settings: Any) -> dict[str, Any]:
+    """The settings of one of a model's optimisers, checked. Raises UserError."""
+    keys = ("learner", "learning_rate", "weight_decay")
+    key, example = f"{name}_optimizer", "{learner: sgd, learning_rate: 0.001, weight_decay: 0.0}"
+    if not isinstance(settings, dict) or set(settings) != set(keys):
+        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}")
+    require_learner(f"the learner of {key}", settings["learner"])
+    if settings["learner"].lower() == "sparse_adam":
+        raise UserError(f"{key}: sparse_adam is for sparse gradients, which these parameters do not have")
+    for value in (settings["learning_rate"], settings["weight_decay"]):
+        if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf):
+            raise UserError(f"{key} needs numbers of at least 0 as in {example}, got {settings!r}")
+    return settings

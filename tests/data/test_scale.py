@@ -13,7 +13,8 @@ from recbole_gen import compat
 from recbole_gen.data import splits
 from recbole_gen.data.loaders import create_dataset, create_loaders, has_room
 from recbole_gen.data.sequences import SequenceDataset
-from recbole_gen.training import trainer
+from recbole_gen.training import evaluation_loop
+from recbole_gen.training.trainer import create_trainer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -289,7 +290,7 @@ def test_a_cpu_needs_no_copy(walks_with_features, make_config):
 def test_returning_freed_memory_changes_no_result(walks_with_features, make_config, tmp_path, monkeypatch):
     config = make_config("SASRec", checkpoint_dir=str(tmp_path / "run"), tensorboard=False, eval_batch_size=16)
     train, _, test = create_loaders(config, create_dataset(config))
-    tested = trainer.create_trainer(config, config.model_class(config, train._dataset))
+    tested = create_trainer(config, config.model_class(config, train._dataset))
     expected = tested.evaluate(test, load_best_model=False)
-    monkeypatch.setattr(trainer, "RETURN_EVERY", 0)
+    monkeypatch.setattr(evaluation_loop, "RETURN_MEMORY_BYTES", 0)
     assert tested.evaluate(test, load_best_model=False) == expected

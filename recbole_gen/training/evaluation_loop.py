@@ -1,0 +1,192 @@
+"""The half of the trainer that evaluates: scores of the rows of a loader, and what is measured on them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.evaluator import Evaluator
+from recbole.trainer import Trainer as RecBoleTrainer
+from recbole.utils import EvaluatorType, WandbLogger, init_seed
+from tqdm import tqdm
+
+from recbole_gen import checkpoint, compat, distributed
+from recbole_gen.data.loaders import SetLoader
+from recbole_gen.errors import UserError
+from recbole_gen.evaluation.diagnostics import Diagnostics
+from recbole_gen.evaluation.ranking import LeanCollector, TopK, distinct_positives
+from recbole_gen.model.layers import FUTURE
+
+RETURN_MEMORY_BYTES = 1 << 29
+"""Bytes of scores after which an evaluation on the CPU returns freed memory: the few numbers that stay of each batch
+cut up what its scores leave behind, where the next ones do not fit, and malloc would take more and more."""
+
+
+@dataclass(frozen=True)
+class _ExtraTask:
+    """One of evaluation.TASKS: its metrics, and the batch's column of positives, the next first."""
+
+    name: str
+    metrics: TopK
+    column: str
+    ranks: str = "items"
+    next_only: bool = False
+
+
+class EvaluationLoop(RecBoleTrainer):
+    """Scores a model on the rows of a loader.
+
+    Attributes:
+        vocabulary: field -> tokens of users and items in the order of their ids; empty before `fit`.
+        scoring: rows that the last `evaluate` has scored, and the seconds that took: the model's own work, without
+            reading rows and computing metrics.
+    """
+
+    def __init__(self, config, model):
+        # Not RecBole's own __init__: that opens log files and TensorBoard folders in places of its own.
+        self.config, self.model, self.device = config, model, config["device"]
+        self.logger = getLogger()
+        self.wandblogger = WandbLogger(SimpleNamespace(log_wandb=False))
+        self.saved_model_file = str(Path(config["checkpoint_dir"]) / "best.pth")
+        self.vocabulary: dict[str, list[str]] = {}
+        self.eval_type, self.test_batch_size = config["eval_type"], config["eval_batch_size"]
+        self.eval_collector, self.evaluator = LeanCollector(config), Evaluator(config)
+        self.item_tensor = self.tot_item_num = None
+        self.scoring = {"rows": 0, "seconds": 0.0}
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, diagnostics=None):
+        """Metrics on the rows of a loader, with the weights of `best.pth` if ``load_best_model``.
+
+        Evaluating twice gives the same numbers, and evaluation leaves the global random generators as they were.
+        ``diagnostics`` is a `Diagnostics` to fill on the way, or None. Returns metric -> value.
+        """
+        if not eval_data:
+            return None
+        if not distributed.is_main_process():
+            return _result_or_error(distributed.broadcast_object(None, self.device))
+        try:
+            if load_best_model:
+                path = Path(model_file or self.saved_model_file)
+                content = checkpoint.load(path, self.device)
+                checkpoint.require_match(path, content, self.config["model"], self.vocabulary)
+                checkpoint.load_weights(path, content, self.model)
+                self.logger.info(f"Evaluating the weights in {path}")
+            with _seeded_for_evaluation(self.config):
+                result = self._score_and_measure(eval_data, show_progress, diagnostics)
+        except UserError as error:
+            distributed.broadcast_object({"error": str(error)}, self.device)
+            raise
+        return _result_or_error(distributed.broadcast_object({"result": result}, self.device))
+
+    def _score_and_measure(self, eval_data, show_progress: bool, diagnostics: Diagnostics | None):
+        self.model.eval()
+        generator = getattr(self.model, "eval_generator", None)
+        if generator is not None:
+            generator.manual_seed(self.config["seed"])
+        full = isinstance(eval_data, FullSortEvalDataLoader)
+        score = self._full_sort_batch_eval if full else self._neg_sample_batch_eval
+        if self.config["eval_type"] == EvaluatorType.RANKING:
+            self.tot_item_num = eval_data._dataset.item_num
+            if full and self.item_tensor is None:
+                self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
+        tasks = self._extra_tasks(eval_data) if full else []
+        has_scenes = any(task.ranks == "scenes" for task in tasks)
+        self.scoring = {"rows": 0, "seconds": 0.0}
+        scored = 0  # bytes since freed memory was returned
+        for batch in self._progress_bar(eval_data, "Evaluate   ", show_progress):
+            started = time.perf_counter()
+            interaction, scores, positive_u, positive_i = score(batch)
+            self._refuse_nan(scores)  # reads the scores, so that a GPU has ended its work
+            self.scoring["seconds"] += time.perf_counter() - started
+            self.scoring["rows"] += len(scores)
+            if full and self.config["mask_history"]:
+                self._mask_history(interaction, scores)
+            self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+            ranked = {"items": scores}
+            if has_scenes:
+                ranked["scenes"] = self._scene_scores(interaction)
+            for task in tasks:
+                futures = interaction[task.column][:, : 1 if task.next_only else None]
+                task.metrics.add(ranked[task.ranks], *distinct_positives(futures))
+            if diagnostics is not None:
+                latent = getattr(self.model, "latent", None)
+                diagnostics.add(
+                    scores, interaction, positive_u, positive_i, latent and latent(interaction.to(self.device))
+                )
+            scored += scores.nbytes
+            if scored > RETURN_MEMORY_BYTES and self.device.type == "cpu":
+                compat.return_freed_memory()
+                scored = 0
+        result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        for task in tasks:
+            result.update(task.metrics.result(task.name))
+        self.wandblogger.log_eval_metrics(result, head="eval")
+        return {name: float(value) for name, value in result.items()}
+
+    def _extra_tasks(self, eval_data) -> list[_ExtraTask]:
+        """What is scored beside the run's own metrics: all later items, the next scene, all later scenes."""
+        config = self.config
+        items, scenes = (FUTURE + config[key] + config["LIST_SUFFIX"] for key in ("ITEM_ID_FIELD", "SCENE_FIELD"))
+        sets = isinstance(eval_data, SetLoader) and config["positives"] == "both"
+        tasks = [_ExtraTask("period", TopK(config), items)] if sets else []
+        if hasattr(self.model, "full_sort_predict_scene"):
+            topk = config["scene_topk"]
+            ranked = topk if isinstance(topk, list) else [topk], eval_data._dataset.num(config["SCENE_FIELD"]) - 1
+            tasks.append(_ExtraTask("scene", TopK(config, *ranked), scenes, ranks="scenes", next_only=True))
+            if sets:
+                tasks.append(_ExtraTask("scene_period", TopK(config, *ranked), scenes, ranks="scenes"))
+        return tasks
+
+    def _scene_scores(self, interaction) -> torch.Tensor:
+        """[B, n_scenes]. Raises UserError for scores that are not numbers."""
+        scores = self.model.full_sort_predict_scene(interaction.to(self.device))
+        self._refuse_nan(scores)
+        return scores
+
+    def _refuse_nan(self, scores: torch.Tensor) -> None:
+        if torch.isnan(scores).any():
+            raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
+
+    def _mask_history(self, interaction, scores: torch.Tensor) -> None:
+        """Take the items that the model has read out of the ranking (a repeated target can then not be hit)."""
+        field = self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]
+        if field in interaction:
+            scores.scatter_(1, interaction[field].to(scores.device), -torch.inf)
+
+    def _progress_bar(self, data, title: str, show: bool):
+        """A progress bar, on a terminal only."""
+        return tqdm(
+            data,
+            total=len(data),
+            ncols=100,
+            desc=title,
+            leave=False,
+            disable=None if show and distributed.is_main_process() else True,
+        )
+
+
+def _result_or_error(agreed: dict[str, Any]) -> dict[str, float]:
+    if "error" in agreed:
+        raise UserError(agreed["error"])
+    return agreed["result"]
+
+
+@contextlib.contextmanager
+def _seeded_for_evaluation(config):
+    """Seed the global generators for the duration, then put them back: evaluation does not disturb training."""
+    states = checkpoint.random_states()
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    init_seed(config["seed"], config["reproducibility"])
+    try:
+        yield
+    finally:
+        checkpoint.restore_random_states(states)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
