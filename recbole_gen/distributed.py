@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PATIENCE = datetime.timedelta(hours=24)
+TIMEOUT = datetime.timedelta(hours=24)
 """How long a process waits for the others: the first one evaluates while they do."""
 
 
@@ -28,7 +28,7 @@ def is_launched() -> bool:
 def init_process_group(device: torch.device) -> None:
     """Meet the other processes, if there are any."""
     if is_launched() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
 
 
 def destroy_process_group() -> None:

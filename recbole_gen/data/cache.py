@@ -36,10 +36,10 @@ from recbole_gen.data import columns, loaders
 from recbole_gen.errors import UserError
 
 SUFFIX = ".arrow"
-OWN = ".cache"  # inside the folder of a data set
-LEAST_LOG = 64 << 20  # bytes of interactions as text, which take some seconds to build; see `data_cache: auto`
-KEPT = 8  # entries a folder
-_OUR_NAMES = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}(\.\d+\.tmp)?")
+FOLDER_NAME = ".cache"  # inside the folder of a data set
+MIN_LOG_BYTES = 64 << 20  # bytes of interactions as text, which take some seconds to build; see `data_cache: auto`
+MAX_ENTRIES = 8  # entries a folder
+_ENTRY_NAMES = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}(\.\d+\.tmp)?")
 _HERE = Path(__file__).resolve().parent
 
 
@@ -50,23 +50,23 @@ def load(config, folder: str | Path | None = None):
     Raises UserError for a folder that was asked for and cannot be made or that others may write into, and what
     `loaders.built` raises.
     """
-    place = _place(config, config["data_cache"] if folder is None else folder)
+    place = _cache_folder(config, config["data_cache"] if folder is None else folder)
     loaded = loaders.built(config) if place is None else shared(config, place)
     compat.return_freed_memory()  # building takes more than what is built, and training would never use it
     return loaded
 
 
-def _place(config, use: bool | str | Path) -> Path | None:
-    own = Path(config["data_path"]) / OWN
+def _cache_folder(config, use: bool | str | Path) -> Path | None:
+    beside_data = Path(config["data_path"]) / FOLDER_NAME
     if use == "auto":
-        if _size_of_log(config) < LEAST_LOG:
+        if _size_of_log(config) < MIN_LOG_BYTES:
             return None
         try:
-            return _safe(own)
+            return _private_folder(beside_data)
         except UserError as error:
             logging.getLogger().info(f"the data set is not kept for later runs: {error}")
             return None
-    return Path(own if use is True else use) if use else None
+    return Path(beside_data if use is True else use) if use else None
 
 
 def _size_of_log(config) -> int:
@@ -89,13 +89,14 @@ def shared(config, folder: str | Path):
         config: seeded already, as for `loaders.built`: splits draw from the global generators.
         folder: made, for its owner alone, if it is not there.
 
-    Raises UserError for a folder that cannot be made or that others may write into, and what `loaders.built` raises.
+    Raises UserError for a folder that cannot be made or that others may write into, and what
+    `loaders.built` raises.
     """
-    folder = _safe(Path(folder))
-    return _find(config, folder, logging.DEBUG) or _built_once(config, folder)
+    folder = _private_folder(Path(folder))
+    return _find_entry(config, folder, logging.DEBUG) or _build_once(config, folder)
 
 
-def _safe(folder: Path) -> Path:
+def _private_folder(folder: Path) -> Path:
     """The folder, made if need be. Raises UserError if another user owns it or may change what is in it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,20 +119,20 @@ def _safe(folder: Path) -> Path:
     return folder
 
 
-def _built_once(config, folder: Path):
+def _build_once(config, folder: Path):
     """Build, or wait for the process that does."""
     try:
-        lock = _locked(folder / "lock")
+        lock = _acquire_lock(folder / "lock")
     except OSError as error:
         logging.getLogger().warning(f"the data set is not shared, for {folder} cannot be locked: {error}")
         return loaders.built(config)
     try:
-        return _find(config, folder, logging.WARNING) or _build(config, folder)
+        return _find_entry(config, folder, logging.WARNING) or _build_entry(config, folder)
     finally:
         lock.release()
 
 
-def _locked(path: Path) -> FileLock:
+def _acquire_lock(path: Path) -> FileLock:
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -141,11 +142,11 @@ def _locked(path: Path) -> FileLock:
     return lock
 
 
-def _build(config, folder: Path):
+def _build_entry(config, folder: Path):
     """Build and write an entry, and read it back, so that this process shares the memory of the others, too."""
     log = logging.getLogger()
-    made_from = _made_from(config)  # before building, so that a file that changes meanwhile does not match
-    stale = _stale(folder, made_from)
+    made_from = _dependencies(config)  # before building, so that a file that changes meanwhile does not match
+    stale = _stale_entries(folder, made_from)
     seeded, before = _random_states(), dict(config.final_config_dict)
     with config.recording() as read:
         data = loaders.create_dataset(config)
@@ -153,37 +154,37 @@ def _build(config, folder: Path):
         log.info(summary)
         parts = data.build()
     states = _random_states()
-    drawn = _digest(states) != _digest(seeded)
-    trace = {"made_from": made_from, "read": read, "random": _digest(seeded) if drawn else None}
+    drawn = _digest_states(states) != _digest_states(seeded)
+    trace = {"made_from": made_from, "read": read, "random": _digest_states(seeded) if drawn else None}
     changed = {key: value for key, value in config.final_config_dict.items() if value is not before.get(key)}
     path = folder / (hashlib.sha256(json.dumps(trace).encode()).hexdigest()[:32] + SUFFIX)
     try:
-        _write(path, trace, (data, parts, changed, states if drawn else None, summary), config)
-    except (OSError, columns.CannotHold) as error:
+        _write_entry(path, trace, (data, parts, changed, states if drawn else None, summary), config)
+    except (OSError, columns.UnsupportedObject) as error:
         log.warning(f"the data set is not shared, for it cannot be written to {path}: {error}")
         return data, parts
     log.info(f"the data set is shared, as {path}")
-    _remove(stale - {path})
-    _remove({*_entries(folder)[KEPT:]} - {path})
-    kept = _load(path, config, logging.WARNING)
+    _remove_entries(stale - {path})
+    _remove_entries({*_entries(folder)[MAX_ENTRIES:]} - {path})
+    kept = _read_entry(path, config, logging.WARNING)
     return kept[:2] if kept else (data, parts)
 
 
-def _stale(folder: Path, made_from: dict[str, Any]) -> set[Path]:
+def _stale_entries(folder: Path, made_from: dict[str, Any]) -> set[Path]:
     """Entries that no run will ask for again, as far as one can know; says why."""
     log, stale = logging.getLogger(), set()
     for path in _entries(folder):
-        trace = _trace(path)
+        trace = _read_trace(path)
         if trace is None:
             log.warning(f"{path} is no shared data set, or not a whole one")
             stale.add(path)
-        elif reason := _reason(trace["made_from"], made_from):
+        elif reason := _stale_reason(trace["made_from"], made_from):
             log.info(f"the shared data set {path} is stale: {reason}")
             stale.add(path)
     return stale
 
 
-def _reason(stored: dict[str, Any], made_from: dict[str, Any]) -> str | None:
+def _stale_reason(stored: dict[str, Any], made_from: dict[str, Any]) -> str | None:
     """Why an entry is stale, if it is; that of another data set, or of a model with code of its own, may not be."""
     if stored["data_set"] != made_from["data_set"]:
         return None
@@ -197,28 +198,28 @@ def _entries(folder: Path) -> list[Path]:
     """The entries, those used last first."""
     times = {}
     for path in folder.iterdir():
-        if _OUR_NAMES.fullmatch(path.name) and path.suffix == SUFFIX:
+        if _ENTRY_NAMES.fullmatch(path.name) and path.suffix == SUFFIX:
             with contextlib.suppress(OSError):  # removed by another run
                 times[path] = path.stat().st_mtime
     return sorted(times, key=lambda path: (-times[path], path))
 
 
-def _remove(paths: set[Path]) -> None:
+def _remove_entries(paths: set[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):  # Windows does not remove what is mapped
             path.unlink()
 
 
-def _find(config, folder: Path, level: int):
+def _find_entry(config, folder: Path, level: int):
     """The data set and its parts from the entry for this configuration; None if there is none."""
-    made_from, seeded = _made_from(config), _digest(_random_states())
+    made_from, seeded = _dependencies(config), _digest_states(_random_states())
     for path in _entries(folder):
-        trace = _trace(path)
+        trace = _read_trace(path)
         if trace is None or trace["made_from"] != made_from or trace["random"] not in (None, seeded):
             continue
-        if not _reads_the_same(config, trace["read"]):
+        if not _same_values_read(config, trace["read"]):
             continue
-        found = _load(path, config, level)
+        found = _read_entry(path, config, level)
         if found:
             *data_and_parts, summary = found
             log = logging.getLogger()
@@ -228,14 +229,14 @@ def _find(config, folder: Path, level: int):
     return None
 
 
-def _reads_the_same(config, stored: dict[str, list]) -> bool:
+def _same_values_read(config, stored: dict[str, list]) -> bool:
     with config.recording() as read:
         for key in stored:
             config[key]
     return json.dumps(read) == json.dumps(stored)  # as text: NaN is NaN, and 1 is not True
 
 
-def _made_from(config) -> dict[str, Any]:
+def _dependencies(config) -> dict[str, Any]:
     """What a data set depends on besides the keys that building reads and the random numbers that it draws."""
     model = config.model_class
     source = getattr(sys.modules.get(model.__module__), "__file__", None)  # it says what it needs of the data
@@ -262,7 +263,7 @@ def _random_states() -> tuple:
     return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
 
-def _digest(states: tuple) -> str:
+def _digest_states(states: tuple) -> str:
     python, (name, keys, *rest), of_torch = states
     numbers = repr((python, name, rest)).encode(), keys.tobytes(), of_torch.numpy().tobytes()
     return hashlib.sha256(b"".join(numbers)).hexdigest()
@@ -274,46 +275,46 @@ def _restore_random_states(states: tuple) -> None:
     torch.set_rng_state(states[2])
 
 
-def _write(path: Path, trace: dict[str, Any], content: tuple, config) -> None:
-    """Write beside ``path``, then rename. The caller holds the lock. Raises CannotHold and OSError."""
+def _write_entry(path: Path, trace: dict[str, Any], content: tuple, config) -> None:
+    """Write beside ``path``, then rename. The caller holds the lock. Raises UnsupportedObject and OSError."""
     for left in path.parent.iterdir():
-        if _OUR_NAMES.fullmatch(left.name) and left.suffix == ".tmp":
+        if _ENTRY_NAMES.fullmatch(left.name) and left.suffix == ".tmp":
             left.unlink()  # of a process that was killed: nobody else writes now
     data = content[0]
     tokens = data.field2id_token
-    token_ids = {id(ids): tokens[f] for f, ids in data.field2token_id.items() if _is_order(ids, tokens.get(f))}
+    token_ids = {id(ids): tokens[f] for f, ids in data.field2token_id.items() if _ids_are_places(ids, tokens.get(f))}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        columns.write(temporary, trace, content, config, token_ids)
+        columns.write_dataset(temporary, trace, content, config, token_ids)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _is_order(ids, tokens) -> bool:
+def _ids_are_places(ids, tokens) -> bool:
     """Whether the ids of the tokens are their places in the array."""
     return tokens is not None and len(ids) == len(tokens) and all(ids.get(t) == n for n, t in enumerate(tokens))
 
 
-def _trace(path: Path) -> dict[str, Any] | None:
+def _read_trace(path: Path) -> dict[str, Any] | None:
     """What an entry was made from and for; None for a file that is none, or not a whole one."""
     try:
-        trace = columns.read_about(path)
+        trace = columns.read_metadata(path)
         made_from = trace["made_from"]
         whole = {"data_set", "model", "files", "code", "source", "versions"} == made_from.keys()
         return trace if whole and isinstance(trace["read"], dict) and "random" in trace else None
-    except (OSError, columns.Damaged, LookupError, TypeError, AttributeError):
+    except (OSError, columns.DamagedFile, LookupError, TypeError, AttributeError):
         return None
 
 
-def _load(path: Path, config, level: int):
+def _read_entry(path: Path, config, level: int):
     """The data set and its parts over the mapped file, and what to tell of them; None, and a line of this level in the
     log, if it cannot be read."""
     before = _random_states()
     try:
-        data, parts, changed, states, summary = columns.read(path, config)
+        data, parts, changed, states, summary = columns.read_dataset(path, config)
         if len(parts) != 3 or not all(isinstance(each, Dataset) for each in (data, *parts)):
-            raise columns.Damaged("there is no data set with three parts in it")
+            raise columns.DamagedFile("there is no data set with three parts in it")
         if states is not None:
             _restore_random_states(states)
         changed = dict(changed)

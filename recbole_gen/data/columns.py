@@ -2,8 +2,8 @@
 
 A file is one record batch of one row. Each array, and each memory that tensors share, is a column, a list of numbers
 that holds all of it; the last column is the rest, as JSON: a table of objects that refer to each other and to columns
-by number. The kinds of objects are those of `_Read`, and the classes those of `CLASSES` and `ENUMS`: a name in a file
-chooses among these and is never imported. Shapes and offsets are checked against the size of the column.
+by number. The kinds of objects are those of `_ObjectReader`, and the classes those of `CLASSES` and `ENUMS`: a name in
+a file chooses among these and is never imported. Shapes and offsets are checked against the size of the column.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ DTYPES = {
         torch.float16, torch.bfloat16, torch.float32, torch.float64,
     )
 }  # fmt: skip
-REST = "objects"
+OBJECTS_COLUMN = "objects"
 
 
-class CannotHold(TypeError):
+class UnsupportedObject(TypeError):
     """Something in the data set is of no kind that a file can hold."""
 
 
-class Damaged(ValueError):
+class DamagedFile(ValueError):
     """A file is no whole one of ours, or says what cannot be."""
 
 
-def write(path: Path, about: dict[str, Any], content, config, token_ids: dict[int, np.ndarray]) -> None:
+def write_dataset(path: Path, about: dict[str, Any], content, config, token_ids: dict[int, np.ndarray]) -> None:
     """Write ``content`` to a new file; its arrays are not copied on the way.
 
     Args:
-        about: what `read_about` gives back, as JSON can hold it.
+        about: what `read_metadata` gives back, as JSON can hold it.
         config: is left out where it occurs, and that of the reader takes its place.
         token_ids: id of a dict, token -> its place, that is left out where it occurs -> the array of the tokens.
 
-    Raises CannotHold for an object of another kind, and OSError.
+    Raises UnsupportedObject for an object of another kind, and OSError.
     """
-    table = _Objects(config, token_ids)
+    table = _ObjectWriter(config, token_ids)
     root = table.value(content)
     rest = json.dumps({"root": root, "objects": table.objects}).encode()
-    columns = [*table.columns, _column(np.frombuffer(rest, np.uint8))]
-    names = [*map(str, range(len(table.columns))), REST]
+    columns = [*table.columns, _to_column(np.frombuffer(rest, np.uint8))]
+    names = [*map(str, range(len(table.columns))), OBJECTS_COLUMN]
     batch = pyarrow.record_batch(columns, names=names)
     batch = batch.replace_schema_metadata({"format": FORMAT, "about": json.dumps(about)})
     options = pyarrow.ipc.IpcWriteOptions(allow_64bit=True)  # arrays of more than 2**31 elements
@@ -83,38 +83,38 @@ def write(path: Path, about: dict[str, Any], content, config, token_ids: dict[in
         os.fsync(written.fileno())
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What was given to `write` about a file. Raises Damaged for one that is not ours, or not whole, and OSError."""
-    return _opened(path)[2]
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What was given to `write_dataset` about a file. Raises OSError, and DamagedFile unless it is a whole one."""
+    return _open_mapped(path)[2]
 
 
-def read(path: Path, config) -> Any:
+def read_dataset(path: Path, config) -> Any:
     """The content of a file, its arrays over the mapped file: what is written to them stays in this process.
 
-    Raises Damaged or another exception for a file that is damaged, and OSError.
+    Raises DamagedFile or another exception for a file that is damaged, and OSError.
     """
-    memory, batch, _ = _opened(path)
-    columns = dict(zip(batch.schema.names, (_mapped(column, memory) for column in batch.columns)))
-    rest = json.loads(bytes(columns.pop(REST)))
-    return _Read(rest["objects"], columns, config).value(rest["root"])
+    memory, batch, _ = _open_mapped(path)
+    columns = dict(zip(batch.schema.names, (_column_memory(column, memory) for column in batch.columns)))
+    rest = json.loads(bytes(columns.pop(OBJECTS_COLUMN)))
+    return _ObjectReader(rest["objects"], columns, config).value(rest["root"])
 
 
-def _opened(path: Path) -> tuple[mmap.mmap, pyarrow.RecordBatch, dict[str, Any]]:
+def _open_mapped(path: Path) -> tuple[mmap.mmap, pyarrow.RecordBatch, dict[str, Any]]:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise Damaged("it is empty")
+            raise DamagedFile("it is empty")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
         reader = pyarrow.ipc.open_file(pyarrow.py_buffer(memory))
         about = {key.decode(): value for key, value in (reader.schema.metadata or {}).items()}
         if about.get("format") != FORMAT.encode() or reader.num_record_batches != 1:
-            raise Damaged("it is none of this version")
+            raise DamagedFile("it is none of this version")
         return memory, reader.get_batch(0), json.loads(about["about"])
     except (ValueError, LookupError, OSError, pyarrow.ArrowException) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedFile(str(error)) from None
 
 
-def _column(array: np.ndarray) -> pyarrow.Array:
+def _to_column(array: np.ndarray) -> pyarrow.Array:
     """A contiguous array as the one list of a column, without copying."""
     flat = array.reshape(-1)
     if flat.dtype.kind == "U":
@@ -127,21 +127,21 @@ def _column(array: np.ndarray) -> pyarrow.Array:
     return pyarrow.Array.from_buffers(pyarrow.large_list(kind), 1, [None, ends], children=[numbers])
 
 
-def _mapped(column: pyarrow.Array, memory: mmap.mmap) -> np.ndarray:
+def _column_memory(column: pyarrow.Array, memory: mmap.mmap) -> np.ndarray:
     """The memory of a column, uint8 [bytes]. Arrow's own view of it would be read-only."""
     kind = column.type
     if not (pyarrow.types.is_large_list(kind) and pyarrow.types.is_primitive(kind.value_type)):
-        raise Damaged(f"a column is {kind}")
+        raise DamagedFile(f"a column is {kind}")
     size = len(column.values) * kind.value_type.bit_width // 8
     if size == 0:
         return np.empty(0, np.uint8)
     start = column.values.buffers()[1].address - np.frombuffer(memory, np.uint8).ctypes.data
     if not 0 <= start <= len(memory) - size:  # such as one that was compressed
-        raise Damaged("a column lies outside of the file")
+        raise DamagedFile("a column lies outside of the file")
     return np.frombuffer(memory, np.uint8, size, start)
 
 
-class _Objects:
+class _ObjectWriter:
     """The table of objects of a file, and its columns.
 
     A value is itself where JSON has it, and else a list: its kind, and what there is to say. What can change is in the
@@ -191,11 +191,11 @@ class _Objects:
             return self._tensor(value)
         if CLASSES.get(kind.__name__) is kind:
             return ["instance", kind.__name__, {name: self.value(each) for name, each in vars(value).items()}]
-        raise CannotHold(f"it holds an object of {kind.__module__}.{kind.__qualname__}")
+        raise UnsupportedObject(f"it holds an object of {kind.__module__}.{kind.__qualname__}")
 
     def _array(self, array: np.ndarray) -> list[Any]:
         if array.dtype.kind not in ARRAYS or array.dtype.itemsize == 0 or not array.dtype.isnative:
-            raise CannotHold(f"it holds an array of {array.dtype}")
+            raise UnsupportedObject(f"it holds an array of {array.dtype}")
         column = self._add(np.ascontiguousarray(array))
         return ["array", column, array.dtype.str, list(array.shape), array.flags.writeable]
 
@@ -203,7 +203,7 @@ class _Objects:
         dtype = str(tensor.dtype).removeprefix("torch.")
         odd = tensor.requires_grad or tensor.is_conj() or tensor.is_neg()
         if dtype not in DTYPES or odd or tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise CannotHold(f"it holds a tensor of {tensor.dtype} and {tensor.layout} on {tensor.device}")
+            raise UnsupportedObject(f"it holds a tensor of {tensor.dtype} and {tensor.layout} on {tensor.device}")
         storage = tensor.untyped_storage()
         key = storage.data_ptr(), storage.nbytes()
         if key not in self.memories:
@@ -213,12 +213,12 @@ class _Objects:
         return ["tensor", self.memories[key], dtype, tensor.storage_offset(), list(tensor.shape), list(tensor.stride())]
 
     def _add(self, array: np.ndarray) -> int:
-        self.columns.append(_column(array))
+        self.columns.append(_to_column(array))
         return len(self.columns) - 1
 
 
-class _Read:
-    """The objects of a file, made when they are first asked for. Raises Damaged, or what the making raises."""
+class _ObjectReader:
+    """The objects of a file, made when they are first asked for. Raises DamagedFile, or what the making raises."""
 
     def __init__(self, objects: list[Any], columns: dict[str, np.ndarray], config):
         self.objects, self.columns, self.config = objects, columns, config
@@ -233,7 +233,7 @@ class _Read:
             case ["object", int(number)] if 0 <= number < len(self.objects):
                 return self.made[number] if number in self.made else self._object(number, self.objects[number])
             case ["number", dtype, (bool() | int() | float()) as number]:
-                return _dtype(dtype, "biuf").type(number)
+                return _parse_dtype(dtype, "biuf").type(number)
             case ["tuple", *values]:
                 return tuple(map(self.value, values))
             case ["enum", kind, name] if kind in ENUMS:
@@ -242,7 +242,7 @@ class _Read:
                 return self.config
             case ["log"]:
                 return logging.getLogger()
-        raise Damaged(f"there is no value {value!s:.100}")
+        raise DamagedFile(f"there is no value {value!s:.100}")
 
     def _object(self, number: int, said) -> Any:
         made: Any
@@ -261,47 +261,47 @@ class _Read:
                 self.made[number] = made = object.__new__(CLASSES[name])
                 vars(made).update({key: self.value(each) for key, each in attributes.items()})
             case ["array", int(column), dtype, list(shape), bool(writeable)]:
-                self.made[number] = made = self._array(column, _dtype(dtype, ARRAYS), shape)
+                self.made[number] = made = self._array(column, _parse_dtype(dtype, ARRAYS), shape)
                 made.flags.writeable = writeable
             case ["tensor", int(column), dtype, int(offset), list(shape), list(stride)] if dtype in DTYPES:
                 self.made[number] = made = self._tensor(column, DTYPES[dtype]).as_strided(shape, stride, offset)
             case ["token ids", tokens]:
                 array = self.value(tokens)
                 if not isinstance(array, np.ndarray):
-                    raise Damaged("tokens are no array")
+                    raise DamagedFile("tokens are no array")
                 self.made[number] = made = self.token_ids.setdefault(id(array), TokenIds(array))
             case _:
-                raise Damaged(f"there is no object {said!s:.100}")
+                raise DamagedFile(f"there is no object {said!s:.100}")
         return made
 
     def _array(self, column: int, dtype: np.dtype, shape: list[int]) -> np.ndarray:
         memory = self.columns[str(column)]
         if dtype.kind == "b":
-            _refuse_odd_truth(memory)
+            _refuse_invalid_booleans(memory)
         if min(shape, default=0) < 0:
-            raise Damaged(f"an array has shape {shape}")
+            raise DamagedFile(f"an array has shape {shape}")
         return memory.view(dtype).reshape(shape)
 
     def _tensor(self, column: int, dtype: torch.dtype) -> torch.Tensor:
         """All of a column as one tensor; `as_strided` refuses what is not inside."""
         memory = self.columns[str(column)]
         if dtype == torch.bool:
-            _refuse_odd_truth(memory)
+            _refuse_invalid_booleans(memory)
         whole = self.memories.setdefault(column, torch.from_numpy(memory))
         return torch.empty(0, dtype=dtype).set_(whole.untyped_storage(), 0, (len(whole) // dtype.itemsize,), (1,))
 
 
-def _dtype(text: Any, kinds: str) -> np.dtype:
+def _parse_dtype(text: Any, kinds: str) -> np.dtype:
     dtype = np.dtype(text) if isinstance(text, str) else None
     if dtype is None or dtype.kind not in kinds or dtype.itemsize == 0:
-        raise Damaged(f"there is no data type {text}")
+        raise DamagedFile(f"there is no data type {text}")
     return dtype
 
 
-def _refuse_odd_truth(memory: np.ndarray) -> None:
+def _refuse_invalid_booleans(memory: np.ndarray) -> None:
     """NumPy and torch take a byte of a truth value for 0 or 1 when they count, and not when they copy."""
     if memory.size and memory.max() > 1:
-        raise Damaged("a truth value is neither 0 nor 1")
+        raise DamagedFile("a truth value is neither 0 nor 1")
 
 
 class TokenIds(MutableMapping):

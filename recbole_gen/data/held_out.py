@@ -36,23 +36,23 @@ class HeldOut:
     cut: np.ndarray | None = None
 
 
-def read(config, users: np.ndarray, times: np.ndarray) -> HeldOut:
-    """The parts that the configuration's ``eval_args`` ask for, one of KINDS. Raises UserError for a moment outside."""
+def held_out_parts(config, users: np.ndarray, times: np.ndarray) -> HeldOut:
+    """The parts that ``eval_args`` ask for by one of KINDS. Raises UserError for a moment outside of the log."""
     ((kind, shares),) = config["eval_args"]["split"].items()
     if kind == "HO":
-        return hold_out(users, shares)
+        return hold_out_last(users, shares)
     start = moment(config["period_start"], times)
     least = (config["least_history"], config["least_future"])
-    return by_period(users, times, start, shares, config["sequence_order"], config["seed"], *least)
+    return hold_out_period(users, times, start, shares, config["sequence_order"], config["seed"], *least)
 
 
-def may_be_empty(config) -> tuple[str, ...]:
+def parts_without_share(config) -> tuple[str, ...]:
     """The parts that get no share."""
     (shares,) = config["eval_args"]["split"].values()
     return tuple(name for name, share in zip(("validation", "test"), shares[1:], strict=True) if share == 0)
 
 
-def hold_out(users: np.ndarray, shares: list[float]) -> HeldOut:
+def hold_out_last(users: np.ndarray, shares: list[float]) -> HeldOut:
     """The last events of each user test, the last of the rest validate (ACVAE section 4.1 and its code).
 
     Of n events floor(n * test share) test, and of those before them floor(rest * validation share / the two others).
@@ -75,7 +75,7 @@ def hold_out(users: np.ndarray, shares: list[float]) -> HeldOut:
     )
 
 
-def by_period(
+def hold_out_period(
     users: np.ndarray,
     times: np.ndarray,
     start: float,
@@ -94,7 +94,7 @@ def by_period(
     history = np.add.reduceat((times < start).astype(np.int64), begin) if len(begin) else begin
     enough = (history >= least_history) & (sizes - history >= least_future)
     begin, sizes, history = begin[enough], sizes[enough], history[enough]
-    chosen = ranked_parts(times[begin + sizes - 1], shares, order, seed)
+    chosen = split_ranked(times[begin + sizes - 1], shares, order, seed)
 
     def mask(which: np.ndarray, number: np.ndarray) -> np.ndarray:
         edges = np.zeros(len(users) + 1, dtype=np.int64)
@@ -119,7 +119,7 @@ def user_groups(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, np.diff(np.append(first, len(users)))
 
 
-def ranked_parts(last_times: np.ndarray, shares: list[float], order: str, seed: int) -> list[np.ndarray]:
+def split_ranked(last_times: np.ndarray, shares: list[float], order: str, seed: int) -> list[np.ndarray]:
     """Sequences to training, validation and test: cut at floor(n * r) of the cumulated shares.
 
     last_times: [n] time of each sequence's last event, in the order of the file. ``order`` ranks them before the cut.
@@ -134,7 +134,7 @@ def ranked_parts(last_times: np.ndarray, shares: list[float], order: str, seed: 
     return np.split(ranked, np.floor(len(ranked) * cumulated + 1e-9).astype(np.int64))
 
 
-def keep_last(users: np.ndarray, number: int) -> np.ndarray:
+def last_events_mask(users: np.ndarray, number: int) -> np.ndarray:
     """[N] bool: the last ``number`` events of each user of a sorted log."""
     first, sizes = user_groups(users)
     return np.repeat(first + sizes, sizes) - np.arange(len(users)) <= number
@@ -146,7 +146,7 @@ def moment(start: Any, times: np.ndarray) -> float:
     At a share the moment is the time of the event there, so events of equal time stay together. Raises UserError for
     what is none of these, and for a moment before the first or after the last event.
     """
-    value = _number(start)
+    value = _parse_number_or_date(start)
     if 0 < value < 1:
         value = float(np.sort(times)[int(np.floor(len(times) * value + 1e-9))])
     if not times.min() < value <= times.max():
@@ -157,7 +157,7 @@ def moment(start: Any, times: np.ndarray) -> float:
     return value
 
 
-def _number(start: Any) -> float:
+def _parse_number_or_date(start: Any) -> float:
     if isinstance(start, (int, float)) and not isinstance(start, bool):
         return float(start)
     try:

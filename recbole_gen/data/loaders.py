@@ -51,11 +51,11 @@ class _RowBatches(torch.utils.data.Sampler):
             yield from torch.arange(self.size).split(self.batch_size)
             return
         for batch in torch.randperm(self.size, generator=self.generator).split(self.batch_size):
-            yield _share(batch)
+            yield _rows_of_this_process(batch)
         torch.randperm(self.size, generator=self.generator)  # torch's RandomSampler draws one in vain at its end, too
 
 
-def _share(batch: torch.Tensor) -> torch.Tensor:
+def _rows_of_this_process(batch: torch.Tensor) -> torch.Tensor:
     """The rows of this process."""
     world, missing = distributed.world_size(), -len(batch) % distributed.world_size()
     return torch.cat([batch, batch.repeat(world)[:missing]])[distributed.rank() :: world] if world > 1 else batch
@@ -100,7 +100,7 @@ class LeanTrainLoader(TrainDataLoader, LeanLoader):
     """Training batches of a sequence data set, gathered on the GPU that trains if the data set has room there."""
 
     @cached_property
-    def _on_device(self):
+    def _dataset_on_gpu(self):
         """The data set on the GPU, from the first batch on, when the model is there already; None to gather here."""
         device, rows = self.config["device"], self._dataset.inter_feat
         # Negative items, transforms and worker processes need their rows on the CPU.
@@ -111,7 +111,7 @@ class LeanTrainLoader(TrainDataLoader, LeanLoader):
 
     def collate_fn(self, index):
         """The batch of these rows."""
-        return super().collate_fn(index) if self._on_device is None else self._on_device[index]
+        return super().collate_fn(index) if self._dataset_on_gpu is None else self._dataset_on_gpu[index]
 
 
 def has_room(device: torch.device, rows: SequenceRows) -> bool:
@@ -167,7 +167,7 @@ class SetLoader(FullSortEvalDataLoader, LeanLoader):
             interaction = self.transform(self._dataset, self._dataset[index])
         else:
             interaction = self._dataset.join(Interaction({self.uid_field: rows[self.uid_field][index]}))
-        future = rows.futures(items, index)
+        future = rows.future_values(items, index)
         masked = self.config["mask_history"] or self.config["mask_seen"]
         seen = rows.seen_before(items, index) if masked else None
         if self.config["positives"] == "set":
@@ -183,9 +183,9 @@ def create_dataset(config):
     Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
     """
     check_before_loading(config)
-    own = special_dataset_class(config)
-    if own is not None:
-        return (KGSequenceDataset if issubclass(own, recbole_datasets.KGSeqDataset) else own)(config)
+    special = special_dataset_class(config)
+    if special is not None:
+        return (KGSequenceDataset if issubclass(special, recbole_datasets.KGSeqDataset) else special)(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         return SequenceDataset(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
@@ -200,7 +200,7 @@ def history_sizes(loader, dataset) -> torch.Tensor | None:
     """
     rows = loader._dataset.inter_feat
     if isinstance(rows, SequenceRows):
-        return rows.seen
+        return rows.seen_counts
     n_users = dataset.user_num
     counts = [torch.bincount(part[dataset.uid_field], minlength=n_users) for part in (dataset.inter_feat, rows)]
     return (counts[0] - counts[1])[loader.uid_list]
@@ -216,7 +216,7 @@ def built(config):
 def create_loaders(config, dataset, parts=None):
     """The (training, validation, test) loaders of a data set, which is split now if its parts are not given."""
     parts = parts or dataset.build()
-    lean = isinstance(parts[0].inter_feat, SequenceRows)
+    is_windowed = isinstance(parts[0].inter_feat, SequenceRows)
     try:
         samplers = create_samplers(config, dataset, parts)
     except ValueError as error:  # such as a user who has all items, for whom there is no negative one
@@ -237,9 +237,9 @@ def create_loaders(config, dataset, parts=None):
             loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
         if phase != "train" and predicts_sets(config):
             loader_class = SetLoader
-        if loader_class is FullSortEvalDataLoader and not lean and config["mask_seen"] is False:
+        if loader_class is FullSortEvalDataLoader and not is_windowed and config["mask_seen"] is False:
             loader_class = RankAllLoader
-        if lean or distributed.world_size() > 1:
+        if is_windowed or distributed.world_size() > 1:
             loader_class = {
                 TrainDataLoader: LeanTrainLoader,
                 FullSortEvalDataLoader: LeanFullSortLoader,

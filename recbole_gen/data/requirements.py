@@ -19,10 +19,10 @@ def needs(config, what: str) -> bool:
 
 def check_before_loading(config) -> None:
     """Raise UserError for what can be known to be missing before the data set is loaded."""
-    _check_files(config)
+    _require_files(config)
     if needs(config, "scenes"):
         path, columns = _interaction_columns(config)
-        scenes.prepare(config, columns, path)
+        scenes.require_scene_column(config, columns, path)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
         raise UserError(
             "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
@@ -31,7 +31,7 @@ def check_before_loading(config) -> None:
     if special_dataset_class(config) is not None:
         return
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-        _check_times(config)
+        _require_time_column(config)
         return
     if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
         raise UserError(
@@ -49,7 +49,7 @@ def check_before_loading(config) -> None:
             f"last_events is for sequential models, and for the protocols holdout_82 and period: {config['model']} "
             f"reads every interaction under {config['protocol']}"
         )
-    _check_columns(config)
+    _require_general_columns(config)
 
 
 def special_dataset_class(config):
@@ -67,26 +67,26 @@ def _interaction_columns(config) -> tuple[Path, list[str]]:
     """The first interaction file and the names in its title line."""
     part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
     path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
-    return path, scenes.title_line(config, path)
+    return path, scenes.read_column_names(config, path)
 
 
-def _check_times(config) -> None:
+def _require_time_column(config) -> None:
     """A model that reads times says so before the log is loaded."""
     if not needs(config, "times"):
         return
     path, columns = _interaction_columns(config)
     field = config["TIME_FIELD"]
     if not field:
-        raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.advice(config)}")
+        raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.time_field_advice(config)}")
     for name in (field, *([field + config["LIST_SUFFIX"]] if config["benchmark_filename"] else [])):
         if name not in columns:
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
-                f"{columns} in {path}. {times.advice(config)}"
+                f"{columns} in {path}. {times.time_field_advice(config)}"
             )
 
 
-def _check_columns(config) -> None:
+def _require_general_columns(config) -> None:
     """RecBole's general data set takes the columns that it needs for granted."""
     path, columns = _interaction_columns(config)
     by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
@@ -99,7 +99,7 @@ def _check_columns(config) -> None:
             )
 
 
-def _check_files(config) -> None:
+def _require_files(config) -> None:
     name, parts = config["dataset"], config["benchmark_filename"]
     if parts is not None and (not isinstance(parts, (list, tuple)) or len(parts) != 3):
         raise UserError(f"benchmark_filename must name three parts such as [train, valid, test], got {parts!r}")

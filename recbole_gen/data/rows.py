@@ -25,14 +25,14 @@ class SequenceRows(Interaction):
         length_field: name of the column with the history's length, at least 1: an empty history is one padding item.
 
     Attributes:
-        future: [n] how many events from the target on are to be predicted, or None where it is the target alone.
+        future_counts: [n] how many events from the target on are to be predicted, or None where it is the target alone.
         future_fields: field of these events -> the column, [B, W] padded with 0, in which a dense row has its values.
-        seen: [n] how many events the user had before the target, or None where nothing asks for them; ``length`` is at
-            most this.
+        seen_counts: [n] how many events the user had before the target, or None where nothing asks for them;
+            ``length`` is at most this.
     """
 
-    future: torch.Tensor | None = None
-    seen: torch.Tensor | None = None
+    future_counts: torch.Tensor | None = None
+    seen_counts: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -76,24 +76,24 @@ class SequenceRows(Interaction):
         dense = {field: _gather(values, target) for field, values in self.targets.items()}
         dense[self.length_field] = length.clamp(min=1).long()
         for field, column in self.future_fields.items():
-            dense[column] = self.futures(field, index)
+            dense[column] = self.future_values(field, index)
         return Interaction(dense | self._histories(self.lists, index))
 
-    def futures(self, field: str, index) -> torch.Tensor:
+    def future_values(self, field: str, index) -> torch.Tensor:
         """The values of the events that the rows are to predict, the target first: [B, W], 0 where there are fewer."""
         values, target = self.targets[field], self.target[index]
-        if self.future is None:
+        if self.future_counts is None:
             return _gather(values, target).unsqueeze(-1)
-        number = self.future[index]
+        number = self.future_counts[index]
         step = torch.arange(int(number.max()) if len(number) else 1, device=target.device)
         padding = step >= number.unsqueeze(-1)
         return _zero_padding(padding, _gather(values, torch.where(padding, 0, target.unsqueeze(-1) + step)))
 
     def seen_before(self, field: str, index) -> tuple[torch.Tensor, torch.Tensor]:
         """Row (in the batch) and value of every event before the targets, also of those that histories leave out."""
-        if self.seen is None:
+        if self.seen_counts is None:
             raise ValueError("these rows do not know how many events were before them")
-        number, target = self.seen[index].long(), self.target[index].long()
+        number, target = self.seen_counts[index].long(), self.target[index].long()
         row = torch.repeat_interleave(torch.arange(len(number)), number)
         before = torch.arange(len(row)) - (number.cumsum(0) - number)[row]  # 0 .. number - 1 in each row
         return row, _gather(self.targets[field], (target - number)[row] + before)
@@ -122,10 +122,12 @@ class SequenceRows(Interaction):
         windows = (self.target[index], self.start[index], self.history_length[index])
         taken = SequenceRows(self.targets, self.lists, *windows, self.width, self.length_field)
         taken.future_fields = self.future_fields
-        taken.future, taken.seen = (None if value is None else value[index] for value in (self.future, self.seen))
+        taken.future_counts, taken.seen_counts = (
+            None if value is None else value[index] for value in (self.future_counts, self.seen_counts)
+        )
         return taken
 
-    def shown(self) -> torch.Tensor:
+    def in_some_history(self) -> torch.Tensor:
         """Which events lie in the history of at least one row: [M] bool."""
         size = len(next(iter(self.lists.values())))
         # +1 where a window opens, -1 behind its end: positive sums lie in some window.
@@ -152,7 +154,9 @@ class SequenceRows(Interaction):
         target, start, length = (moved[id(values)] for values in (self.target, self.start, self.history_length))
         rows = SequenceRows(targets, lists, target, start, length, self.width, self.length_field)
         rows.future_fields = self.future_fields
-        rows.future, rows.seen = (None if each is None else moved[id(each)] for each in (self.future, self.seen))
+        rows.future_counts, rows.seen_counts = (
+            None if each is None else moved[id(each)] for each in (self.future_counts, self.seen_counts)
+        )
         return rows
 
     @property
@@ -161,14 +165,16 @@ class SequenceRows(Interaction):
         return sum({id(values): values.nbytes for values in self._arrays()}.values())
 
     def _arrays(self) -> list[torch.Tensor]:
-        windows = (self.target, self.start, self.history_length, self.future, self.seen)
+        windows = (self.target, self.start, self.history_length, self.future_counts, self.seen_counts)
         return [*self.targets.values(), *self.lists.values(), *(each for each in windows if each is not None)]
 
     def _reindex(self, index) -> None:
         index = _as_index(index, self.target.device)
         self.target, self.start = self.target[index], self.start[index]
         self.history_length = self.history_length[index]
-        self.future, self.seen = (None if value is None else value[index] for value in (self.future, self.seen))
+        self.future_counts, self.seen_counts = (
+            None if value is None else value[index] for value in (self.future_counts, self.seen_counts)
+        )
         self._dense.clear()
 
     def sort(self, by, ascending=True) -> None:
@@ -222,7 +228,7 @@ def training_counts(train_rows: Interaction, item_field: str, n_items: int) -> t
         return torch.bincount(train_rows[item_field], minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
     targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
-    shown = train_rows.shown()
+    shown = train_rows.in_some_history()
     if histories is targets:  # one log: an event that is both counts once
         shown[train_rows.target] = True
         return torch.bincount(histories[shown], minlength=n_items).float()

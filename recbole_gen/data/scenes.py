@@ -16,10 +16,10 @@ from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 
 RULES = ("first", "frequent")
-SUPPORTED = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+SCENE_TYPES = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
-def prepare(config, interaction_columns: list[str], path: Path) -> None:
+def require_scene_column(config, interaction_columns: list[str], path: Path) -> None:
     """See that the scene column exists and will be loaded; the interactions' wins over the items'.
 
     Raises UserError, naming data sets that have scenes, if there is none.
@@ -27,7 +27,7 @@ def prepare(config, interaction_columns: list[str], path: Path) -> None:
     field = config["SCENE_FIELD"]
     source, key = "inter", config["USER_ID_FIELD"]
     item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
-    of_items = field in title_line(config, item_file)
+    of_items = field in read_column_names(config, item_file)
     if field not in interaction_columns:
         if not of_items:
             raise UserError(
@@ -46,11 +46,11 @@ def prepare(config, interaction_columns: list[str], path: Path) -> None:
         names = columns.get(source) or [key]
         if names == "*":
             return  # RecBole's word for all columns of a file
-        wanted = [field] if source == "item" or not config["benchmark_filename"] else [field, _history(config)]
+        wanted = [field] if source == "item" or not config["benchmark_filename"] else [field, _scene_list_field(config)]
         config["load_col"] = {**columns, source: [*names, *(name for name in wanted if name not in names)]}
 
 
-def title_line(config, path: Path) -> list[str]:
+def read_column_names(config, path: Path) -> list[str]:
     """The column names of an atomic file; none if there is no such file."""
     if not path.is_file():
         return []
@@ -59,20 +59,20 @@ def title_line(config, path: Path) -> list[str]:
     return [title.partition(":")[0] for title in titles]
 
 
-def _history(config) -> str:
+def _scene_list_field(config) -> str:
     return config["SCENE_FIELD"] + config["LIST_SUFFIX"]
 
 
-def add(dataset, rows: SequenceRows) -> None:
+def add_scenes(dataset, rows: SequenceRows) -> None:
     """See that the rows have the scene of every event, as the target's column and as a list.
 
     Raises UserError for a column that holds no categories, and for an item column of several values without a rule.
     """
     config = dataset.config
-    field, list_field = config["SCENE_FIELD"], _history(config)
+    field, list_field = config["SCENE_FIELD"], _scene_list_field(config)
     where = f"data set '{config['dataset']}'"
     kind = dataset.field2type.get(field)
-    if kind not in SUPPORTED:
+    if kind not in SCENE_TYPES:
         raise UserError(
             f"{where}: the scene '{field}' must be categories, '{field}:token' in the title line, got "
             f"'{field}:{getattr(kind, 'value', kind)}'"
@@ -90,7 +90,7 @@ def add(dataset, rows: SequenceRows) -> None:
         return
     of_item = dataset.item_feat[field]
     if kind == FeatureType.TOKEN_SEQ:
-        of_item = reduce(of_item, config["scene_rule"], where, field)
+        of_item = one_scene_per_item(of_item, config["scene_rule"], where, field)
     of_item = of_item.long().clone()
     of_item[0] = 0  # with pandas 3 RecBole leaves the padding item's row undefined
     items, histories = rows.targets[dataset.iid_field], rows.lists[dataset.iid_field + config["LIST_SUFFIX"]]
@@ -98,7 +98,7 @@ def add(dataset, rows: SequenceRows) -> None:
     rows.add_field(field, list_field, scenes, scenes if histories is items else of_item[histories])
 
 
-def reduce(values: torch.Tensor, rule: str | None, where: str, field: str) -> torch.Tensor:
+def one_scene_per_item(values: torch.Tensor, rule: str | None, where: str, field: str) -> torch.Tensor:
     """One value an item of [n_items, k], padded with 0: the ``first``, or the one of most items (``frequent``)."""
     if rule is None:
         raise UserError(

@@ -25,7 +25,7 @@ from recbole_gen.model.layers import FUTURE
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
 
 
-def _numbered(columns) -> tuple[list[np.ndarray], np.ndarray]:
+def _factorize_together(columns) -> tuple[list[np.ndarray], np.ndarray]:
     """Numbers of the tokens in columns, int64 [n] each, and the tokens: [i] is the one with number i.
 
     They are numbered in the order of their first appearance, one column after the other; what is missing has -1.
@@ -39,7 +39,7 @@ def _numbered(columns) -> tuple[list[np.ndarray], np.ndarray]:
     return numbers, tokens
 
 
-class _Counted:
+class _InteractionCounts:
     """How many interactions each user, or each item, has, for the filter by these numbers.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Counted:
         if self.features is not None:
             self._described[self.features] = True
 
-    def banned(self, within: Callable) -> np.ndarray:
+    def remove_outside(self, within: Callable) -> np.ndarray:
         """Who goes now, [tokens] bool: who has a number outside of the intervals; of the table, who has none either.
 
         As in RecBole, those in the table also go if they have fewer than the first interval begins with.
@@ -70,12 +70,12 @@ class _Counted:
 
 
 if TYPE_CHECKING:
-    from recbole.data.dataset import SequentialDataset as _Mixed
+    from recbole.data.dataset import SequentialDataset as _DatasetBase
 else:
-    _Mixed = object
+    _DatasetBase = object
 
 
-class TimedLog(_Mixed):
+class TimedLog(_DatasetBase):
     """A log that is sorted by time: the times are there, and stay as they are."""
 
     inter_feat: Any
@@ -166,10 +166,10 @@ class LeanSequences(TimedLog):
             if intervals:
                 features = getattr(self, name)
                 columns = [self.inter_feat[field], *([] if features is None else [features[field]])]
-                sides.append(_Counted(name, *_numbered(columns), intervals))
+                sides.append(_InteractionCounts(name, *_factorize_together(columns), intervals))
         rows = np.arange(len(self.inter_feat))  # those that are left
         while True:
-            banned = [side.banned(self._within_intervals) for side in sides]
+            banned = [side.remove_outside(self._within_intervals) for side in sides]
             if not any(each.any() for each in banned):
                 break
             kept = np.ones(len(rows), dtype=bool)
@@ -192,7 +192,7 @@ class LeanSequences(TimedLog):
         if not self.tokens_as_categories or not remap_list:
             super()._remap(remap_list)
             return
-        numbers, tokens = _numbered(
+        numbers, tokens = _factorize_together(
             [
                 feat[field] if ftype == FeatureType.TOKEN else np.concatenate(feat[field].to_numpy())
                 for feat, field, ftype in remap_list
@@ -232,16 +232,16 @@ class LeanSequences(TimedLog):
         """Turn the log into rows, one a target: [previous items of the user] -> item, in (user, time) order."""
         self._aug_presets()
         log = self.inter_feat.interaction
-        order = splits.by_user_and_time(log[self.uid_field].numpy(), log[self.time_field].numpy())
+        order = splits.order_by_user_and_time(log[self.uid_field].numpy(), log[self.time_field].numpy())
         if self.config["last_events"]:
             users = log[self.uid_field].numpy()[order]
-            order = order[held_out.keep_last(users, self.config["last_events"])]
+            order = order[held_out.last_events_mask(users, self.config["last_events"])]
         index = torch.from_numpy(order)
         events = {
             field: compact_integers(log.pop(field)[index]) for field in list(log)
         }  # one column at a time is there twice
         del order, index
-        windows = splits.windows(
+        windows = splits.history_windows(
             events[self.uid_field].numpy(), self.max_item_list_len, bool(self.config["empty_history"])
         )
         suffix = self.config["LIST_SUFFIX"]
@@ -306,7 +306,7 @@ class LeanSequences(TimedLog):
             self.max_item_list_len,
             self.item_list_length_field,
         )
-        rows.seen = torch.from_numpy(lengths)
+        rows.seen_counts = torch.from_numpy(lengths)
         return rows
 
     def inter_matrix(self, form="coo", value_field=None):
@@ -323,26 +323,26 @@ class LeanSequences(TimedLog):
         if self.config["eval_args"]["order"] != "TO":
             raise UserError("sequences are split in the order of time: eval_args needs order: TO")
         self._change_feat_format()
-        split = splits.split(self)
+        split = splits.split_rows(self)
         every_training_row = split.parts[0]
         split.parts[0] = splits.training_pairs(self, every_training_row, split.cut)
-        refuse_empty(self, split.parts, split.may_be_empty)
+        refuse_empty_parts(self, split.parts, split.may_be_empty)
         scaled = None
         if needs(self.config, "times"):
             self.day_range, *scaled = times.scale_times(self, split.parts[0])
         rows, by_time = self.inter_feat, None
         if self.benchmark_filename_list is None:
-            by_time = splits.narrow(np.argsort(rows[self.time_field].numpy(), kind="stable"))
-        sets = self._sets(split, every_training_row)
+            by_time = splits.compact_indices(np.argsort(rows[self.time_field].numpy(), kind="stable"))
+        sets = self._event_counts(split, every_training_row)
         if needs(self.config, "scenes"):
-            scenes.add(self, rows)
+            scenes.add_scenes(self, rows)
         self._drop_unused_col()  # not before the split and the scale, which may need them
         if scaled:
             toi = self.config["TOI_FIELD"]
             rows.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
         parts = [rows.take(chosen) for chosen in split.parts]
         for part, (future, seen) in zip(parts, sets, strict=True):
-            part.future, part.seen = future, part.seen if seen is None else seen
+            part.future_counts, part.seen_counts = future, part.seen_counts if seen is None else seen
             if needs(self.config, "future"):
                 fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
@@ -350,7 +350,7 @@ class LeanSequences(TimedLog):
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
         return [self.copy(part) for part in parts]
 
-    def _sets(self, split: splits.Split, every_training_row: np.ndarray) -> list[tuple]:
+    def _event_counts(self, split: splits.Split, every_training_row: np.ndarray) -> list[tuple]:
         """For each part, how many events its rows are to predict and how many were before; None for one, or unknown."""
         if self.benchmark_filename_list is not None:
             return [(None, None)] * 3
@@ -358,7 +358,7 @@ class LeanSequences(TimedLog):
         users, future = rows.targets[self.uid_field], None
         if needs(self.config, "future"):
             most = self.config["future_events"]
-            of_rows = splits.training_futures(users[rows.target].numpy(), every_training_row, most)
+            of_rows = splits.training_future_counts(users[rows.target].numpy(), every_training_row, most)
             future = torch.from_numpy(of_rows[split.parts[0]])
         sets: list[tuple] = [(future, None)]
         for part, chosen in enumerate(split.parts[1:]):
@@ -368,7 +368,7 @@ class LeanSequences(TimedLog):
         return sets
 
 
-def refuse_empty(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> None:
+def refuse_empty_parts(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> None:
     """Raises UserError for a part of the data set without rows."""
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0 and name not in may_be_empty:

@@ -20,7 +20,9 @@ TRAIN_PAIRS = ("all", "last", "window", "cut", "after")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 
 
-def windows(users: np.ndarray, max_length: int, empty_history: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def history_windows(
+    users: np.ndarray, max_length: int, empty_history: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of a log sorted by user: every event with at least one event before it (or every event at all).
 
     Args:
@@ -43,12 +45,12 @@ def windows(users: np.ndarray, max_length: int, empty_history: bool) -> tuple[np
     return target, target - length, length.astype(np.int16) if max_length < 2**15 else length
 
 
-def by_user_and_time(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+def order_by_user_and_time(users: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The order by user, then time, then place in the log: [N]. users: [N], from 0.
 
     As ``np.lexsort((times, users))``, but users are sorted by their digits, which is linear in N.
     """
-    order = narrow(np.argsort(times, kind="stable"))
+    order = compact_indices(np.argsort(times, kind="stable"))
     for digit in range(0, int(users.max(initial=0)).bit_length(), 16):
         digits = ((users >> digit) & 0xFFFF).astype(np.uint16)
         order = order[np.argsort(digits[order], kind="stable")]
@@ -59,7 +61,7 @@ def _index_type(size: int) -> type[np.signedinteger]:
     return np.int32 if size < 2**31 else np.int64
 
 
-def narrow(order: np.ndarray) -> np.ndarray:
+def compact_indices(order: np.ndarray) -> np.ndarray:
     """An order of rows in the least memory."""
     return order.astype(_index_type(len(order)), copy=False)
 
@@ -79,7 +81,7 @@ class Split:
     cut: np.ndarray | None = None
 
 
-def split(dataset) -> Split:
+def split_rows(dataset) -> Split:
     """The split of a sequence data set that its ``eval_args`` ask for. Raises UserError for one that does not exist."""
     config, rows = dataset.config, dataset.inter_feat
     if dataset.benchmark_filename_list is not None:
@@ -97,36 +99,38 @@ def split(dataset) -> Split:
         raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
     if kind in held_out.KINDS:
         events = (rows.targets[field].numpy() for field in (dataset.uid_field, dataset.time_field))
-        return _of_sets(held_out.read(config, *events), rows.target.numpy(), held_out.may_be_empty(config))
+        return _split_of_held_out(
+            held_out.held_out_parts(config, *events), rows.target.numpy(), held_out.parts_without_share(config)
+        )
     users = rows[dataset.uid_field].numpy()
     if kind == "SS":
         if config["targets"] not in ("all", "last"):
             raise UserError(f"targets must be 'all' or 'last', got {config['targets']!r}")
         times = rows[dataset.time_field].numpy()
-        return Split(by_sequence(users, times, value, order, config["targets"] == "last", config["seed"]))
+        return Split(split_sequences(users, times, value, order, config["targets"] == "last", config["seed"]))
 
     times = rows[dataset.time_field].numpy()
-    grouped, sizes = by_user(users, times)
+    grouped, sizes = group_by_user(users, times)
     if kind == "LS":
         if value not in LEAVE_ONE_OUT:
             raise UserError(f"LS must be one of {', '.join(LEAVE_ONE_OUT)}, got {value!r}")
         empty = {"valid_only": ("test",), "test_only": ("validation",)}.get(value, ())
-        return Split(leave_one_out(grouped, sizes, value), empty)
+        return Split(split_leave_one_out(grouped, sizes, value), empty)
     ratios = [part / sum(value) for part in value]
     if kind == "TS":
-        return Split(by_time(grouped, sizes, times, ratios))
+        return Split(split_by_time(grouped, sizes, times, ratios))
     if kind == "TC":
-        return Split(by_cut(times, ratios))
+        return Split(split_at_times(times, ratios))
     group_by = str(config["eval_args"]["group_by"] or "none").lower()
     if group_by not in ("user", "none"):
         raise UserError(f"eval_args: group_by must be 'user' or 'none', got {config['eval_args']['group_by']!r}")
     if group_by == "none":
         order = np.argsort(times, kind="stable")
         return Split(np.split(order, dataset._calcu_split_ids(len(order), ratios)))
-    return Split(by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids))
+    return Split(split_by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids))
 
 
-def _of_sets(held: held_out.HeldOut, target: np.ndarray, may_be_empty: tuple[str, ...]) -> Split:
+def _split_of_held_out(held: held_out.HeldOut, target: np.ndarray, may_be_empty: tuple[str, ...]) -> Split:
     """Rows whose targets are the first events of the sets; target: [n], ascending, the event of each row."""
     parts = [np.flatnonzero(held.train[target]), *(np.searchsorted(target, first) for first in held.first)]
     cut = None if held.cut is None else np.searchsorted(target, held.cut)
@@ -139,7 +143,7 @@ def _are_ratios(value) -> bool:
     return all(isinstance(share, (int, float)) and share >= 0 for share in value) and value[0] > 0
 
 
-def by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def group_by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row indices grouped by user, oldest first, and the size of each group.
 
     The rows come sorted by user and time. The groups are in the order in which users appear when all rows are sorted by
@@ -148,12 +152,12 @@ def by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarra
     first, sizes = held_out.user_groups(users)
     order = np.argsort(times[first], kind="stable")
     first, sizes = first[order], sizes[order]
-    grouped = _position(sizes)
+    grouped = _positions_in_groups(sizes)
     grouped += np.repeat(first.astype(grouped.dtype), sizes)
     return grouped, sizes
 
 
-def _position(sizes: np.ndarray) -> np.ndarray:
+def _positions_in_groups(sizes: np.ndarray) -> np.ndarray:
     """0, 1, ..., size - 1 for each group, in one array."""
     total = int(sizes.sum())
     position = np.arange(total, dtype=_index_type(total))
@@ -161,7 +165,7 @@ def _position(sizes: np.ndarray) -> np.ndarray:
     return position
 
 
-def leave_one_out(grouped: np.ndarray, sizes: np.ndarray, mode: str) -> Parts:
+def split_leave_one_out(grouped: np.ndarray, sizes: np.ndarray, mode: str) -> Parts:
     """The last row of each user tests, the one before validates, the rest trains; a user's only row trains."""
     ends = np.cumsum(sizes)
     last, second_last, nothing = (np.zeros(len(grouped), dtype=bool) for _ in range(3))
@@ -175,26 +179,26 @@ def leave_one_out(grouped: np.ndarray, sizes: np.ndarray, mode: str) -> Parts:
     return [grouped[~(valid | test)], grouped[valid], grouped[test]]
 
 
-def by_ratio(grouped: np.ndarray, sizes: np.ndarray, ratios: list[float], cut_points) -> Parts:
+def split_by_ratio(grouped: np.ndarray, sizes: np.ndarray, ratios: list[float], cut_points) -> Parts:
     """The first part of each user's rows trains, the next validates, the last tests; ``cut_points(total, ratios)``."""
     distinct, which = np.unique(sizes, return_inverse=True)
     cuts = np.array([cut_points(int(total), ratios) for total in distinct], dtype=np.int64).reshape(-1, 2)
-    position, cuts = _position(sizes), np.repeat(cuts[which], sizes, axis=0)
+    position, cuts = _positions_in_groups(sizes), np.repeat(cuts[which], sizes, axis=0)
     part = (position >= cuts[:, 0]).astype(np.int64) + (position >= cuts[:, 1])
     return [grouped[part == index] for index in range(3)]
 
 
-def by_time(grouped: np.ndarray, sizes: np.ndarray, times: np.ndarray, ratios: list[float]) -> Parts:
+def split_by_time(grouped: np.ndarray, sizes: np.ndarray, times: np.ndarray, ratios: list[float]) -> Parts:
     """RecBole's TS: later than the global quantile tests; of each user's rows before it, the first part trains."""
     test = times[grouped] > np.percentile(times, 100 * (1 - ratios[-1]))
     group = np.repeat(np.arange(len(sizes)), sizes)
     before = np.bincount(group, weights=~test, minlength=len(sizes)).astype(np.int64)
     training = (before * (ratios[0] / (1 - ratios[2]))).astype(np.int64)[group]
-    train = ~test & (_position(sizes) < training)
+    train = ~test & (_positions_in_groups(sizes) < training)
     return [grouped[train], grouped[~test & ~train], grouped[test]]
 
 
-def by_cut(times: np.ndarray, ratios: list[float]) -> Parts:
+def split_at_times(times: np.ndarray, ratios: list[float]) -> Parts:
     """Two moments cut all rows: what is earlier than the first trains, what is earlier than the second validates.
 
     They are the times of the rows at the shares of ``ratios``, so rows of equal time are never torn apart.
@@ -232,7 +236,7 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
     order = np.lexsort((train, users))  # rows are held in the order of time
     ends = np.flatnonzero(np.append(users[order][1:] != users[order][:-1], True))
     sizes = np.diff(np.append(-1, ends))
-    from_end = np.repeat(sizes, sizes) - 1 - _position(sizes)
+    from_end = np.repeat(sizes, sizes) - 1 - _positions_in_groups(sizes)
     chosen = from_end == 0
     if kept == "window" and config["window_step"] is None:
         chosen |= from_end % rows.width == 0
@@ -242,7 +246,7 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
     return train[np.sort(order[chosen])]
 
 
-def by_sequence(
+def split_sequences(
     users: np.ndarray, times: np.ndarray, ratios: list[float], order: str, last_only: bool, seed: int
 ) -> Parts:
     """Whole sequences to training, validation and test.
@@ -254,16 +258,16 @@ def by_sequence(
     first, sizes = held_out.user_groups(users)
     last = first + sizes - 1
     parts = []
-    ranked = held_out.ranked_parts(times[last], ratios, order, seed)
+    ranked = held_out.split_ranked(times[last], ratios, order, seed)
     for name, chosen in zip(("train", "valid", "test"), ranked, strict=True):
         if last_only and name != "train":
             parts.append(last[chosen])
         else:
-            parts.append(np.repeat(first[chosen], sizes[chosen]) + _position(sizes[chosen]))
+            parts.append(np.repeat(first[chosen], sizes[chosen]) + _positions_in_groups(sizes[chosen]))
     return parts
 
 
-def training_futures(users: np.ndarray, train: np.ndarray, most: int | None) -> np.ndarray:
+def training_future_counts(users: np.ndarray, train: np.ndarray, most: int | None) -> np.ndarray:
     """How many events each training row has from its target to its user's last training event, at most ``most``.
 
     users: [n] of all rows, which are sorted by user and time with a row for every event; train: which of them train.

@@ -20,7 +20,7 @@ DAY = 86400
 END_OF_CALENDAR = 253402300800
 """Seconds up to the year 10000; later times are no Unix seconds."""
 TIME_RANGES = ("all", "train")
-PART = 1 << 20
+CHUNK_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class DayRange:
 
     def scale(self, seconds: torch.Tensor) -> torch.Tensor:
         """Unix seconds, float64 [...] -> float32 [...]. The day is exact; days after ``last`` are above 1."""
-        if seconds.numel() > PART:  # float64 copies of a part only
-            return torch.cat([self.scale(part) for part in seconds.flatten().split(PART)]).view(seconds.shape)
+        if seconds.numel() > CHUNK_SIZE:  # float64 copies of a part only
+            return torch.cat([self.scale(part) for part in seconds.flatten().split(CHUNK_SIZE)]).view(seconds.shape)
         days = torch.floor(seconds.double() / DAY)
         return ((days - self.first) / (self.last - self.first)).float()
 
@@ -57,7 +57,7 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
         if name not in rows or dataset.field2type[name] != kind:
             raise UserError(
                 f"{where}: {config['model']} reads times, and there is no column '{name}:{kind.value}' among the "
-                f"loaded {rows.columns}. {advice(config)}"
+                f"loaded {rows.columns}. {time_field_advice(config)}"
             )
     targets, histories = rows.targets[field], rows.lists[list_field]
     is_log = histories is targets  # sorted by time, where the histories of files are as they come
@@ -74,24 +74,24 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
             f"{float(every.abs().max()):.4g}. Divide milliseconds by 1000."
         )
     if not is_log:
-        _refuse_backwards(dataset, _rows_out_of_order(rows, targets, histories))
+        _refuse_decreasing(dataset, _rows_out_of_order(rows, targets, histories))
     only = config["time_range"]
     if only == "train":
-        every = torch.cat([histories[rows.take(train).shown()], targets[rows.target[train]]])
+        every = torch.cat([histories[rows.take(train).in_some_history()], targets[rows.target[train]]])
     days = torch.floor(every.double() / DAY)
     first, last = int(days.min()), int(days.max())
     if first == last:
         wider = " Or scale by all of them: --time_range=all." if only == "train" else ""
         raise UserError(
             f"{where}: all times of '{field}'{' in training' if only == 'train' else ''} are on one day "
-            f"({np.datetime64(first, 'D')}), so there is no time to predict. {advice(config)}{wider}"
+            f"({np.datetime64(first, 'D')}), so there is no time to predict. {time_field_advice(config)}{wider}"
         )
     scale = DayRange(first, last)
     scaled = scale.scale(targets)
     return scale, scaled, scaled if is_log else scale.scale(histories)
 
 
-def advice(config) -> str:
+def time_field_advice(config) -> str:
     """What to do about a log without the times that a model reads."""
     return (
         f"The times, Unix seconds, are named by --TIME_FIELD=NAME, and for split files their histories "
@@ -100,7 +100,7 @@ def advice(config) -> str:
     )
 
 
-def _refuse_backwards(dataset, backwards: torch.Tensor) -> None:
+def _refuse_decreasing(dataset, backwards: torch.Tensor) -> None:
     if not backwards.any():
         return
     row = int(backwards.nonzero()[0])

@@ -48,15 +48,16 @@ class Window:
         """In words, with what it means where a guess is as good."""
         report, model = self.report, self.report["model"]
         lines = [
-            f"windows of {_days(model)} (median): {model['coverage']:.1%} of the true days of {report['test_rows']:,} "
-            f"test rows lie inside, {report['level']:.0%} were aimed at; interval score {model['score']:.2f}"
+            f"windows of {_median_days(model)} (median): {model['coverage']:.1%} of the true days of "
+            f"{report['test_rows']:,} test rows lie inside, {report['level']:.0%} were aimed at; interval score "
+            f"{model['score']:.2f}"
         ]
         for name in GUESSES:
             guess = report[name]
             better = "better" if guess["score"] < model["score"] else "as good"
             better = better if guess["score"] <= model["score"] else "worse"
             inside = f"{guess['coverage']:.1%} inside"
-            lines.append(f"  {name}: {_days(guess)}, {inside}, interval score {guess['score']:.2f}: {better}")
+            lines.append(f"  {name}: {_median_days(guess)}, {inside}, interval score {guess['score']:.2f}: {better}")
         if any(report[name]["score"] <= model["score"] for name in GUESSES):
             lines.append(
                 "  On this data a guess that learns nothing times messages as well. Do not rely on these times."
@@ -64,7 +65,7 @@ class Window:
         return "\n".join(lines)
 
 
-def _days(measured: dict[str, Any]) -> str:
+def _median_days(measured: dict[str, Any]) -> str:
     return f"{measured['median_width']:.0f} day{'' if measured['median_width'] == 1 else 's'}"
 
 
@@ -103,7 +104,7 @@ def measure(model, train_rows, valid, test) -> dict[str, Any] | None:
         first = np.maximum(tested[name] + lower, tested["last"])
         last = np.maximum(tested[name] + upper, tested["last"])
         report[name] = {
-            "lower": int(lower), "upper": int(upper), **_worth(first, last, tested["true"]),
+            "lower": int(lower), "upper": int(upper), **_window_scores(first, last, tested["true"]),
             "mean_error": float(np.abs(tested["true"] - tested[name]).mean()),
         }  # fmt: skip
     return report
@@ -115,7 +116,7 @@ def _quantile(ordered: np.ndarray, p: float) -> int:
     return int(ordered[min(max(place, 1), n) - 1])
 
 
-def _worth(first: np.ndarray, last: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def _window_scores(first: np.ndarray, last: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Coverage, width, and the interval score of Gneiting and Raftery (2007, eq. 43), in days: smaller is better."""
     early, late = np.maximum(first - true, 0), np.maximum(true - last, 0)
     width = last - first + 1

@@ -75,7 +75,7 @@ class Diagnostics:
     """
 
     def __init__(self, config, train_counts: torch.Tensor):
-        self.measure = TopK(config).measure
+        self.metrics_of_hits = TopK(config).metrics_of_hits
         self.k = max(config["topk"])
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
         self.fields = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])
@@ -97,7 +97,7 @@ class Diagnostics:
         positive_i: torch.Tensor,
         latent: torch.Tensor | None = None,
     ) -> None:
-        """One batch: scores [B, I] with -inf for what may not be recommended; positives as in `hits`; latent [B, d]."""
+        """One batch: scores [B, I], -inf for what is not to be ranked; positives as in `hits`; latent [B, d]."""
         if latent is not None:
             self._add("latent", latent)
         device = scores.device
@@ -139,23 +139,23 @@ class Diagnostics:
         rows = parts["model_trained"][:, -1] > 0  # rows with a target that training has seen
         out: dict[str, Any] = {
             "rows": len(rows),
-            "pop": self.measure(parts["pop"]),
+            "pop": self.metrics_of_hits(parts["pop"]),
             "trained_items_only": {
                 "rows": int(rows.sum()),
-                "model": self.measure(parts["model_trained"][rows]),
-                "pop": self.measure(parts["pop_trained"][rows]),
+                "model": self.metrics_of_hits(parts["model_trained"][rows]),
+                "pop": self.metrics_of_hits(parts["pop_trained"][rows]),
             },
         }
         if "has_history" in parts:
             for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
                 if chosen.any():
-                    out[name] = {"rows": int(chosen.sum()), **self.measure(parts["model"][chosen])}
+                    out[name] = {"rows": int(chosen.sum()), **self.metrics_of_hits(parts["model"][chosen])}
         if sizes is not None:
             out["groups"] = {
                 name: {
                     "rows": int(chosen.sum()),
                     "history": [int(sizes[chosen].min()), int(sizes[chosen].max())],
-                    **self.measure(parts["model"][chosen]),
+                    **self.metrics_of_hits(parts["model"][chosen]),
                 }
                 for name, chosen in length_groups(sizes).items()
                 if chosen.any()

@@ -117,9 +117,9 @@ class TopK:
     def result(self, task: str) -> dict[str, float]:
         """The metrics of all rows added that have a positive, as those of one of TASKS."""
         rows = torch.cat(self._parts) if self._parts else torch.zeros(0, 1)
-        return {f"{task}_{name}": value for name, value in self.measure(rows[rows[:, -1] > 0]).items()}
+        return {f"{task}_{name}": value for name, value in self.metrics_of_hits(rows[rows[:, -1] > 0]).items()}
 
-    def measure(self, rows: torch.Tensor) -> dict[str, float]:
+    def metrics_of_hits(self, rows: torch.Tensor) -> dict[str, float]:
         """The metrics of rows of hits, [B, k + 1] as from `hits`; none without rows."""
         if not len(rows):
             return {}

@@ -24,7 +24,7 @@ PER_ROW = ("hit", "mrr", "precision", "ndcg", "recall", "map")
 WITH_COUNTS = ("ndcg", "recall", "map")
 """Those that ask for the number of a row's targets, too."""
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon signed-rank test"}
-BLOCK = 1 << 16
+BLOCK_ROWS = 1 << 16
 """Rows of hits that are in memory at once."""
 
 
@@ -70,8 +70,8 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
     shape = {"topk": list(topk), "metric_decimal_place": 4}
     classes = {name: metrics_dict[name](shape) for name in {metric.partition("@")[0] for metric in metrics}}
     out = {metric: np.empty(len(counts)) for metric in metrics}
-    for start in range(0, len(counts), BLOCK):
-        stop = min(start + BLOCK, len(counts))
+    for start in range(0, len(counts), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(counts))
         lines = order[first[start] : first[stop]]
         lines = lines[places[lines] > 0]
         hits = np.zeros((stop - start, width), dtype=bool)
@@ -177,7 +177,7 @@ def average(runs: Sequence[PerUser]) -> PerUser:
     that he has in any run, and the rows of all runs count.
     """
     first = runs[0]
-    if all(_same_test(first, run) for run in runs[1:]):
+    if all(_is_same_test_set(first, run) for run in runs[1:]):
         values = {metric: np.mean([run.values[metric] for run in runs], axis=0) for metric in first.values}
         return PerUser(first.users, first.rows, values, first.history, first.targets)
     users, place = np.unique(np.concatenate([run.users for run in runs]), return_inverse=True)
@@ -193,7 +193,7 @@ def average(runs: Sequence[PerUser]) -> PerUser:
     return PerUser(users, rows, values, history, np.sort(np.concatenate([run.targets for run in runs])))
 
 
-def _same_test(one: PerUser, other: PerUser) -> bool:
+def _is_same_test_set(one: PerUser, other: PerUser) -> bool:
     pairs = ((one.users, other.users), (one.rows, other.rows), (one.targets, other.targets))
     return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 

@@ -32,9 +32,9 @@ class CompositeOptimizer:
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Each parameter once, as GradScaler needs it: a second mention would be unscaled twice."""
-        return [{"params": own} for own in self.owned()]
+        return [{"params": own} for own in self.disjoint_parameters()]
 
-    def owned(self) -> list[list[torch.Tensor]]:
+    def disjoint_parameters(self) -> list[list[torch.Tensor]]:
         """The parameters of each optimiser that no earlier one has: what is clipped together."""
         seen: set[int] = set()
         owned = []

@@ -250,7 +250,7 @@ class Trainer(EvaluationLoop):
     def _parameters_to_clip(self) -> list[list[torch.Tensor]]:
         """An adversary's gradient must not rescale the recommender's: each optimiser's parameters have their norm."""
         if isinstance(self.optimizer, CompositeOptimizer):
-            return self.optimizer.owned()
+            return self.optimizer.disjoint_parameters()
         return [list(self.model.parameters())]
 
     def _add_finite_terms(

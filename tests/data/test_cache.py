@@ -174,8 +174,8 @@ def stored(tmp_path):
     """stored(content): what comes out of a file that it was written to."""
 
     def there_and_back(content):
-        columns.write(tmp_path / "x.arrow", {}, content, None, {})
-        return columns.read(tmp_path / "x.arrow", None)
+        columns.write_dataset(tmp_path / "x.arrow", {}, content, None, {})
+        return columns.read_dataset(tmp_path / "x.arrow", None)
 
     return there_and_back
 
@@ -227,7 +227,7 @@ def test_every_kind_of_object_comes_back(stored):
     ids=lambda odd: type(odd).__name__,
 )  # fmt: skip
 def test_other_kinds_of_objects_are_refused(odd, stored):
-    with pytest.raises(columns.CannotHold, match="it holds"):
+    with pytest.raises(columns.UnsupportedObject, match="it holds"):
         stored({"a": [1, odd]})
 
 
@@ -354,10 +354,10 @@ def tamper(path: Path, change) -> None:
     """Write the file again, whole, with `change(rest)` in what it says in JSON."""
     with pa.ipc.open_file(str(path)) as reader:
         batch = reader.get_batch(0)
-    rest = json.loads(bytes(batch.column(columns.REST).values.to_numpy()))
+    rest = json.loads(bytes(batch.column(columns.OBJECTS_COLUMN).values.to_numpy()))
     change(rest)
-    content = columns._column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
-    batch = batch.set_column(batch.num_columns - 1, columns.REST, content)
+    content = columns._to_column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
+    batch = batch.set_column(batch.num_columns - 1, columns.OBJECTS_COLUMN, content)
     path.unlink()
     with pa.ipc.new_file(str(path), batch.schema) as writer:
         writer.write_batch(batch)
@@ -430,13 +430,13 @@ def test_columns_that_are_compressed_or_of_other_types_are_refused(stored, tmp_p
         batch = reader.get_batch(0)
     with pa.ipc.new_file(str(path), batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_batch(batch)
-    with pytest.raises(columns.Damaged, match="outside of the file"):
-        columns.read(path, None)
+    with pytest.raises(columns.DamagedFile, match="outside of the file"):
+        columns.read_dataset(path, None)
     table = batch.set_column(0, "0", pa.array([["a"]]))
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_batch(table)
-    with pytest.raises(columns.Damaged, match="a column is list"):
-        columns.read(path, None)
+    with pytest.raises(columns.DamagedFile, match="a column is list"):
+        columns.read_dataset(path, None)
 
 
 @pytest.mark.parametrize("kind, dtype", [("array", "|b1"), ("tensor", "bool")])
@@ -445,9 +445,10 @@ def test_odd_truth_values_are_refused(kind, dtype, stored, tmp_path):
         stored([torch.tensor([0, value], dtype=torch.uint8), np.array([0, value], np.uint8)])
         tamper(tmp_path / "x.arrow", set_first(kind, 2, dtype))
         if value == 1:
-            assert [each.tolist() for each in columns.read(tmp_path / "x.arrow", None)].count([False, True]) == 2
-    with pytest.raises(columns.Damaged, match="truth value"):
-        columns.read(tmp_path / "x.arrow", None)
+            content = columns.read_dataset(tmp_path / "x.arrow", None)
+            assert [each.tolist() for each in content].count([False, True]) == 2
+    with pytest.raises(columns.DamagedFile, match="truth value"):
+        columns.read_dataset(tmp_path / "x.arrow", None)
 
 
 @pytest.mark.parametrize("of", ["write", "lock"])
@@ -458,7 +459,7 @@ def test_a_full_disk_is_a_warning(of, get, walks, folder, builds, monkeypatch, c
     if of == "write":
         monkeypatch.setattr(columns.os, "fsync", full)
     else:
-        monkeypatch.setattr(cache, "_locked", full)
+        monkeypatch.setattr(cache, "_acquire_lock", full)
     _, parts = get()
     assert len(parts[0]) == 480 and "the data set is not shared" in caplog.text and "No space left" in caplog.text
     assert not [path for path in folder.iterdir() if path.name != "lock"]
@@ -530,7 +531,7 @@ def test_entries_of_other_data_sets_and_models_are_not_stale(get, log, folder, t
 
 
 def test_the_entries_used_least_recently_go(get, walks, folder, builds, monkeypatch):
-    monkeypatch.setattr(cache, "KEPT", 2)
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 2)
     get(), get("GRU4Rec")
     for number, path in enumerate(entries(folder)):
         os.utime(path, (1000 + number, 1000 + number))
@@ -554,7 +555,7 @@ def test_the_key_says_where_data_sets_are_kept(make_config, log, tmp_path, build
     assert len(entries(own)) == 1 and len(builds) == 3
     load(data_cache=str(tmp_path / "there")), load(tmp_path / "here", data_cache=False)
     assert len(entries(tmp_path / "there")) == len(entries(tmp_path / "here")) == 1 and len(builds) == 5
-    monkeypatch.setattr(cache, "LEAST_LOG", (tmp_path / "toy/toy.inter").stat().st_size)
+    monkeypatch.setattr(cache, "MIN_LOG_BYTES", (tmp_path / "toy/toy.inter").stat().st_size)
     load(), load(data_cache="auto"), load(learning_rate=0.1, epochs=3)
     assert len(builds) == 5
     load(data_cache=False)
@@ -562,7 +563,7 @@ def test_the_key_says_where_data_sets_are_kept(make_config, log, tmp_path, build
 
 
 def test_auto_does_without_where_nothing_can_be_kept(make_config, walks, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache, "LEAST_LOG", 0)
+    monkeypatch.setattr(cache, "MIN_LOG_BYTES", 0)
     (tmp_path / "toy/.cache").write_text("")
     data, _ = cache.load(make_config("SASRec"))
     assert data.item_num == 41 and not [each for each in caplog.records if each.levelno > logging.INFO]

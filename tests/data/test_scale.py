@@ -209,9 +209,9 @@ def test_a_filter_that_leaves_nothing_ends(write_atomic, make_config):
 def test_the_order_is_that_of_lexsort(n_users):
     rng = np.random.default_rng(0)
     users, times = rng.integers(n_users, size=100_000), rng.integers(50, size=100_000).astype(np.float64)
-    order = splits.by_user_and_time(users, times)
+    order = splits.order_by_user_and_time(users, times)
     assert order.dtype == np.int32 and np.array_equal(order, np.lexsort((times, users)))
-    assert len(splits.by_user_and_time(users[:0], times[:0])) == 0
+    assert len(splits.order_by_user_and_time(users[:0], times[:0])) == 0
 
 
 # Memory
@@ -278,7 +278,7 @@ def test_rows_on_a_device_are_read_every_way(device, index, walks_with_features,
     moved = rows.to(device)
     assert_same_batches([moved[index]], [rows[index]])
     assert_same_batches([moved.take(index)[:]], [rows.take(index)[:]])
-    assert moved.nbytes == rows.nbytes and torch.equal(moved.seen.cpu(), rows.seen)
+    assert moved.nbytes == rows.nbytes and torch.equal(moved.seen_counts.cpu(), rows.seen_counts)
     with pytest.raises(ValueError, match="all columns"):
         rows.to(device, "item_id")
 

@@ -166,8 +166,8 @@ def test_one_of_several_values(rule, expected, films, make_config):
 
 def test_frequent_by_hand():
     values = torch.tensor([[0, 0, 0], [3, 1, 0], [2, 1, 3], [3, 0, 0], [4, 2, 0]])  # three have 3, two 1, two 2, one 4
-    assert scenes.reduce(values, "frequent", "toy", "class").tolist() == [0, 3, 3, 3, 2]
-    assert scenes.reduce(values, "first", "toy", "class").tolist() == [0, 3, 2, 3, 4]
+    assert scenes.one_scene_per_item(values, "frequent", "toy", "class").tolist() == [0, 3, 3, 3, 2]
+    assert scenes.one_scene_per_item(values, "first", "toy", "class").tolist() == [0, 3, 2, 3, 4]
 
 
 def test_several_values_need_a_rule(films, make_config):

@@ -15,7 +15,7 @@ from recbole.utils import InputType
 from recbole_gen import quick_start
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
-from recbole_gen.data.held_out import by_period, hold_out, keep_last, moment
+from recbole_gen.data.held_out import hold_out_last, hold_out_period, last_events_mask, moment
 from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
@@ -122,19 +122,19 @@ def training_rows(dataset, loader) -> list[tuple[str, list[str], str, list[str]]
     return list(zip(users, histories, targets, futures, strict=True))
 
 
-# hold_out
+# hold_out_last
 
 
 def test_hold_out_counts_by_hand():
     """Ten events: 2 test, floor(8 / 8) = 1 validates. Five: 1, and floor(4 / 8) = 0. Four: none at all."""
     sizes = [10, 5, 4, 1, 21]
     users = np.repeat(np.arange(5), sizes)
-    held = hold_out(users, [7, 1, 2])
+    held = hold_out_last(users, [7, 1, 2])
     assert [int(held.train[users == user].sum()) for user in range(5)] == [7, 4, 4, 1, 15]
     assert [values.tolist() for values in held.first] == [[7, 35], [8, 14, 37]]
     assert [values.tolist() for values in held.size] == [[1, 2], [2, 1, 4]]
     assert held.cut is None and np.array_equal(held.known, held.train)
-    without = hold_out(users, [8, 0, 2])
+    without = hold_out_last(users, [8, 0, 2])
     assert [values.tolist() for values in without.first] == [[], [8, 14, 37]]
     assert int(without.train.sum()) == sum(sizes) - 2 - 1 - 4
 
@@ -144,7 +144,7 @@ def test_hold_out_floors_exactly_where_a_share_is_a_whole_number():
     for shares in ([7, 1, 2], [0.7, 0.1, 0.2], [8, 0, 2], [0.5, 0.2, 0.3], [1, 1, 1], [70, 1, 29], [71, 29, 0]):
         parts = list(map(Fraction, map(str, shares)))
         for n in range(1, 401):
-            held = hold_out(np.zeros(n, dtype=np.int64), shares)
+            held = hold_out_last(np.zeros(n, dtype=np.int64), shares)
             test = math.floor(n * parts[2] / sum(parts))
             valid = math.floor((n - test) * parts[1] / (parts[0] + parts[1]))
             assert [sum(size.tolist()) for size in held.size] == [valid, test], (shares, n)
@@ -217,7 +217,7 @@ def test_T16_validation_sets_come_before_the_test_sets(ten_items, make_config):
     assert [row[2] for row in training_rows(dataset, train) if row[0] == "c"] == ["i3", "i5", "i2"]
 
 
-# by_period
+# hold_out_period
 
 TIMES = [1, 2, 3, 5, 8, 8, 8, 9, 10, 12]
 
@@ -247,23 +247,23 @@ def test_a_moment_must_be_one(start):
         moment(start, np.array(TIMES, dtype=float))
 
 
-def test_by_period_by_hand():
+def test_hold_out_period_by_hand():
     """a: history 1 2, future 8 9. b: no future. c: no history. d: 3 | 8 8. e: 7 | 10."""
     users = np.repeat(np.arange(5), [4, 2, 2, 3, 2])
     times = np.array([1, 2, 8, 9, 1, 3, 8, 9, 3, 8, 8, 7, 10.0])
-    held = by_period(users, times, 8.0, [1, 1, 1], "time", 0, 1, 1)
+    held = hold_out_period(users, times, 8.0, [1, 1, 1], "time", 0, 1, 1)
     assert np.flatnonzero(held.train).tolist() == [8, 9, 10] and held.cut.tolist() == [
         9
     ]  # d's last event is the oldest
     assert [values.tolist() for values in held.first] == [[2], [12]]
     assert [values.tolist() for values in held.size] == [[2], [1]]
     assert np.flatnonzero(held.known).tolist() == [0, 1, 8, 9, 10, 11]  # with the histories of a and e
-    by_file = by_period(users, times, 8.0, [1, 1, 1], "file", 0, 1, 1)
+    by_file = hold_out_period(users, times, 8.0, [1, 1, 1], "file", 0, 1, 1)
     assert np.flatnonzero(by_file.train).tolist() == [0, 1, 2, 3]
     assert [values.tolist() for values in by_file.first] == [[9], [12]]
-    longer = by_period(users, times, 8.0, [1, 0, 1], "file", 0, 1, 2)  # e has one event from the moment on
+    longer = hold_out_period(users, times, 8.0, [1, 0, 1], "file", 0, 1, 2)  # e has one event from the moment on
     assert np.flatnonzero(longer.train).tolist() == [0, 1, 2, 3] and longer.first[1].tolist() == [9]
-    longer = by_period(users, times, 8.0, [1, 0, 0], "file", 0, 2, 1)  # d and e have one before it
+    longer = hold_out_period(users, times, 8.0, [1, 0, 0], "file", 0, 2, 1)  # d and e have one before it
     assert np.flatnonzero(longer.train).tolist() == [0, 1, 2, 3]
 
 
@@ -457,11 +457,11 @@ def test_last_events_of_other_protocols(write_atomic, make_config):
         assert [*history, target] in [sequences[user][:length] for length in (2, 3)]
 
 
-def test_keep_last_by_hand():
+def test_last_events_mask_by_hand():
     users = np.array([3, 3, 3, 5, 7, 7])
-    assert keep_last(users, 2).tolist() == [False, True, True, True, True, True]
-    assert keep_last(users, 1).tolist() == [False, False, True, True, False, True]
-    assert keep_last(users[:0], 2).tolist() == []
+    assert last_events_mask(users, 2).tolist() == [False, True, True, True, True, True]
+    assert last_events_mask(users, 1).tolist() == [False, False, True, True, False, True]
+    assert last_events_mask(users[:0], 2).tolist() == []
 
 
 # Positives and masks

@@ -12,7 +12,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.rows import SequenceRows, training_counts
 from recbole_gen.data.sequences import SequenceDataset
-from recbole_gen.data.splits import by_cut, by_sequence, windows
+from recbole_gen.data.splits import history_windows, split_at_times, split_sequences
 from recbole_gen.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
@@ -272,17 +272,17 @@ def test_shuffled_sequences_are_whole_and_seeded(write_atomic, make_config):
 )
 def test_sequences_are_cut_at_the_cumulated_shares(ratios, sizes):
     n = sum(sizes)
-    parts = by_sequence(np.arange(n), np.arange(n)[::-1], ratios, "time", last_only=False, seed=0)
+    parts = split_sequences(np.arange(n), np.arange(n)[::-1], ratios, "time", last_only=False, seed=0)
     assert [len(part) for part in parts] == sizes
     assert np.concatenate(parts).tolist() == list(range(n))[::-1]
 
 
 def test_windows_of_a_log_by_hand():
-    target, start, length = windows(np.array([4, 4, 4, 7, 9, 9]), max_length=1, empty_history=False)
+    target, start, length = history_windows(np.array([4, 4, 4, 7, 9, 9]), max_length=1, empty_history=False)
     assert (target.tolist(), start.tolist(), length.tolist()) == ([1, 2, 5], [0, 1, 4], [1, 1, 1])
-    target, start, length = windows(np.array([4, 4, 4, 7]), max_length=5, empty_history=True)
+    target, start, length = history_windows(np.array([4, 4, 4, 7]), max_length=5, empty_history=True)
     assert (target.tolist(), start.tolist(), length.tolist()) == ([0, 1, 2, 3], [0, 0, 0, 3], [0, 1, 2, 0])
-    assert [len(values) for values in windows(np.array([], dtype=np.int64), 5, True)] == [0, 0, 0]
+    assert [len(values) for values in history_windows(np.array([], dtype=np.int64), 5, True)] == [0, 0, 0]
 
 
 def zhihu(make_config, **values):
@@ -337,7 +337,7 @@ def test_two_cuts_in_time_by_hand(write_atomic, make_config):
 )
 def test_cuts_of_distinct_times_leave_the_shares(shares, sizes):
     times = np.random.default_rng(0).permutation(sum(sizes)).astype(np.float64)
-    parts = by_cut(times, [share / sum(shares) for share in shares])
+    parts = split_at_times(times, [share / sum(shares) for share in shares])
     assert [len(part) for part in parts] == sizes
     assert times[np.concatenate(parts)].tolist() == sorted(times)
 
@@ -569,4 +569,4 @@ def test_unknown_splits_are_refused(write_atomic, make_config):
 
 @pytest.mark.parametrize("shares, sizes", [([8, 2, 0], [8, 2, 0]), ([1, 0, 0], [10, 0, 0])])
 def test_a_share_of_0_gets_nothing(shares, sizes):
-    assert [len(part) for part in by_cut(np.arange(10.0), [share / sum(shares) for share in shares])] == sizes
+    assert [len(part) for part in split_at_times(np.arange(10.0), [share / sum(shares) for share in shares])] == sizes

@@ -83,7 +83,8 @@ def test_distinct_positives_by_hand():
 
 def test_trivial_cut_offs_are_left_out(make_config, walks):
     config = make_config(metrics=["Recall", "NDCG", "ItemCoverage"], topk=[5, 10], valid_metric="Recall@5")
-    assert TopK(config).topk == [5, 10] and len(TopK(config).metrics) == 2  # ItemCoverage reads more than hits
+    metrics = TopK(config)
+    assert metrics.topk == [5, 10] and len(metrics.metrics) == 2  # ItemCoverage reads more than hits
     assert TopK(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
     metrics = TopK(config, [1, 3], candidates=4)
     metrics.add(

@@ -45,7 +45,7 @@ def result_of(**values) -> dict:
 
 
 def test_rows_of_hits_by_the_definitions(monkeypatch):
-    monkeypatch.setattr(significance, "BLOCK", 3)  # several blocks, the last one smaller
+    monkeypatch.setattr(significance, "BLOCK_ROWS", 3)  # several blocks, the last one smaller
     targets = {0: [1], 1: [0], 2: [3, 1, 0], 3: [4, 2], 4: [0, 0], 5: [5, 4, 3, 2, 1, 0, 0], 6: [5]}
     lines = [(row, place) for row, places in targets.items() for place in places]
     rows, places = np.array(lines[::-1]).T  # in another order than that of the rows

@@ -54,7 +54,7 @@ def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank, share in enumerate(shares):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        assert loaders._share(torch.tensor(rows)).tolist() == share
+        assert loaders._rows_of_this_process(torch.tensor(rows)).tolist() == share
 
 
 def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_config, monkeypatch):

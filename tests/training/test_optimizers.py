@@ -187,7 +187,7 @@ def test_T14_a_parameter_of_two_optimisers_is_mentioned_once():
     layers, optimizer = players()
     mentioned = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert len(mentioned) == len(set(mentioned)) and set(mentioned) == {id(p) for p in layers.parameters()}
-    assert [len(own) for own in optimizer.owned()] == [2, 2, 2]
+    assert [len(own) for own in optimizer.disjoint_parameters()] == [2, 2, 2]
     stepped = {name: len(member.param_groups[0]["params"]) for name, member in optimizer.optimizers.items()}
     assert stepped == {"main": 2, "contrast": 4, "adversary": 2}
 
@@ -200,7 +200,7 @@ def scaled(layers, optimizer, scaler, steps, clip=None, spoil=None) -> None:
             spoil.grad.view(-1)[0] = torch.inf
         if clip:
             scaler.unscale_(optimizer)
-            for parameters in optimizer.owned():
+            for parameters in optimizer.disjoint_parameters():
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
         scaler.step(optimizer)
         scaler.update()
