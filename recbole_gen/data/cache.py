@@ -244,7 +244,7 @@ def _dependencies(config) -> dict[str, Any]:
         "data_set": [config["dataset"], config["data_path"]],
         "model": f"{model.__module__}:{model.__qualname__}",
         "files": _stamps(_raw_files(config)),
-        "code": _stamps([*_HERE.glob("*.py"), _HERE.parent / "compat.py"]),
+        "code": _stamps(_code_files()),
         "source": _stamps([Path(source)] if source else []),
         "versions": {
             "recbole_gen": __version__,
@@ -252,6 +252,12 @@ def _dependencies(config) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _code_files() -> list[Path]:
+    """The source that decides what a data set is: this folder, and the repairs of RecBole, in one file or many."""
+    package = _HERE.parent
+    return [*_HERE.glob("*.py"), *package.glob("compat.py"), *package.glob("compat/**/*.py")]
 
 
 def _stamps(files) -> list[list]:

@@ -268,6 +268,15 @@ def test_code_and_versions_are_part_of_an_entry(get, walks, folder, builds, monk
     assert len(builds) == 2
 
 
+def test_the_code_of_an_entry_is_that_of_the_data_and_of_the_repairs(tmp_path, monkeypatch):
+    names = ["data/rows.py", "compat.py", "compat/__init__.py", "compat/pandas.py", "model/rows.py", "data/notes.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(cache, "_HERE", tmp_path / "data")
+    assert {path.relative_to(tmp_path).as_posix() for path in cache._code_files()} == set(names[:4])
+
+
 def test_writing_into_the_data_disturbs_nobody(get, walks, folder, builds):
     get()
     before = entries(folder)[0].read_bytes()
