@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_gen.errors import UserError
-from recbole_gen.recommending import recommender as recommenders
+from recbole_gen.recommending import top_items
 from recbole_gen.recommending.item_index import ApproximateSearch, ExactSearch
 from recbole_gen.recommending.recommender import Recommender
 
@@ -99,12 +99,12 @@ def test_below_the_size_there_is_no_index(folder, monkeypatch):
 @pytest.mark.parametrize("most_seen", [1000, 1])
 def test_above_the_size_answers_are_those_of_exact_search(folder, exclude_seen, most_seen, monkeypatch):
     """The index of 40 items finds all it is asked for; with room for one seen item only, it is asked for too few."""
-    monkeypatch.setattr(recommenders, "MOST_SEEN", most_seen)
+    monkeypatch.setattr(top_items, "MAX_SEEN", most_seen)
     histories = [*HISTORIES, [], ["nobody knows it"]]  # the last two are answered by popularity
     exact = Recommender.load(folder).recommend(histories, k=15, exclude_seen=exclude_seen)
     found = Recommender.load(folder, search="ann", ann_above=39)
     near = found.recommend(histories, k=15, exclude_seen=exclude_seen)
-    assert found._index is not None
+    assert found._top_items.index is not None
     model = exact["by"] == "model"
     assert near.loc[model, ["user", "rank", "item"]].equals(exact.loc[model, ["user", "rank", "item"]])
     assert len(near) == len(exact) and near["by"].equals(exact["by"]) and near.attrs == exact.attrs
