@@ -21,8 +21,8 @@ from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
 from recbole_gen.options import parse_arguments
 from recbole_gen.prepare.folder import recover
-from recbole_gen.recommending.histories import Histories, read
-from recbole_gen.recommending.recommend import column_names
+from recbole_gen.recommending.histories import Histories
+from recbole_gen.recommending.history_files import column_names, read_histories
 from recbole_gen.recommending.recommender import Recommender
 
 USAGE = """\
@@ -71,8 +71,10 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(str(values["output"]))
     _require_new(output)
     recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None)
-    names = column_names(values, recommender)
-    note = write(recommender, output, str(values["format"]), None if histories is None else read(histories, names))
+    names = column_names(values, recommender.config)
+    note = write(
+        recommender, output, str(values["format"]), None if histories is None else read_histories(histories, names)
+    )
     print(f"{note['items']:,} items in {note['d']} dimensions -> {output}", flush=True)
     if histories is not None:
         print(f"{note['users']:,} users, of whom {note['unanswered']:,} have no vector (NaN)", flush=True)

@@ -23,8 +23,7 @@ from recbole_gen import __version__, compat, options
 from recbole_gen.errors import UserError
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.options import parse_arguments
-from recbole_gen.prepare.log import ITEM, SCENE, TIME, USER
-from recbole_gen.recommending.histories import read
+from recbole_gen.recommending.history_files import column_names, read_histories
 from recbole_gen.recommending.recommender import Recommender
 
 USAGE = """\
@@ -113,7 +112,7 @@ def write(
     Raises UserError for bad input, and for files that cannot be read or written.
     """
     parts = output.with_name(f"{output.name}.parts")
-    names = column_names(values, recommender)
+    names = column_names(values, recommender.config)
     try:
         with lock_folder(parts, "recommendations"):
             note = read_json(parts / "note.json")
@@ -129,7 +128,7 @@ def write(
             else:
                 recommender.begin()
             with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
-                for number, given in enumerate(read(histories, names)):
+                for number, given in enumerate(read_histories(histories, names)):
                     if number < done:
                         continue
                     table = recommender.answer(given, values["k"], values["exclude_seen"], candidates)
@@ -156,15 +155,6 @@ def write(
         raise UserError(f"{output} cannot be written: {error}") from None
     shutil.rmtree(parts, ignore_errors=True)
     return totals
-
-
-def column_names(values: dict[str, Any], recommender: Recommender) -> dict[str, str]:
-    """field -> its column in a file of histories: as the options say, or else as in the run's data set."""
-    keys = {
-        USER: ("user", "USER_ID_FIELD"), ITEM: ("item", "ITEM_ID_FIELD"), TIME: ("time", "TIME_FIELD"),
-        SCENE: ("scene", "SCENE_FIELD"),
-    }  # fmt: skip
-    return {field: str(values[own]) or recommender.config[of_run] for field, (own, of_run) in keys.items()}
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -107,7 +107,7 @@ class Recommender:
 
         Raises UserError for bad input.
         """
-        given = histories if isinstance(histories, Histories) else Histories.of(histories, times, scenes, users)
+        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, scenes, users)
         self.begin()
         table, warnings = self._answer(given, k, exclude_seen, candidates)
         _log_warnings(warnings)
@@ -122,7 +122,7 @@ class Recommender:
 
         Raises UserError for a model that predicts no times.
         """
-        given = histories if isinstance(histories, Histories) else Histories.of(histories, times, None, users)
+        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, None, users)
         if not self.predicts_times:
             raise UserError(f"{self.config['model']} predicts no times: train PASRec")
         known = self._input.known(given)
@@ -139,7 +139,7 @@ class Recommender:
 
         Raises UserError for a model that predicts no scenes.
         """
-        given = histories if isinstance(histories, Histories) else Histories.of(histories, None, scenes, users)
+        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, None, scenes, users)
         if not self.predicts_scenes or self._input.scenes is None:
             raise UserError(f"{self.config['model']} predicts no scenes: train DSPnet")
         known = self._input.known(given)
@@ -231,7 +231,7 @@ class Recommender:
 
         Raises UserError for bad input, and for a model without `item_vectors`.
         """
-        given = histories if isinstance(histories, Histories) else Histories.of(histories, times, scenes, users)
+        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, scenes, users)
         self.begin()
         vectors, warnings = self._encode(given)
         _log_warnings(warnings)

@@ -203,7 +203,7 @@ class _Answerer:
         self.recommender, self.name = recommender, str(recommender.config["model"])
         tokens = recommender.items.to_pylist()
         self._known = frozenset(tokens[1:])
-        probe = Histories.of([tokens[1:2]], [[0]], [["?"]], users=[uuid.uuid4().hex])
+        probe = Histories.from_lists([tokens[1:2]], [[0]], [["?"]], users=[uuid.uuid4().hex])
         recommender.begin()
         before = recommender.state
         found = recommender.answer(probe, k=1, exclude_seen=False)
@@ -258,7 +258,7 @@ class _Answerer:
                     why = f": {self.name} reads the {name} of histories" if not values else ""
                     raise UserError(f"histories[{place}] has {len(items)} items and {len(values)} {name}{why}")
                 columns[name].append(list(compress(values, kept)))
-        found = Histories.of(
+        found = Histories.from_lists(
             columns["items"],
             columns["times"] if has["times"] else None,
             columns["scenes"] if has["scenes"] else None,

@@ -105,7 +105,7 @@ def test_the_same_call_gives_the_same_oracles(run):
     recommender = Recommender.load(trained(run, "DreamRec"))
     first = recommender.vectors(HISTORIES)
     assert np.array_equal(recommender.vectors(HISTORIES), first)
-    assert not np.array_equal(recommender.encode(Histories.of(HISTORIES)), first)  # the random numbers go on
+    assert not np.array_equal(recommender.encode(Histories.from_lists(HISTORIES)), first)  # the random numbers go on
 
 
 # The verb
@@ -165,7 +165,7 @@ def test_item_names_survive(run, write_atomic, tmp_path):
 
 
 def test_users_come_in_many_parts(folder, users, tmp_path, monkeypatch):
-    monkeypatch.setattr("recbole_gen.recommending.histories.CHUNK", 2)
+    monkeypatch.setattr("recbole_gen.recommending.history_files.CHUNK_USERS", 2)
     path, names = users
     export.main([f"--checkpoint={folder}", f"--output={tmp_path / 'out'}", f"--histories={path}"])
     assert np.load(tmp_path / "out/users.npy").shape == (6, 16)

@@ -391,7 +391,7 @@ def test_between_keeps_users_whose_window_meets_the_days(trained, tmp_path, caps
 
 
 def test_an_interrupted_command_goes_on_with_the_same_result(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("recbole_gen.recommending.histories.CHUNK", 16)
+    monkeypatch.setattr("recbole_gen.recommending.history_files.CHUNK_USERS", 16)
     rows = rows_of_test(trained("DreamRec"))
     rows |= {"scenes": [["a"] * len(h) for h in rows["histories"]]}
     file = write_histories(tmp_path, rows, "jsonl")
@@ -461,7 +461,7 @@ def test_a_mistake_on_the_command_line_gets_one_message(trained, tmp_path, monke
 
 
 def test_histories_keep_the_order_of_simultaneous_events():
-    given = Histories.of([["b", "a", "c"]], [[5, 5, 1]])
+    given = Histories.from_lists([["b", "a", "c"]], [[5, 5, 1]])
     assert given.items.to_pylist() == ["c", "b", "a"] and given.times.tolist() == [1, 5, 5]
 
 
