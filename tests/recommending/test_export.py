@@ -10,6 +10,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.recommending import export
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.recommender import Recommender
+from recbole_gen.recommending.vector_files import export_vectors
 
 HISTORIES = [["i0", "i1", "i2"], ["i7"], [f"i{item}" for item in range(30)], ["i39", "i3"]]
 TIMES = [[86400 * item for item in range(len(history))] for history in HISTORIES]
@@ -82,7 +83,7 @@ def test_models_that_score_in_another_way_have_no_vectors(model, run, tmp_path):
     with pytest.raises(UserError, match=f"{model} does not score items by inner products"):
         recommender.vectors(HISTORIES)
     with pytest.raises(UserError, match=f"{model} does not score items by inner products"):
-        export.write(recommender, tmp_path / "out")
+        export_vectors(recommender, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -160,7 +161,7 @@ def test_item_names_survive(run, write_atomic, tmp_path):
             columns["timestamp:float"].append(step)
     write_atomic(columns, name="odd")
     folder = trained(run, "SASRec", dataset="odd", topk=[5], valid_metric="NDCG@5")
-    export.write(Recommender.load(folder), tmp_path / "out")
+    export_vectors(Recommender.load(folder), tmp_path / "out")
     assert sorted(json.loads((tmp_path / "out/items.json").read_text("utf-8"))) == sorted(names)
 
 
@@ -174,7 +175,7 @@ def test_users_come_in_many_parts(folder, users, tmp_path, monkeypatch):
 
 def test_no_users_at_all(folder, tmp_path):
     for kind in ("numpy", "safetensors"):
-        export.write(Recommender.load(folder), tmp_path / kind, kind, histories=[])
+        export_vectors(Recommender.load(folder), tmp_path / kind, kind, histories=[])
         assert json.loads((tmp_path / kind / "users.json").read_text()) == []
     assert np.load(tmp_path / "numpy/users.npy").shape == (0, 16)
     assert load_file(tmp_path / "safetensors/users.safetensors")["user_vectors"].shape == (0, 16)

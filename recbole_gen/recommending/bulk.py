@@ -1,0 +1,187 @@
+"""A file of histories to a file of recommendations, in bounded memory, and resumable."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from tqdm import tqdm
+
+from recbole_gen import __version__, compat
+from recbole_gen.errors import UserError
+from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.recommending.history_files import column_names, read_histories
+from recbole_gen.recommending.recommender import Recommender
+
+TODAY = "today"
+TRIM_EVERY = 16
+"""Parts after which freed memory is returned to the system."""
+
+
+@dataclass
+class Totals:
+    """What has been done: users read, users with an answer that is kept, and what was told of their histories."""
+
+    users: int = 0
+    kept: int = 0
+    rows: int = 0
+    unknown: int = 0
+    by_popularity: int = 0
+
+
+def recommend_file(
+    recommender: Recommender,
+    histories: Path,
+    output: Path,
+    values: dict[str, Any],
+    between: tuple[np.datetime64, np.datetime64] | None = None,
+    candidates: list[str] | None = None,
+) -> Totals:
+    """Answer a file of histories, whole or not at all.
+
+    Parts lie in OUTPUT.parts until all are there; those of the same command are taken up again.
+
+    Args:
+        values: options of the command line: k, exclude_seen, columns.
+        between: first and last day that a user's window must meet.
+        candidates: the items that may be recommended.
+
+    Raises UserError for bad input, and for files that cannot be read or written.
+    """
+    parts = output.with_name(f"{output.name}.parts")
+    names = column_names(values, recommender.config)
+    try:
+        with lock_folder(parts, "recommendations"):
+            note = read_json(parts / "note.json")
+            fingerprint = _fingerprint(values, histories)
+            if note.get("made_of") != fingerprint:
+                if note:
+                    print(f"what is in {parts} is of another command or of other files, and is begun again", flush=True)
+                note = {"made_of": fingerprint, "done": 0, "totals": {}, "state": None}
+            done, totals = note["done"], Totals(**note["totals"])
+            if done:
+                print(f"going on after {totals.users:,} users", flush=True)
+                recommender.restore(note["state"] and base64.b64decode(note["state"]))
+            else:
+                recommender.begin()
+            with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
+                for number, given in enumerate(read_histories(histories, names)):
+                    if number < done:
+                        continue
+                    table = recommender.answer(given, values["k"], values["exclude_seen"], candidates)
+                    totals.users += len(given)
+                    totals.unknown += table.attrs["unknown"]
+                    totals.by_popularity += table.attrs["by_popularity"]
+                    table = _with_window_in(table, between)
+                    totals.kept += table["user"].nunique()
+                    totals.rows += len(table)
+                    _write_part(parts / _part_name(number), table)
+                    state = recommender.state
+                    text = base64.b64encode(state).decode() if state else None
+                    note.update(done=number + 1, totals=vars(totals), state=text)
+                    write_json(parts / "note.json", note)  # the part is whole by now
+                    bar.update(len(given))
+                    if number % TRIM_EVERY == 0:
+                        compat.return_freed_memory()  # what lists of different lengths have left behind
+            if not note["done"]:
+                raise UserError(f"{histories} has no histories")
+            _join_parts(parts, note["done"], output)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped after {totals.users:,} users; the same command goes on from there") from None
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}") from None
+    shutil.rmtree(parts, ignore_errors=True)
+    return totals
+
+
+def parse_days(text: Any) -> tuple[np.datetime64, np.datetime64] | None:
+    """The first and the last day of `--between`, None for no text. Raises UserError for anything else."""
+    if not text:
+        return None
+    words = str(text).replace(",", " ").split()
+    try:
+        days = [np.datetime64("today" if word == TODAY else word, "D") for word in words]
+        if not 1 <= len(days) <= 2 or np.isnat(days).any() or days[0] > days[-1]:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--between needs two days, the earlier first: --between 2024-05-01 2024-05-07 (or {TODAY}); got {text}"
+        ) from None
+    return days[0], days[-1]
+
+
+def _fingerprint(values: dict[str, Any], histories: Path) -> str:
+    """What parts are made of: options, files, and this version."""
+    files = [histories, Path(str(values["checkpoint"])) / "best.pth", Path(str(values["checkpoint"])) / "when.json"]
+    if values["candidates"]:
+        files.append(Path(str(values["candidates"])))
+    stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files if path.exists()]
+    return hashlib.sha256(json.dumps([__version__, values, stamps], default=str).encode()).hexdigest()
+
+
+def _with_window_in(table: pd.DataFrame, between: tuple[np.datetime64, np.datetime64] | None) -> pd.DataFrame:
+    """The rows whose window meets these days."""
+    if between is None:
+        return table
+    first, last = between
+    return table[(table["from"] <= last) & (table["until"] >= first)]  # NaT is neither
+
+
+def _part_name(number: int) -> str:
+    return f"{number:06d}.parquet"
+
+
+def _write_part(path: Path, table: pd.DataFrame) -> None:
+    kinds = {"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32(), "by": pa.string(),
+             "next_scene": pa.string()}  # fmt: skip
+    columns = {}
+    for name in table.columns:
+        values = pa.Array.from_pandas(table[name], type=kinds.get(name))
+        columns[name] = values if name in kinds else values.cast(pa.timestamp("s")).cast(pa.date32())
+    temporary = path.with_suffix(".tmp")
+    pyarrow.parquet.write_table(pa.table(columns), temporary)
+    temporary.replace(path)
+
+
+def _read_parts(folder: Path, number: int) -> Iterator[pa.Table]:
+    for part in range(number):
+        try:
+            yield pyarrow.parquet.read_table(folder / _part_name(part), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{folder / _part_name(part)} is damaged ({error}): remove {folder}, and begin again"
+            ) from None
+
+
+def _join_parts(folder: Path, number: int, output: Path) -> None:
+    """The parts as one file in the form that is asked for."""
+    temporary = folder / f"whole{output.suffix}"
+    kind = output.suffix.lower()
+    schema = pyarrow.parquet.read_schema(folder / _part_name(0))
+    if kind == ".parquet":
+        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+            for table in _read_parts(folder, number):
+                writer.write_table(table)
+    elif kind == ".csv":
+        quoting = pyarrow.csv.WriteOptions(include_header=True, quoting_style="needed")
+        with pyarrow.csv.CSVWriter(temporary, schema, write_options=quoting) as writer:
+            for table in _read_parts(folder, number):
+                writer.write_table(table)
+    else:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            for table in _read_parts(folder, number):
+                for row in table.to_pylist():
+                    file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+    temporary.replace(output)

@@ -1,0 +1,41 @@
+"""A folder that is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recbole_gen.errors import UserError
+from recbole_gen.prepare.folder import recover
+
+
+def require_new(output: Path) -> None:
+    """Raise UserError if there is something at ``output`` that is no empty folder."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is there already: choose another --output, or remove it")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Yield a folder beside ``output``, which gets that name once the block has ended without an error.
+
+    Raises UserError if that is there already, or cannot be written.
+    """
+    require_new(output)
+    output = Path(os.path.realpath(output))
+    new = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        recover(output)
+        new.mkdir()
+        yield new
+        if output.exists():
+            output.rmdir()  # an empty one
+        os.rename(new, output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error}): free some space, or choose another --output") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
