@@ -47,7 +47,7 @@ def requests_of(path):
 @contextlib.contextmanager
 def serving(folder, options, threads):
     """The port of a server."""
-    code = "import sys; from recbole_gen.serving.app import main; main(sys.argv[1:])"
+    code = "import sys; from recbole_gen.serving.serve import main; main(sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, f"--checkpoint={folder}", "--port=0", *options],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

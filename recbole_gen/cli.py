@@ -41,7 +41,7 @@ VERBS = {
     "prepare": ("prepare.prepare", "main"),
     "recommend": ("recommending.recommend", "main"),
     "export": ("recommending.export", "main"),
-    "serve": ("serving.app", "main"),
+    "serve": ("serving.serve", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,11 @@ from conftest import SMALL
 from recbole_gen import quick_start
 from recbole_gen.errors import UserError
 from recbole_gen.recommending.recommender import Recommender
-from recbole_gen.serving import app as serve
+from recbole_gen.serving import app as service
+from recbole_gen.serving import serve
+from recbole_gen.serving.app import create_app
+from recbole_gen.serving.limits import Limits
+from recbole_gen.serving.server import bind_socket
 
 DAY = 86400
 SECRET = "hidden-name-of-somebody"
@@ -140,7 +145,7 @@ def test_answers_are_those_of_the_recommender(trained, model):
         ("histories", "items"), ("times", "times"), ("scenes", "scenes"), ("users", "user"))}  # fmt: skip
     for exclude, candidates in ((True, None), (False, ["i1", "i2", "i3", "i4"])):
         query = {"histories": histories, "k": 4, "exclude_seen": exclude, "candidates": candidates}
-        [response] = asked(serve.create_app(recommender), query)
+        [response] = asked(create_app(recommender), query)
         assert response.status_code == 200, response.text
         answer = response.json()
         table = recommender.recommend(**lists, k=4, exclude_seen=exclude, candidates=candidates)
@@ -159,7 +164,7 @@ def test_answers_are_those_of_the_recommender(trained, model):
 
 @pytest.mark.parametrize(("model", "merges"), [("SASRec", True), ("DreamRec", False), ("FPMC", False)])
 def test_64_clients_at_once_get_the_answers_that_they_get_alone(trained, model, merges):
-    app, draw = serve.create_app(Recommender.load(trained(model), "cpu")), random.Random(2)
+    app, draw = create_app(Recommender.load(trained(model), "cpu")), random.Random(2)
     queries = [
         {"histories": [history(draw, "u7")], "k": draw.choice([3, 5]), "exclude_seen": draw.random() < 0.7}
         for _ in range(64)
@@ -180,7 +185,7 @@ def test_64_clients_at_once_get_the_answers_that_they_get_alone(trained, model, 
 def test_unknown_items_are_counted_and_an_empty_history_is_answered_by_popularity(recommender):
     known, unknown = {"user": 7, "items": ["i1", SECRET, "i2"]}, {"items": [SECRET, 12345]}
     responses, values = measured(
-        serve.create_app(recommender), {"histories": [known, unknown]}, {"histories": [{"items": []}], "k": 1},
+        create_app(recommender), {"histories": [known, unknown]}, {"histories": [{"items": []}], "k": 1},
         {"histories": [{"items": ["i1"]}], "candidates": ["i3", "what"]},
     )  # fmt: skip
     first, second, third = (each.json() for each in responses)
@@ -195,14 +200,14 @@ def test_unknown_items_are_counted_and_an_empty_history_is_answered_by_popularit
 def test_who_has_seen_everything_gets_nothing_and_not_the_next_ones_items(recommender):
     everything = {"user": "same", "items": recommender.items.to_pylist()[1:]}
     few = {"user": "same", "items": ["i1"]}
-    for response in asked(serve.create_app(recommender), *[{"histories": [everything, few, everything]}] * 3):
+    for response in asked(create_app(recommender), *[{"histories": [everything, few, everything]}] * 3):
         first, second, third = response.json()["recommendations"]
         assert first == third == {"user": "same", "by": None, "items": []}
         assert len(second["items"]) == 10
 
 
 def test_a_model_that_knows_users_by_name_is_told_each_once(trained):
-    app = serve.create_app(Recommender.load(trained("FPMC"), "cpu"))
+    app = create_app(Recommender.load(trained("FPMC"), "cpu"))
     one = {"user": "u1", "items": ["i1"]}
     good, stranger, twice, nameless = asked(
         app, {"histories": [one]}, {"histories": [{**one, "user": SECRET}]}, {"histories": [one, one]},
@@ -215,7 +220,7 @@ def test_a_model_that_knows_users_by_name_is_told_each_once(trained):
 
 
 def test_times_are_seconds_or_dates_and_histories_are_sorted_by_them(trained):
-    app = serve.create_app(Recommender.load(trained("PASRec"), "cpu"))
+    app = create_app(Recommender.load(trained("PASRec"), "cpu"))
     items, days = ["i1", "i2", "i3"], [20_000, 20_003, 20_009]
     seconds, dates, shuffled = asked(
         app, {"histories": [{"items": items, "times": [day * DAY for day in days]}]},
@@ -267,7 +272,7 @@ REFUSED = {
     "unknown candidates": ({**body_of("i1"), "candidates": [SECRET]}, 422, "none of the candidates"),
     "a word for a switch": ({**body_of("i1"), "exclude_seen": "yes"}, 422, "exclude_seen: .*boolean"),
 }
-LIMITS = serve.Limits(max_users=5, max_events=20, max_k=100, max_answers=200)
+LIMITS = Limits(max_users=5, max_events=20, max_k=100, max_answers=200)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -275,7 +280,7 @@ def test_refusals_say_what_is_wrong_and_repeat_nothing(recommender, caplog, name
     content, status, pattern = REFUSED[name]
     request = {"headers": JSON, "content": content if isinstance(content, bytes) else json.dumps(content).encode()}
     with caplog.at_level(logging.DEBUG):
-        refused, good = asked(serve.create_app(recommender, LIMITS), request, body_of("i1"))
+        refused, good = asked(create_app(recommender, LIMITS), request, body_of("i1"))
     assert refused.status_code == status, refused.text
     assert re.search(pattern, refused.json()["detail"]), refused.text
     assert len(refused.text) < 250 and SECRET not in refused.text and SECRET not in caplog.text
@@ -293,7 +298,7 @@ def test_kinds_of_content_and_bodies_that_are_too_large(recommender):
 
     good = json.dumps(body_of("i1")).encode()
     responses = asked(
-        serve.create_app(recommender, LIMITS),
+        create_app(recommender, LIMITS),
         {"headers": {"content-type": "text/plain"}, "content": good},
         {"headers": {}, "content": good},
         {"headers": {**JSON, "content-encoding": "gzip"}, "content": good},
@@ -306,13 +311,13 @@ def test_kinds_of_content_and_bodies_that_are_too_large(recommender):
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(recommender, monkeypatch):
-    monkeypatch.setattr(serve, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(service, "BODY_SECONDS", 0.05)
 
     async def stuck():
         yield b"{"
         await asyncio.Event().wait()
 
-    slow, good = asked(serve.create_app(recommender), {"headers": JSON, "content": stuck()}, body_of("i1"))
+    slow, good = asked(create_app(recommender), {"headers": JSON, "content": stuck()}, body_of("i1"))
     assert slow.status_code == 408 and slow.headers["connection"] == "close" and good.status_code == 200
 
 
@@ -338,8 +343,8 @@ def test_a_full_queue_and_too_much_in_memory_are_answered_503(recommender):
     held = Held(recommender)
 
     async def ask():
-        limits = serve.Limits(queue=2, batch_wait_ms=0, max_body=1000)
-        async with client_of(serve.create_app(held, limits)) as client:
+        limits = Limits(queue=2, batch_wait_ms=0, max_body=1000)
+        async with client_of(create_app(held, limits)) as client:
             held.calls = 0  # the service has tried the model when it began
             held.free.clear()
 
@@ -367,7 +372,7 @@ def test_a_full_queue_and_too_much_in_memory_are_answered_503(recommender):
                 await asyncio.Event().wait()
 
             readers = [asyncio.ensure_future(client.post("/recommend", headers=JSON, content=stuck()))
-                       for _ in range(serve.BODIES_HELD)]  # fmt: skip
+                       for _ in range(service.BODIES_HELD)]  # fmt: skip
             await wait_for("in_flight", 3 + len(readers))
             memory = await client.post("/recommend", headers=JSON, content=b" " * 990)
             for reader in readers:
@@ -390,7 +395,7 @@ def test_a_fault_is_answered_500_alone_and_logged_without_values(recommender, ca
     held.trouble = "i5"
     queries = [body_of("i1", user=SECRET), body_of("i5", user=SECRET), body_of("i2", user=SECRET)]
     with caplog.at_level(logging.DEBUG):
-        good, bad, other = asked(serve.create_app(held), *queries)
+        good, bad, other = asked(create_app(held), *queries)
     assert good.status_code == other.status_code == 200 and bad.status_code == 500
     number = re.fullmatch("internal error ([0-9a-f]{12})", bad.json()["detail"])[1]
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -399,7 +404,7 @@ def test_a_fault_is_answered_500_alone_and_logged_without_values(recommender, ca
 
 
 def test_a_model_that_has_diverged_is_a_fault_of_ours(recommender):
-    app = serve.create_app(recommender)
+    app = create_app(recommender)
     with torch.no_grad():
         recommender.model.item_embedding.weight.fill_(torch.nan)
     assert [each.status_code for each in asked(app, body_of("i1"), body_of("i2"))] == [500, 500]
@@ -407,7 +412,7 @@ def test_a_model_that_has_diverged_is_a_fault_of_ours(recommender):
 
 def test_other_pages(recommender):
     async def ask():
-        app = serve.create_app(recommender)
+        app = create_app(recommender)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
             early = [await client.get("/health"), await client.post("/recommend", json=body_of("i1"))]
         async with client_of(app) as client:
@@ -434,7 +439,7 @@ def test_other_pages(recommender):
 def server(trained, tmp_path):
     """A server of its own process: its address, its log, and it. Up to 64 users wait two seconds for each other."""
     log = tmp_path / "log"
-    code = "import sys; from recbole_gen.serving.app import main; main(sys.argv[1:])"
+    code = "import sys; from recbole_gen.serving.serve import main; main(sys.argv[1:])"
     options = [f"--checkpoint={trained('SASRec')}", "--port=0", "--batch_wait_ms=2000", "--max_batch=64"]
     with open(log, "w") as stream:
         process = subprocess.Popen(
@@ -489,7 +494,7 @@ def test_a_server_answers_64_clients_survives_bad_ones_and_ends_with_all_answere
     assert [each.status_code for each in refused] == [400, 400, 422, 413, 422, 413]
     assert all(SECRET not in each.text and len(each.text) < 250 for each in refused)
     assert batches < 16  # one, unless this machine needs seconds to send them
-    alone = asked(serve.create_app(recommender), *queries)
+    alone = asked(create_app(recommender), *queries)
     require_same(answers, alone)
     assert [each.status_code for each in last] == [200] * 8
     require_same(last, alone[:8])
@@ -521,7 +526,7 @@ def test_the_verb_refuses_what_it_cannot_do(trained, tmp_path, monkeypatch):
         ("--batch_wait_ms=-1", "batch_wait_ms must be"), ("--queue=1.5", "queue must be"), ("--max_k=yes", "max_k"),
     ):  # fmt: skip
         assert pattern in refused_by_main(run, option)
-    with serve._bound("127.0.0.1", 0) as other:
+    with bind_socket("127.0.0.1", 0) as other:
         assert other.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY
         other.listen()
         assert "in use" in refused_by_main(run, f"--port={other.getsockname()[1]}")
@@ -536,10 +541,11 @@ def test_the_verb_has_a_help(capsys):
     serve.main(["--help"])
     shown = capsys.readouterr().out
     assert shown == serve.USAGE
-    for field in serve.fields(serve.Limits):
+    for field in fields(Limits):
         assert f"--{field.name}=" in shown
 
 
 def test_sizes_have_units():
-    assert [serve._size(each) for each in (5, "5", "5B", "2 KiB", "8MiB", "1GiB")] == [5, 5, 5, 2048, 8 << 20, 1 << 30]
-    assert serve._size("8MB") == "8MB"
+    parsed = [serve._parse_size(each) for each in (5, "5", "5B", "2 KiB", "8MiB", "1GiB")]
+    assert parsed == [5, 5, 5, 2048, 8 << 20, 1 << 30]
+    assert serve._parse_size("8MB") == "8MB"
