@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
@@ -55,7 +56,8 @@ class _Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While it answers, in this event loop."""
-        self._batcher = Batcher(self.answerer, self.limits, self.metrics)
+        self._batcher = batcher = Batcher(self.answerer, self.limits, self.metrics)
+        self.metrics.waiting.set_function(lambda: len(batcher.waiting))
         self._task = asyncio.create_task(self._batcher.run())
         yield
         self._task.cancel()
@@ -67,17 +69,13 @@ class _Service:
         """Whether it answers."""
         return self._task is not None and not self._task.done()
 
-    def metrics_text(self) -> str:
-        """The metrics as text."""
-        return self.metrics.text(0 if self._batcher is None else len(self._batcher.waiting))
-
     async def recommend(self, headers: Mapping[str, str], stream: AsyncIterator[bytes]) -> bytes:
         """The answer to a request. Raises Refused if there is none."""
         if self._batcher is None:
             raise Refused(503, "not ready")
         self._check_headers(headers)
         body = bytearray()
-        self.metrics.in_flight += 1
+        self.metrics.in_flight.inc()
         try:
             await asyncio.wait_for(self._read(stream, body), BODY_SECONDS)
             answer = await self._batcher.ask(self._parse(body))
@@ -87,9 +85,10 @@ class _Service:
             raise Refused(422, str(error)) from None
         finally:
             self._held -= len(body)
-            self.metrics.in_flight -= 1
-        self.metrics.users.update(answer.by)
-        self.metrics.unknown_items += answer.unknown_items
+            self.metrics.in_flight.dec()
+        for by, users in answer.by.items():
+            self.metrics.users.labels(by).inc(users)
+        self.metrics.unknown_items.inc(answer.unknown_items)
         return answer.body
 
     def _check_headers(self, headers: Mapping[str, str]) -> None:
@@ -173,7 +172,7 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """What has happened since the start."""
-        return Response(service.metrics_text(), media_type="text/plain; version=0.0.4")
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return app
 
@@ -202,9 +201,9 @@ class _RequestLog:
             status = 500
         path = scope["path"] if scope["path"] in PATHS else "other"
         seconds = time.monotonic() - started
-        self._metrics.requests[path, status] += 1
+        self._metrics.requests.labels(path, status).inc()
         if path == "/recommend":
-            self._metrics.seconds.add(seconds)
+            self._metrics.seconds.observe(seconds)
         method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
         log.info(f"{method} {path} {status} {1000 * seconds:.1f} ms")
 

@@ -51,8 +51,8 @@ class Batcher:
             while True:
                 await self._wait_for_requests()
                 batch = self._take_batch()
-                self._metrics.batch_requests.add(len(batch))
-                self._metrics.batch_users.add(sum(request.users for request in batch))
+                self._metrics.batch_requests.observe(len(batch))
+                self._metrics.batch_users.observe(sum(request.users for request in batch))
                 queries = [request.query for request in batch]
                 answers = await asyncio.get_running_loop().run_in_executor(pool, self._answerer.answer, queries)
                 for request, answer in zip(batch, answers):

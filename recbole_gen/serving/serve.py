@@ -40,7 +40,7 @@ usage: recbole-gen serve --checkpoint=FOLDER [--host=127.0.0.1] [--port=8000]
 
 SIGTERM and Ctrl-C end it: what has been asked is answered (10 seconds at most), then it exits with 0.
 """
-INSTALL = "serve needs FastAPI and uvicorn: pip install 'recbole-gen[serve]'"
+INSTALL = "serve needs FastAPI, uvicorn and prometheus_client: pip install 'recbole-gen[serve]'"
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _require_extra() -> None:
-    for name in ("fastapi", "pydantic", "uvicorn"):
+    for name in ("fastapi", "prometheus_client", "pydantic", "uvicorn"):
         try:
             importlib.import_module(name)
         except ImportError:
