@@ -73,26 +73,26 @@ def recommend_file(
             done, totals = note["done"], Totals(**note["totals"])
             if done:
                 print(f"going on after {totals.users:,} users", flush=True)
-                recommender.restore(note["state"] and base64.b64decode(note["state"]))
+                recommender.restore_sampling(note["state"] and base64.b64decode(note["state"]))
             else:
-                recommender.begin()
+                recommender.reset_sampling()
             with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
-                for number, given in enumerate(read_histories(histories, names)):
+                for number, chunk in enumerate(read_histories(histories, names)):
                     if number < done:
                         continue
-                    table = recommender.answer(given, values["k"], values["exclude_seen"], candidates)
-                    totals.users += len(given)
+                    table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
+                    totals.users += len(chunk)
                     totals.unknown += table.attrs["unknown"]
                     totals.by_popularity += table.attrs["by_popularity"]
                     table = _with_window_in(table, between)
                     totals.kept += table["user"].nunique()
                     totals.rows += len(table)
                     _write_part(parts / _part_name(number), table)
-                    state = recommender.state
+                    state = recommender.sampling_state
                     text = base64.b64encode(state).decode() if state else None
                     note.update(done=number + 1, totals=vars(totals), state=text)
                     write_json(parts / "note.json", note)  # the part is whole by now
-                    bar.update(len(given))
+                    bar.update(len(chunk))
                     if number % TRIM_EVERY == 0:
                         compat.return_freed_memory()  # what lists of different lengths have left behind
             if not note["done"]:

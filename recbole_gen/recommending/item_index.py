@@ -8,13 +8,13 @@ import torch
 
 from recbole_gen.errors import UserError
 
-SCORES = 1 << 24
+SCORES_AT_ONCE = 1 << 24
 """Numbers that are in memory at once."""
-LINKS, BUILD_WIDTH = 32, 80
+GRAPH_NEIGHBOURS, BUILD_WIDTH = 32, 80
 """Of the graph: neighbours of an item, and how many of the best are kept while it is built."""
-WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+SEARCH_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 """How many of the best are kept while it is searched: the first that is enough."""
-SHARE, BEST = 0.98, 20
+TARGET_RECALL, RECALL_AT = 0.98, 20
 """Enough: so large a share of so many exact best."""
 
 
@@ -43,7 +43,7 @@ class ExactSearch:
         """As `Search.search`; of equal scores any may come first."""
         scores = queries.new_full((len(queries), k), -torch.inf)
         ids = torch.zeros(scores.shape, dtype=torch.int64, device=queries.device)
-        block = max(k, SCORES // max(1, len(queries)))
+        block = max(k, SCORES_AT_ONCE // max(1, len(queries)))
         for first in range(1, len(self.items), block):
             some = self.items[first : first + block]
             values, places = (queries @ some.T).topk(min(k, len(some)))
@@ -67,29 +67,29 @@ class ApproximateSearch:
     """
 
     def __init__(self, items: torch.Tensor):
-        self.items, self._faiss = items, _faiss()
+        self.items, self._faiss = items, _import_faiss()
         self._faiss.omp_set_num_threads(torch.get_num_threads())
-        self.index = self._faiss.IndexHNSWFlat(items.shape[1], LINKS, self._faiss.METRIC_INNER_PRODUCT)
+        self.index = self._faiss.IndexHNSWFlat(items.shape[1], GRAPH_NEIGHBOURS, self._faiss.METRIC_INNER_PRODUCT)
         self.index.hnsw.efConstruction = BUILD_WIDTH
-        self.index.add(_numpy(items[1:]))
-        self.width = WIDTHS[-1]
+        self.index.add(_to_numpy(items[1:]))
+        self.width = SEARCH_WIDTHS[-1]
 
     def fit(self, queries: torch.Tensor) -> float:
         """Choose the width by queries [n, d] like those to come; returns the share of their best that it finds."""
-        exact, share = ExactSearch(self.items).search(queries, BEST)[1], 0.0
-        for self.width in WIDTHS:
-            found = self.search(queries, BEST)[1]
-            share = float((exact.unsqueeze(2) == found.unsqueeze(1)).any(2).float().mean())
-            if share >= SHARE:
+        exact, recall = ExactSearch(self.items).search(queries, RECALL_AT)[1], 0.0
+        for self.width in SEARCH_WIDTHS:
+            found = self.search(queries, RECALL_AT)[1]
+            recall = float((exact.unsqueeze(2) == found.unsqueeze(1)).any(2).float().mean())
+            if recall >= TARGET_RECALL:
                 break
-        return share
+        return recall
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Search.search`, but for what is missed."""
         width = self._faiss.SearchParametersHNSW(efSearch=max(self.width, 2 * k))
-        _, found = self.index.search(_numpy(queries), k, params=width)
+        _, found = self.index.search(_to_numpy(queries), k, params=width)
         ids = torch.from_numpy(found).to(queries.device) + 1  # -1 stands for nothing
-        rows = max(1, SCORES // (k * queries.shape[1]))
+        rows = max(1, SCORES_AT_ONCE // (k * queries.shape[1]))
         scores = torch.cat(
             [(self.items[i] @ q.unsqueeze(-1)).squeeze(-1) for i, q in zip(ids.split(rows), queries.split(rows))]
         )
@@ -97,11 +97,11 @@ class ApproximateSearch:
         return scores, ids.gather(1, order)
 
 
-def _numpy(vectors: torch.Tensor) -> Any:
+def _to_numpy(vectors: torch.Tensor) -> Any:
     return vectors.detach().float().cpu().contiguous().numpy()
 
 
-def _faiss() -> Any:
+def _import_faiss() -> Any:
     try:
         import faiss
     except ImportError:

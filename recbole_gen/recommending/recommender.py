@@ -72,9 +72,9 @@ class Recommender:
             )
         recommender = cls(load_saved_model(folder, device))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
-            state = recommender.state
+            state = recommender.sampling_state
             recommender._top_items.index = build_index(recommender._scorer, recommender._input)
-            recommender.restore(state)
+            recommender.restore_sampling(state)
         return recommender
 
     # Answers
@@ -107,9 +107,9 @@ class Recommender:
 
         Raises UserError for bad input.
         """
-        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, scenes, users)
-        self.begin()
-        table, warnings = self._answer(given, k, exclude_seen, candidates)
+        histories = _as_histories(histories, times, scenes, users)
+        self.reset_sampling()
+        table, warnings = self._recommend_with_warnings(histories, k, exclude_seen, candidates)
         _log_warnings(warnings)
         return table
 
@@ -122,63 +122,63 @@ class Recommender:
 
         Raises UserError for a model that predicts no times.
         """
-        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, None, users)
+        histories = _as_histories(histories, times, None, users)
         if not self.predicts_times:
             raise UserError(f"{self.config['model']} predicts no times: train PASRec")
-        known = self._input.known(given)
+        known = self._input.known(histories)
         parts = [self._scorer.next_days(self._input.interaction(batch)) for batch in known.batches(self._batch_size())]
         dates = {name: np.concatenate([part[name] for part in parts] or [np.empty(0, "datetime64[s]")])
                  for name in ("when", "from", "until")}  # fmt: skip
         empty = known.sizes == 0
         for values in dates.values():
             values[empty] = np.datetime64("NaT")
-        return pd.DataFrame({"user": given.users.to_pandas(), **dates})
+        return pd.DataFrame({"user": histories.users.to_pandas(), **dates})
 
     def next_scenes(self, histories, scenes=None, k: int = 3, users=None) -> pd.DataFrame:
         """The likeliest scenes of each user's next interaction: user, rank, scene, score.
 
         Raises UserError for a model that predicts no scenes.
         """
-        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, None, scenes, users)
+        histories = _as_histories(histories, None, scenes, users)
         if not self.predicts_scenes or self._input.scenes is None:
             raise UserError(f"{self.config['model']} predicts no scenes: train DSPnet")
-        known = self._input.known(given)
+        known = self._input.known(histories)
         tops = []
         for batch in known.batches(self._batch_size()):
             scores = self._scorer.scene_scores(self._input.interaction(batch))
             tops.append([part.cpu() for part in scores.topk(min(k, scores.shape[1] - 1))])
-        return _answers_table(given.users, tops, self._input.scenes, "scene")
+        return _answers_table(histories.users, tops, self._input.scenes, "scene")
 
-    def begin(self) -> None:
+    def reset_sampling(self) -> None:
         """Start the random numbers of sampling anew, as an evaluation does."""
         generator = getattr(self.model, "eval_generator", None)
         if generator is not None:
             generator.manual_seed(self.config["seed"])
 
     @property
-    def state(self) -> bytes | None:
-        """Where the random numbers of sampling are, for `restore`; None for a model that draws none."""
+    def sampling_state(self) -> bytes | None:
+        """Where the random numbers of sampling are, for `restore_sampling`; None for a model that draws none."""
         generator = getattr(self.model, "eval_generator", None)
         return None if generator is None else bytes(generator.get_state().tolist())
 
-    def restore(self, state: bytes | None) -> None:
-        """Go on from a `state`."""
+    def restore_sampling(self, state: bytes | None) -> None:
+        """Go on from a `sampling_state`."""
         if state is not None:
             self.model.eval_generator.set_state(torch.tensor(list(state), dtype=torch.uint8))
 
-    def answer(
-        self, given: Histories, k: int = 10, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
+    def recommend_batch(
+        self, histories: Histories, k: int = 10, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
     ) -> pd.DataFrame:
         """As `recommend`, but the random numbers go on where the last answer has left them, and nothing is logged."""
-        return self._answer(given, k, exclude_seen, candidates)[0]
+        return self._recommend_with_warnings(histories, k, exclude_seen, candidates)[0]
 
-    def _answer(
-        self, given: Histories, k: int, exclude_seen: bool, candidates: Sequence[Any] | None
+    def _recommend_with_warnings(
+        self, histories: Histories, k: int, exclude_seen: bool, candidates: Sequence[Any] | None
     ) -> tuple[pd.DataFrame, list[str]]:
         """The table, and what to warn of."""
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-        known, width = self._input.known(given), min(k, len(self.items) - 1)
+        known, width = self._input.known(histories), min(k, len(self.items) - 1)
         allowed, warnings = (None, []) if candidates is None else self._input.candidate_mask(candidates)
         by_model = self._answered_by_model(known)
         tops, extra = [], {}
@@ -198,7 +198,7 @@ class Recommender:
             extra[name][known.sizes == 0] = np.datetime64("NaT")
         if scenes and self._input.scenes is not None:
             extra["next_scene"] = np.array(self._input.scenes.to_pylist(), dtype=object)[np.concatenate(scenes)]
-        table = _answers_table(given.users, tops, self.items, "item", {
+        table = _answers_table(histories.users, tops, self.items, "item", {
             "by": np.where(by_model, BY_MODEL, BY_POPULARITY).astype(object), **extra,
         })  # fmt: skip
         table.attrs = {"unknown": known.n_unknown, "by_popularity": int((~by_model).sum())}
@@ -231,20 +231,20 @@ class Recommender:
 
         Raises UserError for bad input, and for a model without `item_vectors`.
         """
-        given = histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, scenes, users)
-        self.begin()
-        vectors, warnings = self._encode(given)
+        histories = _as_histories(histories, times, scenes, users)
+        self.reset_sampling()
+        vectors, warnings = self._vectors_with_warnings(histories)
         _log_warnings(warnings)
         return vectors
 
-    def encode(self, given: Histories) -> np.ndarray:
+    def encode_batch(self, histories: Histories) -> np.ndarray:
         """As `vectors`, but the random numbers go on where the last answer has left them, and nothing is logged."""
-        return self._encode(given)[0]
+        return self._vectors_with_warnings(histories)[0]
 
-    def _encode(self, given: Histories) -> tuple[np.ndarray, list[str]]:
+    def _vectors_with_warnings(self, histories: Histories) -> tuple[np.ndarray, list[str]]:
         size = self.require_item_vectors().shape[1]
-        known = self._input.known(given)
-        vectors = np.empty((len(given), size), dtype=np.float32)
+        known = self._input.known(histories)
+        vectors = np.empty((len(histories), size), dtype=np.float32)
         for batch in known.batches(self._batch_size()):
             vectors[batch.rows] = self._scorer.user_vectors(self._input.interaction(batch)).float().cpu().numpy()
         vectors[~self._answered_by_model(known)] = np.nan
@@ -274,6 +274,10 @@ class Recommender:
             what = "the model does not know them" if self._reads_users else "there is no known item in their history"
             warnings.append(f"{by_popularity} users are answered by popularity, for {what}")
         return warnings
+
+
+def _as_histories(histories, times, scenes, users) -> Histories:
+    return histories if isinstance(histories, Histories) else Histories.from_lists(histories, times, scenes, users)
 
 
 def _answers_table(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_gen.recommending.item_index import BEST, SHARE, ApproximateSearch, ExactSearch, Search
+from recbole_gen.recommending.item_index import RECALL_AT, TARGET_RECALL, ApproximateSearch, ExactSearch, Search
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
 from recbole_gen.recommending.scoring import Scorer
 
@@ -23,8 +23,8 @@ def build_index(scorer: Scorer, model_input: ModelInput) -> ApproximateSearch:
     items = scorer.require_item_vectors()
     index = ApproximateSearch(items)
     recall = index.fit(scorer.user_vectors(model_input.random_interaction(INDEX_PROBES)))
-    quality = f"the index finds {recall:.1%} of the best {BEST} of {len(items) - 1:,} items for random histories"
-    if recall < SHARE:
+    quality = f"the index finds {recall:.1%} of the best {RECALL_AT} of {len(items) - 1:,} items for random histories"
+    if recall < TARGET_RECALL:
         logging.getLogger().warning(f"{quality}: --search=exact finds all")
     else:
         logging.getLogger().info(quality)

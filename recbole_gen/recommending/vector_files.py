@@ -72,13 +72,13 @@ def _export_users(
     recommender: Recommender, folder: Path, suffix: str, d: int, histories: Iterable[Histories]
 ) -> dict[str, Any]:
     users = unanswered = 0
-    recommender.begin()
+    recommender.reset_sampling()
     with (
         _open_matrix(folder / f"users{suffix}", "user_vectors", d) as add,
         _open_names(folder / "users.json") as add_names,
     ):
         for chunk in histories:
-            vectors = recommender.encode(chunk)
+            vectors = recommender.encode_batch(chunk)
             add(vectors)
             add_names(chunk.users.to_pylist())
             users += len(chunk)

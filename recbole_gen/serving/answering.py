@@ -54,11 +54,11 @@ class Answerer:
         tokens = recommender.items.to_pylist()
         self._known = frozenset(tokens[1:])
         probe = Histories.from_lists([tokens[1:2]], [[0]], [["?"]], users=[uuid.uuid4().hex])
-        recommender.begin()
-        before = recommender.state
-        table = recommender.answer(probe, k=1, exclude_seen=False)
+        recommender.reset_sampling()
+        before = recommender.sampling_state
+        table = recommender.recommend_batch(probe, k=1, exclude_seen=False)
         self.reads_users = table["by"][0] != BY_MODEL  # it has not been told about this one
-        self.merges = not self.reads_users and recommender.state == before
+        self.merges = not self.reads_users and recommender.sampling_state == before
 
     def answer(self, queries: Sequence[Any]) -> list[Answer | Exception]:
         """An answer, or what is wrong, for each request; all of the same k, exclude_seen and candidates.
@@ -119,8 +119,8 @@ class Answerer:
         if candidates is not None:
             candidates = [each for each in map(str, candidates) if each in self._known]
         try:
-            self.recommender.begin()
-            table = self.recommender.answer(histories, first.k, first.exclude_seen, candidates)
+            self.recommender.reset_sampling()
+            table = self.recommender.recommend_batch(histories, first.k, first.exclude_seen, candidates)
         except UserError as error:  # the request has been checked: this is the model's, such as scores that are NaN
             raise RuntimeError(str(error)) from error
         users = histories.users.to_pylist()

@@ -51,7 +51,7 @@ class _Service:
         self._width: int = recommender.config["MAX_ITEM_LIST_LENGTH"]
         self._batcher: Batcher | None = None
         self._task: asyncio.Task[None] | None = None
-        self._held = 0
+        self._bytes_held = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -84,7 +84,7 @@ class _Service:
         except UserError as error:
             raise Refused(422, str(error)) from None
         finally:
-            self._held -= len(body)
+            self._bytes_held -= len(body)
             self.metrics.in_flight.dec()
         for by, users in answer.by.items():
             self.metrics.users.labels(by).inc(users)
@@ -104,10 +104,10 @@ class _Service:
         async for chunk in stream:
             if len(body) + len(chunk) > self.limits.max_body:
                 raise self._too_large()
-            if self._held + len(chunk) > BODIES_HELD * self.limits.max_body:
+            if self._bytes_held + len(chunk) > BODIES_HELD * self.limits.max_body:
                 raise Refused(503, BUSY)
             body += chunk
-            self._held += len(chunk)
+            self._bytes_held += len(chunk)
 
     def _too_large(self) -> Refused:
         what = f"a request has at most {self.limits.max_body} bytes"

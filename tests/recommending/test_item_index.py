@@ -33,7 +33,7 @@ def sets(ids: torch.Tensor) -> list[set[int]]:
 
 @pytest.mark.parametrize("block", [1, 50, 1 << 24])
 def test_exact_search_is_the_largest_of_all_products(block, monkeypatch):
-    monkeypatch.setattr("recbole_gen.recommending.item_index.SCORES", block * 7)
+    monkeypatch.setattr("recbole_gen.recommending.item_index.SCORES_AT_ONCE", block * 7)
     items, queries = clustered(301, 7)
     scores, ids = ExactSearch(items).search(queries, 20)
     expected = (queries @ items[1:].T).topk(20)

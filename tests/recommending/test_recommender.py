@@ -397,7 +397,7 @@ def test_an_interrupted_command_goes_on_with_the_same_result(trained, tmp_path, 
     file = write_histories(tmp_path, rows, "jsonl")
     line = ["recommend", f"--checkpoint={trained('DreamRec')}", f"--histories={file}"]
     assert main([*line, f"--output={tmp_path / 'whole.csv'}"]) == 0
-    answer, calls = Recommender.answer, []
+    answer, calls = Recommender.recommend_batch, []
 
     def interrupted(self, *arguments):
         calls.append(None)
@@ -406,7 +406,7 @@ def test_an_interrupted_command_goes_on_with_the_same_result(trained, tmp_path, 
         return answer(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recommender, "answer", interrupted)
+        patch.setattr(Recommender, "recommend_batch", interrupted)
         assert main([*line, f"--output={tmp_path / 'parts.csv'}"]) == 130
     assert "32 users" in capsys.readouterr().err and not (tmp_path / "parts.csv").exists()
     assert main([*line, f"--output={tmp_path / 'parts.csv'}"]) == 0

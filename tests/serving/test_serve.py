@@ -331,12 +331,12 @@ class Held:
     def __getattr__(self, name):
         return getattr(self.recommender, name)
 
-    def answer(self, given, *arguments, **options):
+    def recommend_batch(self, given, *arguments, **options):
         self.calls += 1
         assert self.free.wait(30)
         if self.trouble in given.items.to_pylist():
             raise KeyError(f"{self.trouble} of {SECRET}")
-        return self.recommender.answer(given, *arguments, **options)
+        return self.recommender.recommend_batch(given, *arguments, **options)
 
 
 def test_a_full_queue_and_too_much_in_memory_are_answered_503(recommender):
