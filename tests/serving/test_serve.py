@@ -432,6 +432,19 @@ def test_other_pages(recommender):
     assert SECRET not in metrics.text
 
 
+def test_each_app_counts_for_itself_and_nothing_else(recommender):
+    (_, values), (_, others) = (measured(create_app(recommender), *[body_of("i1")] * n) for n in (1, 3))
+    names = {name.partition("{")[0] for name in values}
+    histograms = ("request_seconds", "batch_requests", "batch_users")
+    assert names == {f"recbole_gen_{name}" for name in (
+        "requests_total", "users_total", "unknown_items_total", "in_flight_requests", "waiting_requests",
+        *(f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")),
+    )}  # fmt: skip
+    series = 'recbole_gen_requests_total{path="/recommend",status="200"}'
+    assert values[series] == 1 and others[series] == 3
+    assert values['recbole_gen_batch_users_bucket{le="1.0"}'] == 1
+
+
 # The process
 
 
