@@ -27,7 +27,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
 from recbole_gen.prepare.recipes import RECIPES
-from recbole_gen.sweep import space
+from recbole_gen.sweep.space_file import read_space
 
 MODELS_USAGE = """\
 usage: recbole-gen models [NAME]
@@ -141,7 +141,7 @@ def _own_page(name: str) -> str:
         lines += ["", tabulate(settings_of_papers, headers=["published setting", "data set", "protocol"])]
     search = _search_space(name)
     if search.exists():
-        lines += ["", f"search space, {search.relative_to(ROOT)}", *_head(search), space.read(search).describe()]
+        lines += ["", f"search space, {search.relative_to(ROOT)}", *_head(search), read_space(search).describe()]
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
 """
 
 VERBS = {
-    "tune": ("sweep.tune", "main"),
+    "tune": ("sweep.command", "main"),
     "compare": ("compare.runs", "main"),
     "plot": ("plot", "main"),
     "prepare": ("prepare.prepare", "main"),

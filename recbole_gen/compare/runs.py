@@ -120,8 +120,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with lock_folder(folder, "comparison"):
             missing = [job for job in jobs if not _is_finished(job)]
-            with cluster.connected(asked["address"]) if on_ray and missing else contextlib.nullcontext() as ray:
-                of_task = resources.of_task(ray) if ray else {}
+            with cluster.connected_ray(asked["address"]) if on_ray and missing else contextlib.nullcontext() as ray:
+                of_task = resources.task_options(ray) if ray else {}
                 print(_announcement(jobs, missing, left_out, folder), flush=True)
                 failed = _on_ray(ray, missing, of_task) if ray else _in_sequence(missing)
             return _report(jobs, failed, left_out, asked, folder, arguments)
@@ -362,8 +362,8 @@ def _in_sequence(jobs: Sequence[Job]) -> dict[str, str]:
 
 def _on_ray(ray, jobs: Sequence[Job], resources: dict[str, float]) -> dict[str, str]:
     """The same, as many at a time as there are resources; a run whose worker dies goes on on another one."""
-    task, place = ray.remote(max_retries=2, **resources)(_remote), cluster.Place.here()
-    waiting = {task.remote(job, place): job for job in jobs}
+    task, environment = ray.remote(max_retries=2, **resources)(_remote), cluster.WorkingEnvironment.current()
+    waiting = {task.remote(job, environment): job for job in jobs}
     failed: dict[str, str] = {}
     for number in range(1, len(jobs) + 1):
         (ready,), _ = ray.wait(list(waiting))
@@ -375,8 +375,8 @@ def _on_ray(ray, jobs: Sequence[Job], resources: dict[str, float]) -> dict[str, 
     return failed
 
 
-def _remote(job: Job, place: cluster.Place) -> str | None:
-    place.enter()
+def _remote(job: Job, environment: cluster.WorkingEnvironment) -> str | None:
+    environment.apply()
     return work(job)
 
 
@@ -386,7 +386,7 @@ def _outcome(ray, task, job: Job) -> str | None:
     except ray.exceptions.RayTaskError as error:  # before the run: a machine without this package, say
         return f"{type(error.cause).__name__}: {error.cause}"
     except ray.exceptions.RayError as error:
-        return f"its worker process died: {cluster.reason(error)}"
+        return f"its worker process died: {cluster.first_line(error)}"
     if failure or _is_finished(job):
         return failure
     return f"it has ended on a machine that does not write into {job.folder} of this one: they must share that folder"

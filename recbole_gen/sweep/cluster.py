@@ -13,9 +13,9 @@ from typing import Any
 
 from recbole_gen.errors import UserError
 
-OBJECT_STORE = 200 << 20
+OBJECT_STORE_BYTES = 200 << 20
 """Bytes of shared memory of our own Ray: what passes between its processes is small, data sets go by files."""
-PATIENCE = 20.0
+ANSWER_TIMEOUT = 20.0
 """Seconds in which a cluster must answer; Ray itself would wait for minutes."""
 
 
@@ -26,7 +26,7 @@ class Resources:
     Raises UserError for what is no such number.
     """
 
-    of: str
+    unit: str
     cpus: float = 1
     gpus: float | None = None
 
@@ -36,33 +36,33 @@ class Resources:
                 continue
             is_number = type(value) in (int, float)
             if value is None or not is_number or value < 0 or (name == "cpus" and value == 0):
-                raise UserError(f"--{name}_per_{self.of} must be a number such as 1 or 0.5, got {value!r}")
+                raise UserError(f"--{name}_per_{self.unit} must be a number such as 1 or 0.5, got {value!r}")
             if value > 1 and value != int(value):
-                raise UserError(f"--{name}_per_{self.of} above 1 must be whole, got {value!r}")
+                raise UserError(f"--{name}_per_{self.unit} above 1 must be whole, got {value!r}")
 
     def _gpus(self, ray) -> float:
         there = ray.cluster_resources().get("GPU", 0)
         return (1 if there else 0) if self.gpus is None else self.gpus
 
-    def of_trial(self, ray) -> dict[str, float]:
+    def trial_resources(self, ray) -> dict[str, float]:
         """For `tune.with_resources`. Raises UserError if no machine of the cluster has what one run takes."""
         wanted = {"cpu": self.cpus, "gpu": self._gpus(ray)}
         for name, value in wanted.items():
             there = max((node["Resources"].get(name.upper(), 0) for node in ray.nodes() if node["Alive"]), default=0)
             if value > there:
                 raise UserError(
-                    f"--{name}s_per_{self.of} is {value:g}, and no machine of the cluster has more than {there:g}"
+                    f"--{name}s_per_{self.unit} is {value:g}, and no machine of the cluster has more than {there:g}"
                 )
         return wanted
 
-    def of_task(self, ray) -> dict[str, float]:
+    def task_options(self, ray) -> dict[str, float]:
         """For `ray.remote`. Raises UserError if no machine of the cluster has what one run takes."""
-        wanted = self.of_trial(ray)
+        wanted = self.trial_resources(ray)
         return {"num_cpus": wanted["cpu"], "num_gpus": wanted["gpu"]}
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkingEnvironment:
     """Working folder and import path of a command, which its workers take over as far as their machine has them.
 
     Ray's processes have folders of their own, and know of the command's path only its script's folder.
@@ -72,11 +72,11 @@ class Place:
     path: tuple[str, ...]
 
     @classmethod
-    def here(cls) -> Place:
+    def current(cls) -> WorkingEnvironment:
         folder = os.getcwd()
         return cls(folder, tuple(entry or folder for entry in sys.path))
 
-    def enter(self) -> None:
+    def apply(self) -> None:
         """Make this process work there."""
         sys.path.extend(entry for entry in self.path if entry not in sys.path)
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def connected(address: str | None = None) -> Iterator[Any]:
+def connected_ray(address: str | None = None) -> Iterator[Any]:
     """The `ray` module, connected to a cluster (``auto``: that of this machine), or until the end to one of our own.
 
     Raises UserError if there is no cluster at the address, or Ray cannot start here.
@@ -99,20 +99,20 @@ def connected(address: str | None = None) -> Iterator[Any]:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
         if address:
-            _look_for(str(address))
+            _require_answer(str(address))
             ray.init(address=str(address), **common)
         else:
             # From 2.59 on it would say each time that only this user's processes can join it (RAY_AUTH_MODE).
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **common)
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         if not address:
-            raise UserError(f"Ray cannot start on this machine: {reason(error)}") from None
+            raise UserError(f"Ray cannot start on this machine: {first_line(error)}") from None
         raise UserError(
-            f"--address={address}: there is no Ray cluster that answers ({reason(error)}). Start one with `ray start "
-            f"--head`, then `ray start --address=HEAD:6379` on the other machines, with RAY_AUTH_MODE=token and the "
-            f"same ~/.ray/auth_token on all, and give --address=auto on one of them; without --address a Ray of our "
-            f"own starts here"
+            f"--address={address}: there is no Ray cluster that answers ({first_line(error)}). Start one with "
+            f"`ray start --head`, then `ray start --address=HEAD:6379` on the other machines, with RAY_AUTH_MODE=token "
+            f"and the same ~/.ray/auth_token on all, and give --address=auto on one of them; without --address a Ray "
+            f"of our own starts here"
         ) from None
     try:
         yield ray
@@ -120,20 +120,20 @@ def connected(address: str | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _look_for(address: str) -> None:
+def _require_answer(address: str) -> None:
     """Raise ConnectionError unless a Ray answers at the address; it may still refuse this machine's token."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     command += [] if address == "auto" else ["--address", address]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise ConnectionError(f"no answer in {PATIENCE:g} s") from None
+        raise ConnectionError(f"no answer in {ANSWER_TIMEOUT:g} s") from None
     if answer.returncode and "AuthenticationError" not in answer.stderr:
         lines = (answer.stderr + answer.stdout).strip().splitlines()
         raise ConnectionError(lines[-1] if lines else "no answer")
 
 
-def on_every_node(ray, function: Callable, *arguments: Any) -> list[Any]:
+def run_on_every_node(ray, function: Callable, *arguments: Any) -> list[Any]:
     """What a function returns on each machine of the cluster."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -142,6 +142,6 @@ def on_every_node(ray, function: Callable, *arguments: Any) -> list[Any]:
     return ray.get([task.options(scheduling_strategy=node).remote(*arguments) for node in nodes])
 
 
-def reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

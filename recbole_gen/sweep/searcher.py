@@ -11,11 +11,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from recbole_gen.sweep import report as sweep_report
-from recbole_gen.sweep import tune
+from recbole_gen.sweep import state
+from recbole_gen.sweep.state import Sweep
 
 
-class OptunaPoints(Searcher):
+class OptunaSearcher(Searcher):
     """Hands out the trials that are still open, then those that Optuna's TPE thinks of (Bergstra et al., Algorithms for
     Hyper-Parameter Optimization, 2011).
 
@@ -28,13 +28,13 @@ class OptunaPoints(Searcher):
 
     Args:
         mode: max or min, of the scores.
-        trials: those that there are already, see `sweep_report.read_trials`.
+        trials: those that there are already, see `state.read_trials`.
     """
 
-    def __init__(self, sweep: tune.Sweep, mode: str, trials: list[dict[str, Any]]):
+    def __init__(self, sweep: Sweep, mode: str, trials: list[dict[str, Any]]):
         super().__init__(metric="score", mode=mode)
         self.sweep, self.begun = sweep, len(trials)
-        self.left = [trial["number"] for trial in trials if trial["status"] not in sweep_report.ENDED]
+        self.left = [trial["number"] for trial in trials if trial["status"] not in state.ENDED]
         self.numbers: dict[str, int] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
@@ -45,8 +45,8 @@ class OptunaPoints(Searcher):
             load_if_exists=True,
         )
         for trial in trials:  # the sweep may have been killed before it told Optuna
-            if trial["status"] in sweep_report.ENDED:
-                self._tell(trial, trial["status"] == "failed")
+            if trial["status"] in state.ENDED:
+                self._tell_score(trial, trial["status"] == "failed")
         known = {trial["optuna"] for trial in trials}
         for asked in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if asked.number not in known:  # it was killed before it began that trial
@@ -58,7 +58,8 @@ class OptunaPoints(Searcher):
             number = self.left.pop(0)
         else:
             number, trial = self.begun, self.study.ask()
-            tune.begin(self.sweep, number, {"params": self.sweep.space.suggest(trial), "optuna": trial.number})
+            content = {"params": self.sweep.space.suggest(trial), "optuna": trial.number}
+            state.write_new_trial(self.sweep, number, content)
             self.begun += 1
         self.numbers[trial_id] = number
         return {"number": number}
@@ -66,10 +67,10 @@ class OptunaPoints(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna the score of a trial that has ended."""
         folder = self.sweep.trial_folder(self.numbers.pop(trial_id))
-        trial = sweep_report.read_trial(folder)
-        self._tell(trial, error or trial["status"] == "failed")
+        trial = state.read_trial(folder)
+        self._tell_score(trial, error or trial["status"] == "failed")
 
-    def _tell(self, trial: dict[str, Any], has_failed: bool) -> None:
+    def _tell_score(self, trial: dict[str, Any], has_failed: bool) -> None:
         if has_failed or trial["score"] is None:
             self.study.tell(trial["optuna"], state=TrialState.FAIL, skip_if_finished=True)
         else:

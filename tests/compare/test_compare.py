@@ -9,7 +9,7 @@ import pytest
 from recbole_gen import cli
 from recbole_gen import compare as leaderboard
 from recbole_gen.files import lock_folder
-from recbole_gen.sweep.cluster import connected
+from recbole_gen.sweep.cluster import connected_ray
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
 
@@ -263,7 +263,7 @@ def test_ray_gives_the_same_numbers_and_goes_on_with_runs(custom, line, refused,
     assert cli.main(line("custom:Custom,Pop", "--seeds=1", "--epochs=3", output="sequence")) == 0
     capsys.readouterr()
     refused([*command, "--address=nonsense"], "there is no Ray cluster", "ray start --head")
-    with connected():
+    with connected_ray():
         refused([*command, "--ray", "--cpus_per_run=999"], "999")
         assert cli.main([*command, "--ray"]) == 0
     out = capsys.readouterr().out

@@ -20,7 +20,7 @@ from recbole_gen.compare import runs as compare
 from recbole_gen.config.config import Config, find_dataset
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.prepare import download, missing
-from recbole_gen.sweep import tune
+from recbole_gen.sweep import plan as sweep_plan
 
 EVENTS = b"user_id:token\titem_id:token\ttimestamp:float\n" + b"".join(
     f"u{user}\ti{(user + step) % 20}\t{step}\n".encode() for user in range(30) for step in range(8)
@@ -120,7 +120,7 @@ def test_a_recipe_comes_before_the_mirror(recipes, mirror, quick, tmp_path):
 
 def test_a_sweep_gets_it(mirror, tmp_path):
     values = {"model": "BPR", "dataset": MIRROR, "data_path": str(tmp_path), "use_gpu": False, "load_col": None}
-    assert tune._configured(values, {})["dataset"] == MIRROR
+    assert sweep_plan.base_config(values, {})["dataset"] == MIRROR
     assert (tmp_path / MIRROR / f"{MIRROR}.inter").exists()
 
 

@@ -9,6 +9,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_gen.sweep import report as sweep_report
+from recbole_gen.sweep import state
+from recbole_gen.sweep.parallel_coordinates import parallel_axes, write_parallel_coordinates
 
 CONFIG = {"model": "SASRec", "dataset": "toy", "valid_metric": "NDCG@10", "valid_metric_bigger": True}
 REASON = "training loss, in epoch 2, is nan"
@@ -34,38 +36,38 @@ def sweep(tmp_path):
         (folder / "trial.json").write_text(json.dumps(content))
         if score is not None:
             line = {"epoch": 1, "score": score, "valid_score": score, "train_loss": 2.0, "best_epoch": 1}
-            sweep_report.write_curve(folder, [line, {**line, "epoch": 2, "valid_score": None}])
+            state.write_curve(folder, [line, {**line, "epoch": 2, "valid_score": None}])
     return tmp_path / "sweep"
 
 
 def write(sweep, config=CONFIG):
-    trials = sweep_report.read_trials(sweep)
+    trials = state.read_trials(sweep)
     best = {"test_result": {"ndcg@10": 0.4}}
     settings = {"num_threads": 1, "data_path": "data", "checkpoint_dir": "saved"}
-    return sweep_report.write(sweep, trials, best, config, lambda params: {**settings, **params})
+    return sweep_report.write_results(sweep, trials, best, config, lambda params: {**settings, **params})
 
 
 def test_the_best_is_the_best_by_validation_that_has_not_failed(sweep):
-    trials = sweep_report.read_trials(sweep)
-    assert sweep_report.best_of(trials, bigger=True)["number"] == 1
-    assert sweep_report.best_of(trials, bigger=False)["number"] == 4
-    assert sweep_report.best_of(trials[2:4], bigger=True) is None
+    trials = state.read_trials(sweep)
+    assert state.best_trial(trials, bigger=True)["number"] == 1
+    assert state.best_trial(trials, bigger=False)["number"] == 4
+    assert state.best_trial(trials[2:4], bigger=True) is None
 
 
 def test_of_equal_trials_the_first_is_the_best(sweep):
     trials = [{"number": number, "score": 0.5, "status": "finished"} for number in range(3)]
-    assert sweep_report.best_of(trials, bigger=True)["number"] == sweep_report.best_of(trials, False)["number"] == 0
+    assert state.best_trial(trials, bigger=True)["number"] == state.best_trial(trials, False)["number"] == 0
 
 
 def test_a_trial_that_has_no_epoch_has_no_score(sweep):
-    trial = sweep_report.read_trials(sweep)[3]
+    trial = state.read_trials(sweep)[3]
     assert (trial["score"], trial["best_epoch"], trial["epochs"], trial["curve"]) == (None, None, 0, [])
 
 
 def test_only_validated_epochs_are_reported(sweep):
-    trial = sweep_report.read_trials(sweep)[0]
+    trial = state.read_trials(sweep)[0]
     assert [line["epoch"] for line in trial["curve"]] == [1, 2] and trial["epochs"] == 2
-    assert [line["epoch"] for line in sweep_report.validated(trial["curve"])] == [1]
+    assert [line["epoch"] for line in state.validated_epochs(trial["curve"])] == [1]
 
 
 @pytest.mark.parametrize("bigger, order", [(True, ["1", "0", "4", "2", "3"]), (False, ["4", "0", "1", "2", "3"])])
@@ -83,7 +85,7 @@ def test_the_table_has_the_best_first_and_those_that_failed_last(sweep, bigger, 
 
 def test_epochs_that_are_searched_have_a_column_of_their_own():
     trial = {"number": 0, "status": "finished", "score": 0.1, "best_epoch": 2, "epochs": 3, "params": {"epochs": 8}}
-    row = sweep_report.table([trial], "NDCG@10", True).iloc[0]
+    row = sweep_report.trials_table([trial], "NDCG@10", True).iloc[0]
     assert row["epochs"] == 8 and row["epochs_run"] == 3
 
 
@@ -91,8 +93,8 @@ def test_a_value_that_is_none_is_told_from_one_that_is_not_set():
     params = ({"mask_seen": None}, {})
     common = {"status": "finished", "score": 0.1, "best_epoch": 1, "epochs": 1}
     trials = [{**common, "number": number, "params": each} for number, each in enumerate(params)]
-    assert sweep_report.table(trials, "NDCG@10", True)["mask_seen"].tolist()[0] == "null"
-    axis = sweep_report.axes_of(trials, "NDCG@10")[0]
+    assert sweep_report.trials_table(trials, "NDCG@10", True)["mask_seen"].tolist()[0] == "null"
+    axis = parallel_axes(trials, "NDCG@10")[0]
     assert axis.labels == ["not set", "null"] and axis.positions.tolist() == [1, 0]
 
 
@@ -112,9 +114,9 @@ def test_best_yaml_says_that_the_best_was_ended_early(sweep):
 
 
 def test_without_a_best_trial_there_is_the_table_alone(sweep):
-    trials = [trial for trial in sweep_report.read_trials(sweep) if trial["status"] == "failed"]
-    assert sweep_report.write(sweep, trials, None, CONFIG, dict) == [sweep / "trials.csv"]
-    assert REASON in sweep_report.text(trials, None, CONFIG)
+    trials = [trial for trial in state.read_trials(sweep) if trial["status"] == "failed"]
+    assert sweep_report.write_results(sweep, trials, None, CONFIG, dict) == [sweep / "trials.csv"]
+    assert REASON in sweep_report.results_text(trials, None, CONFIG)
 
 
 def test_plots_show_the_trials_that_have_not_failed(sweep):
@@ -128,8 +130,8 @@ def test_plots_show_the_trials_that_have_not_failed(sweep):
 
 
 def test_axes_are_in_order_and_logarithmic_where_values_span_decades(sweep):
-    trials = [trial for trial in sweep_report.read_trials(sweep) if trial["status"] != "failed"]
-    axes = {axis.name: axis for axis in sweep_report.axes_of(trials, "NDCG@10")}
+    trials = [trial for trial in state.read_trials(sweep) if trial["status"] != "failed"]
+    axes = {axis.name: axis for axis in parallel_axes(trials, "NDCG@10")}
     assert list(axes) == ["learning_rate", "layers", "sampling", "ddim_stride", "valid NDCG@10"]
     rate, stride = axes["learning_rate"], axes["ddim_stride"]
     np.testing.assert_allclose(rate.to_unit(rate.positions), [0.5, 1, 0])
@@ -141,21 +143,21 @@ def test_axes_are_in_order_and_logarithmic_where_values_span_decades(sweep):
 def test_labels_keep_apart():
     values = [1, 10, 1000, 1010, 1500, 2000, *range(3000, 3100)]
     trials = [{"params": {"timesteps": value}, "score": 0.1} for value in values]
-    axis = sweep_report.axes_of(trials, "NDCG@10")[0]
+    axis = parallel_axes(trials, "NDCG@10")[0]
     assert np.diff(axis.to_unit(axis.ticks)).min() > 0.05 and len(set(axis.labels)) == len(axis.labels)
     few = [{"params": {"timesteps": value}, "score": 0.1} for value in (900, 1000, 1001, 2000)]
-    assert sweep_report.axes_of(few, "NDCG@10")[0].labels == ["900", "1001", "2000"]
+    assert parallel_axes(few, "NDCG@10")[0].labels == ["900", "1001", "2000"]
 
 
 @pytest.mark.parametrize("params", [[{"a": 1}], [{"a": 1}, {"a": 2}], [{"a": "x", "b": 1}, {"a": "x", "b": 1}]])
 def test_plots_of_few_trials(tmp_path, params):
     trials = [{"params": each, "score": 0.1 * n} for n, each in enumerate(params)]
-    axes = sweep_report.axes_of(trials, "NDCG@10")
+    axes = parallel_axes(trials, "NDCG@10")
     assert [axis.name for axis in axes] == [*params[0], "valid NDCG@10"]
     for axis in axes:
         heights = axis.to_unit(axis.positions)
         assert np.isfinite(heights).all() and ((heights >= 0) & (heights <= 1)).all()
-    assert len(sweep_report._parallel(tmp_path, trials, "NDCG@10", True)) == 3
+    assert len(write_parallel_coordinates(tmp_path, trials, "NDCG@10", True)) == 3
 
 
 def test_tensorboard_gets_settings_and_score_once(sweep):

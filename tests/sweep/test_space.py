@@ -14,7 +14,8 @@ from ray.tune.search.variant_generator import generate_variants
 from recbole_gen.config import registry
 from recbole_gen.config.config import PROPERTIES, Config
 from recbole_gen.errors import UserError
-from recbole_gen.sweep import space
+from recbole_gen.sweep.space import Space
+from recbole_gen.sweep.space_file import read_space
 
 EVERY_KIND = """
 learning_rate: {loguniform: [1e-4, 1.0e-2]}
@@ -44,9 +45,9 @@ IN_RANGE = {
 def read(tmp_path):
     """read(text, name) reads a file of that name that holds the text."""
 
-    def write_and_read(text: str, name: str = "space.yaml") -> space.Space:
+    def write_and_read(text: str, name: str = "space.yaml") -> Space:
         (tmp_path / name).write_text(text)
-        return space.read(tmp_path / name)
+        return read_space(tmp_path / name)
 
     return write_and_read
 
@@ -110,10 +111,10 @@ def test_samples_depend_on_the_seed_alone(read):
 
 def test_number_counts_the_trials(read):
     one = read("a: {grid: [1, 2]}\nb: {grid: [1, 2, 3]}\nc: {uniform: [0, 1]}")
-    assert one.number(4) == 24 == len(one.sample(4, seed=0))
+    assert one.num_trials(4) == 24 == len(one.sample(4, seed=0))
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(UserError, match="num_samples must be a whole number of at least 1"):
-            one.number(wrong)
+            one.num_trials(wrong)
     with pytest.raises(UserError, match="seed must be"):
         one.sample(1, seed=-1)
 
@@ -137,7 +138,7 @@ def test_a_condition_decides_whether_a_key_is_set(read):
 def test_a_grid_has_the_points_that_its_conditions_leave(read):
     one = read("sampling: {grid: [ddim, ancestral]}\nddim_stride: {grid: [10, 50], when: {sampling: ddim}}")
     ddim = [{"sampling": "ddim", "ddim_stride": 10}, {"sampling": "ddim", "ddim_stride": 50}]
-    assert one.sample(1, seed=0) == [*ddim, {"sampling": "ancestral"}] and one.number(3) == 9
+    assert one.sample(1, seed=0) == [*ddim, {"sampling": "ancestral"}] and one.num_trials(3) == 9
 
 
 def test_a_condition_tells_true_from_one(read):
@@ -290,14 +291,14 @@ def test_a_wrong_recbole_file_is_one_message(read, text, message):
 def test_a_file_that_is_missing_or_no_text_is_one_message(read, tmp_path):
     for name in ("none.yaml", "none.hyper"):
         with pytest.raises(UserError, match=f"there is no .*{name}"):
-            space.read(tmp_path / name)
+            read_space(tmp_path / name)
     for name in ("bytes.yaml", "bytes.hyper"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00a")
         with pytest.raises(UserError, match=name):
-            space.read(tmp_path / name)
+            read_space(tmp_path / name)
     (tmp_path / "folder.hyper").mkdir()
     with pytest.raises(UserError, match="cannot be read"):
-        space.read(tmp_path / "folder.hyper")
+        read_space(tmp_path / "folder.hyper")
 
 
 def test_a_seed_may_be_searched_and_a_protocol_may_be_fixed(read):
@@ -307,7 +308,7 @@ def test_a_seed_may_be_searched_and_a_protocol_may_be_fixed(read):
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_every_point_of_a_published_space_is_a_run(name):
-    one = space.read(PROPERTIES / f"tune/{name}.yaml")
+    one = read_space(PROPERTIES / f"tune/{name}.yaml")
     points = [*one.sample(4, seed=0)[:5], one.suggest(Trial())]
     for point in points:
         config = Config(model=name, dataset="ml-100k", config_dict={**ON_ML_100K.get(name, {}), **point})
@@ -317,14 +318,14 @@ def test_every_point_of_a_published_space_is_a_run(name):
 
 
 def test_pasrec_searches_a_width_only_where_the_encoding_has_one():
-    points = space.read(PROPERTIES / "tune/PASRec.yaml").sample(30, seed=0)
+    points = read_space(PROPERTIES / "tune/PASRec.yaml").sample(30, seed=0)
     assert {(point["time_encoding"], "sigma" in point) for point in points} == {
         ("sinusoidal", False), ("gaussian", True), ("rff", True)
     }  # fmt: skip
 
 
 def test_the_published_grid_of_acvae_is_that_of_its_section_4_7():
-    points = space.read(PROPERTIES / "tune/ACVAE.yaml").sample(1, seed=0)
+    points = read_space(PROPERTIES / "tune/ACVAE.yaml").sample(1, seed=0)
     alphas, betas = (0.0, 0.05, 0.1, 0.2), (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
     assert [tuple(point.values()) for point in points] == list(itertools.product(alphas, betas))
 

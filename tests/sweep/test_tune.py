@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -17,8 +19,11 @@ from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
 from recbole_gen.errors import UserError
-from recbole_gen.sweep import cluster, tune
-from recbole_gen.sweep import report as sweep_report
+from recbole_gen.sweep import cluster, command, plan, state
+from recbole_gen.sweep.scheduler import make_scheduler
+from recbole_gen.sweep.space_file import read_space
+from recbole_gen.sweep.state import Sweep
+from recbole_gen.sweep.trial import failure_reason
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """\
@@ -56,11 +61,11 @@ def line(arguments, tmp_path):
 def make_sweep(settings, space, tmp_path):
     """A sweep that is not run; keywords are options of `tune`."""
 
-    def make(text: str = SPACE, epochs: int = 9, **given) -> tune.Sweep:
+    def make(text: str = SPACE, epochs: int = 9, **given) -> Sweep:
         path = Path(space(text).removeprefix("--space="))
-        own = {**tune.OPTIONS, "num_samples": 2, **given}
+        own = {**command.OPTIONS, "num_samples": 2, **given}
         (tmp_path / "sweep").mkdir(exist_ok=True)
-        return tune.Sweep(str(tmp_path / "sweep"), settings(epochs=epochs), own, str(path), tune.read(path))
+        return Sweep(str(tmp_path / "sweep"), settings(epochs=epochs), own, str(path), read_space(path))
 
     return make
 
@@ -77,8 +82,8 @@ def write_trial(tmp_path):
         curve = [
             {"epoch": n, "score": score, "valid_score": score, **common} for n, score in enumerate(scores, start=1)
         ]
-        sweep_report.write_curve(folder, curve)
-        return sweep_report.read_trial(folder)
+        state.write_curve(folder, curve)
+        return state.read_trial(folder)
 
     return write
 
@@ -160,21 +165,21 @@ def test_a_folder_with_something_else_in_it_is_refused(line, refused, space, tmp
 )
 def test_what_cannot_change_when_a_sweep_goes_on(make_sweep, refused, given, pattern):
     sweep = make_sweep()
-    tune._write(sweep)
+    state.write_sweep(sweep)
     refused(["tune", f"--resume={sweep.folder}", *given], pattern)
 
 
 def test_only_a_sweep_goes_on(make_sweep, line, refused, space, tmp_path):
     refused(["tune", f"--resume={tmp_path}"], "there is no sweep in that folder")
     refused(["tune", "--resume"], "--resume needs the folder")
-    tune._write(make_sweep())
+    state.write_sweep(make_sweep())
     refused(line(space()), "there is a sweep in .*go on with it by --resume=")
 
 
 def test_the_help_names_every_option(capsys):
     assert cli.main(["tune", "--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"--{option}=" in out for option in tune.OPTIONS)
+    assert all(f"--{option}=" in out for option in command.OPTIONS)
 
 
 # What a sweep knows without running
@@ -182,25 +187,25 @@ def test_the_help_names_every_option(capsys):
 
 def test_a_sweep_is_written_down_and_read_back(make_sweep):
     sweep = make_sweep(reduction_factor=4)
-    tune._write(sweep)
-    again = tune._resumed({"resume": sweep.folder, "num_samples": 3})
+    state.write_sweep(sweep)
+    again = command._resumed_sweep({"resume": sweep.folder, "num_samples": 3})
     assert (again.values, again.options) == (sweep.values, {**sweep.options, "num_samples": 3})
-    assert again.space == sweep.space and (sweep.number(), again.number()) == (2, 3)
-    tune._write(again)  # over itself
-    assert tune._resumed({"resume": sweep.folder}).number() == 3
+    assert again.space == sweep.space and (sweep.num_trials(), again.num_trials()) == (2, 3)
+    state.write_sweep(again)  # over itself
+    assert command._resumed_sweep({"resume": sweep.folder}).num_trials() == 3
 
 
 def test_points_stay_and_more_come_behind_them(make_sweep, write_trial):
-    first = tune._points(make_sweep())
+    first = plan.planned_points(make_sweep())
     for number, point in enumerate(first):
         write_trial(number, params=point)
-    assert tune._points(make_sweep(num_samples=3))[:2] == first
+    assert plan.planned_points(make_sweep(num_samples=3))[:2] == first
 
 
 @pytest.mark.parametrize("epochs", ["{choice: [3, 12]}", "{randint: [3, 13]}", "{grid: [12, 4]}"])
 def test_the_most_epochs_of_any_trial_are_known(make_sweep, epochs):
     sweep = make_sweep(f"epochs: {epochs}\n")
-    assert tune.check(sweep, [{"epochs": 3}])[1] in (12, 13)
+    assert plan.check_trials(sweep, [{"epochs": 3}])[1] in (12, 13)
 
 
 @pytest.mark.parametrize(
@@ -213,12 +218,12 @@ def test_the_most_epochs_of_any_trial_are_known(make_sweep, epochs):
     ],
 )
 def test_why_a_trial_failed_is_one_line(error, told):
-    reason = tune._reason(error)
+    reason = failure_reason(error)
     assert re.match(told, reason) and "\n" not in reason
 
 
 def judged(scheduler, number, epoch, score):
-    trial = tune.SimpleNamespace(config={"number": number})
+    trial = SimpleNamespace(config={"number": number})
     return scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": score})
 
 
@@ -228,12 +233,12 @@ def test_asha_knows_what_trials_of_before_have_reported(make_sweep, write_trial)
     for number, score in enumerate((0.1, 0.2, 0.3, 0.4)):
         write_trial(number, scores=[score])
     sweep = make_sweep(grace_period=1)
-    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
+    scheduler = make_scheduler(sweep, "max", 9, state.read_trials(sweep.folder))
     for number, score, wanted in ((4, 0.29, "STOP"), (5, 0.41, "CONTINUE")):
-        scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": number}))
+        scheduler.on_trial_add(None, SimpleNamespace(config={"number": number}))
         assert judged(scheduler, number, 1, score) == wanted
-    alone = tune._scheduler(sweep, "max", 9, [])
-    alone.on_trial_add(None, tune.SimpleNamespace(config={"number": 4}))
+    alone = make_scheduler(sweep, "max", 9, [])
+    alone.on_trial_add(None, SimpleNamespace(config={"number": 4}))
     assert judged(alone, 4, 1, 0.29) == "CONTINUE"
 
 
@@ -243,9 +248,9 @@ def test_asha_does_not_judge_a_trial_twice_where_it_goes_on(make_sweep, write_tr
     for number in (1, 2, 3):
         write_trial(number, scores=[0.5])
     sweep = make_sweep(grace_period=1)
-    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
-    scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": 0}))
-    assert judged(scheduler, 0, 2, 0.1) == "CONTINUE"  # its last epoch, which `work` reports again
+    scheduler = make_scheduler(sweep, "max", 9, state.read_trials(sweep.folder))
+    scheduler.on_trial_add(None, SimpleNamespace(config={"number": 0}))
+    assert judged(scheduler, 0, 2, 0.1) == "CONTINUE"  # its last epoch, which `run_trial` reports again
     assert judged(scheduler, 0, 2, 0.1) == "CONTINUE"
     for number in (1, 2, 3):
         assert judged(scheduler, number, 3, 0.5) == "CONTINUE"
@@ -258,8 +263,8 @@ def test_asha_judges_the_last_epoch_of_a_trial_that_goes_on(make_sweep, write_tr
     for number in (1, 2, 3):
         write_trial(number, scores=[0.5])
     sweep = make_sweep(grace_period=1)
-    scheduler = tune._scheduler(sweep, "max", 9, sweep_report.read_trials(sweep.folder))
-    scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": 0}))
+    scheduler = make_scheduler(sweep, "max", 9, state.read_trials(sweep.folder))
+    scheduler.on_trial_add(None, SimpleNamespace(config={"number": 0}))
     assert judged(scheduler, 0, 1, 0.1) == "STOP"
 
 
@@ -267,14 +272,14 @@ def test_asha_keeps_small_scores_where_smaller_is_better(make_sweep, write_trial
     for number, score in enumerate((0.1, 0.2, 0.3, 0.4)):
         write_trial(number, scores=[score])
     sweep = make_sweep(grace_period=1)
-    scheduler = tune._scheduler(sweep, "min", 9, sweep_report.read_trials(sweep.folder))
+    scheduler = make_scheduler(sweep, "min", 9, state.read_trials(sweep.folder))
     for number, score, wanted in ((4, 0.31, "STOP"), (5, 0.05, "CONTINUE")):
-        scheduler.on_trial_add(None, tune.SimpleNamespace(config={"number": number}))
+        scheduler.on_trial_add(None, SimpleNamespace(config={"number": number}))
         assert judged(scheduler, number, 1, score) == wanted
 
 
 def test_scheduler_none_is_none(make_sweep):
-    assert tune._scheduler(make_sweep(scheduler="none"), "max", 9, []) is None
+    assert make_scheduler(make_sweep(scheduler="none"), "max", 9, []) is None
 
 
 class FakeRay:
@@ -293,37 +298,37 @@ class FakeRay:
 @pytest.mark.parametrize("asked, wanted", [(None, 1), (0, 0), (0.25, 0.25), (2, 2)])
 def test_trials_get_a_gpu_where_there_is_one(asked, wanted):
     with_gpus = FakeRay({"CPU": 4}, {"CPU": 4, "GPU": 2})
-    assert cluster.Resources("trial", 2, asked).of_trial(with_gpus) == {"cpu": 2, "gpu": wanted}
-    assert cluster.Resources("trial", 2).of_trial(FakeRay({"CPU": 4})) == {"cpu": 2, "gpu": 0}
+    assert cluster.Resources("trial", 2, asked).trial_resources(with_gpus) == {"cpu": 2, "gpu": wanted}
+    assert cluster.Resources("trial", 2).trial_resources(FakeRay({"CPU": 4})) == {"cpu": 2, "gpu": 0}
 
 
 def test_more_than_any_machine_has_is_refused():
     with pytest.raises(UserError, match="--cpus_per_trial is 6, and no machine of the cluster has more than 4"):
-        cluster.Resources("trial", 6).of_trial(FakeRay({"CPU": 4}, {"CPU": 4}))
+        cluster.Resources("trial", 6).trial_resources(FakeRay({"CPU": 4}, {"CPU": 4}))
     with pytest.raises(UserError, match=r"--gpus_per_trial is 0\.5, and no machine of the cluster has more than 0"):
-        cluster.Resources("trial", 1, 0.5).of_trial(FakeRay({"CPU": 4}))
+        cluster.Resources("trial", 1, 0.5).trial_resources(FakeRay({"CPU": 4}))
 
 
 def test_optuna_hears_of_every_trial_also_after_a_kill(make_sweep):
-    from recbole_gen.sweep.searcher import OptunaPoints
+    from recbole_gen.sweep.searcher import OptunaSearcher
 
     sweep = make_sweep(num_samples=4, searcher="optuna")
-    points = OptunaPoints(sweep, "max", [])
+    points = OptunaSearcher(sweep, "max", [])
     numbers = [points.suggest(f"ray{n}")["number"] for n in range(4)]
     assert numbers == [0, 1, 2, 3]
     for number, status, score in ((0, "pruned", 0.25), (1, "failed", 0.9), (2, "finished", 0.5)):
         folder = sweep.trial_folder(number)
         line = {"epoch": 1, "score": score, "valid_score": score, "train_loss": 1.0, "best_epoch": 1}
-        sweep_report.write_curve(folder, [line])
+        state.write_curve(folder, [line])
         content = json.loads((folder / "trial.json").read_text())
         (folder / "trial.json").write_text(json.dumps({**content, "status": status}))
     points.on_trial_complete("ray0", {"score": 0.25})
     points.study.ask()  # and killed here, before that trial began, and before it heard of 1 and 2
-    again = OptunaPoints(sweep, "max", sweep_report.read_trials(sweep.folder))
+    again = OptunaSearcher(sweep, "max", state.read_trials(sweep.folder))
     states = [(trial.state.name, trial.value) for trial in again.study.trials]
     assert states == [("COMPLETE", 0.25), ("FAIL", None), ("COMPLETE", 0.5), ("RUNNING", None), ("FAIL", None)]
     assert again.suggest("new0") == {"number": 3} and again.suggest("new1") == {"number": 4}
-    drawn = [trial["params"] for trial in sweep_report.read_trials(sweep.folder)]
+    drawn = [trial["params"] for trial in state.read_trials(sweep.folder)]
     assert len(drawn) == 5 and all(("ddim_stride" in each) == (each["sampling"] == "ddim") for each in drawn)
     again.on_trial_complete("new0", error=True)
     assert again.study.trials[3].state.name == "FAIL"
@@ -338,7 +343,7 @@ on_ray = pytest.mark.xdist_group("ray")  # one Ray at a time
 def two_cores():
     """One Ray for the sweeps of this file, of two cores."""
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE,
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE_BYTES,
         log_to_driver=False, logging_level="error",
     )  # fmt: skip
     yield
@@ -357,9 +362,9 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
     assert cli.main(line(space(), "--num_samples=3", "--epochs=2", "--state=INFO")) == 0
     out = capsys.readouterr().out
     assert "3 trials of DreamRec on toy" in out and "[3/3] trial" in out and "the best by validation, tested:" in out
-    trials = sweep_report.read_trials(folder)
+    trials = state.read_trials(folder)
     assert {trial["status"] for trial in trials} <= {"finished", "pruned"} and len(trials) == 3
-    best = sweep_report.best_of(trials, bigger=True)
+    best = state.best_trial(trials, bigger=True)
     results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
     tested = [result["run_dir"] for result in results if result["test_result"]]
     assert tested == [str(folder / f"trials/{best['number']:04d}")]
@@ -367,7 +372,7 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
     assert len(built) == 1 and len(shared) == 3  # two trials, and the test of the best
     with open(folder / "trials.csv", newline="") as file:
         assert sorted(int(row["trial"]) for row in csv.DictReader(file)) == [0, 1, 2]
-    assert not (folder / "ray").exists() and not list(Path(tune.tempfile.gettempdir()).glob(f"{cache_name(folder)}*"))
+    assert not (folder / "ray").exists() and not list(Path(tempfile.gettempdir()).glob(f"{cache_name(folder)}*"))
 
     alone = quick_start.run(config_file_list=[folder / "best.yaml"], config_dict={"checkpoint_dir": str(tmp_path)})
     assert alone["best_valid_score"] == best["score"] or best["status"] == "pruned"
@@ -375,12 +380,12 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
 
     before = {path: path.read_bytes() for path in folder.glob("trials/*/trial.json")}
     assert cli.main(["tune", f"--resume={folder}", "--num_samples=4"]) == 0
-    assert len(sweep_report.read_trials(folder)) == 4
+    assert len(state.read_trials(folder)) == 4
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def cache_name(folder: Path) -> str:
-    return tune.Sweep(str(folder), {}, {}, "", None).cache("").name
+    return Sweep(str(folder), {}, {}, "", None).data_cache("").name
 
 
 TROUBLE = """
@@ -435,7 +440,7 @@ def test_trials_that_fail_are_recorded_and_the_others_go_on(
     given = line(space(text), "--epochs=3", "--scheduler=none", "--max_failures=1", model="trouble:Trouble")
     assert cli.main(given) == 0
     out = capsys.readouterr().out
-    trials = sweep_report.read_trials(folder)
+    trials = state.read_trials(folder)
     assert [trial["status"] for trial in trials] == ["finished", "failed", "failed"]
     assert "KeyError: 'a mistake of its programmer' (see error.txt)" in out
     assert "trouble.py" in (folder / "trials/0001/error.txt").read_text()
@@ -453,7 +458,7 @@ def test_trials_that_fail_are_recorded_and_the_others_go_on(
 @on_ray
 def test_a_sweep_of_failures_is_one_message_with_the_reasons(two_cores, make_sweep, write_trial, capsys):
     sweep = make_sweep(num_samples=2)
-    tune._write(sweep)
+    state.write_sweep(sweep)
     for number, reason in enumerate(("training loss is nan", "its process died")):
         write_trial(number, "failed", scores=[0.9] * number, params={"sampling": "ancestral"}, reason=reason)
     assert cli.main(["tune", f"--resume={sweep.folder}"]) == 2
@@ -474,10 +479,10 @@ def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, trouble, line, space, t
     assert cli.main(given) == 130
     message = capsys.readouterr().err
     assert message.startswith("stopped by Ctrl-C") and f"go on with tune --resume={folder}" in message
-    begun = sweep_report.read_trials(folder)
+    begun = state.read_trials(folder)
     assert any(trial["status"] == "open" for trial in begun)
     assert cli.main(["tune", f"--resume={folder}"]) == 0
-    trials = sweep_report.read_trials(folder)
+    trials = state.read_trials(folder)
     assert [trial["status"] for trial in trials] == ["finished"] * 2
     assert [trial["params"] for trial in trials[: len(begun)]] == [trial["params"] for trial in begun]
     assert all([each["epoch"] for each in trial["curve"]] == [1, 2, 3] for trial in trials)
@@ -505,14 +510,14 @@ def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, s
                 break
         driver.kill()
         driver.wait()
-        ended = {t["number"]: t for t in sweep_report.read_trials(folder) if t["status"] in sweep_report.ENDED}
+        ended = {t["number"]: t for t in state.read_trials(folder) if t["status"] in state.ENDED}
         assert 1 <= len(ended) < 3
         again = start("tune", f"--resume={folder}")
         out = again.stdout.read()
         assert again.wait() == 0, out
     finally:
         machines.shutdown()
-    trials = sweep_report.read_trials(folder)
+    trials = state.read_trials(folder)
     assert [trial["status"] for trial in trials] == ["finished"] * 3
     assert all(trials[number] == trial for number, trial in ended.items())
     assert all([each["epoch"] for each in trial["curve"]] == [1, 2, 3] for trial in trials)

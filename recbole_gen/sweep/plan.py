@@ -1,0 +1,99 @@
+"""From what was asked for to the trials of a sweep, each of which `run` must accept before the first one starts."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recbole_gen.config.config import PROPERTIES, Config
+from recbole_gen.config.layers import run_values, with_origins
+from recbole_gen.data import requirements
+from recbole_gen.errors import UserError
+from recbole_gen.prepare.missing import with_data
+from recbole_gen.sweep import state
+from recbole_gen.sweep.space import Space
+from recbole_gen.sweep.space_file import read_space
+from recbole_gen.sweep.state import Sweep
+
+MAX_CHECKED = 200
+"""Settings that are checked before a sweep starts; more would take their time."""
+
+
+def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | None = None) -> Sweep:
+    """The sweep that a command line asks for.
+
+    Args:
+        options: those of `tune`, all of them.
+        of_run: keys of `run` on the command line.
+        space: what the file of ``options`` holds; None where there is none, for the one of the model.
+
+    Raises UserError if `run` does not accept the keys, if there is no space or a key of it is given, too, and for an
+    output folder that is in use.
+    """
+    values = run_values(of_run)
+    config = base_config(values, of_run, options)
+    path = Path(str(options["space"] or PROPERTIES / f"tune/{config['model']}.yaml"))
+    if space is None and not path.is_file():
+        raise UserError(
+            f"there is no search space for {config['model']}: give one with --space=FILE, such as a YAML file with the "
+            f"line `learning_rate: {{loguniform: [1.0e-4, 1.0e-2]}}`"
+        )
+    space = space or read_space(path)
+    both = sorted(of_run.keys() & space.dimensions.keys())
+    if both:
+        raise UserError(f"{', '.join(both)}: given for all trials, and searched in {path}; take one of the two out")
+    name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
+    if (folder / "sweep.json").exists():
+        raise UserError(f"there is a sweep in {folder}: go on with it by --resume={folder}, or name another --output")
+    if folder.exists() and not (folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder: name another --output")
+    return Sweep(str(folder), values, options, str(path), space)
+
+
+def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable[str] = ()) -> Config:
+    """The configuration without the space. Raises UserError, which knows the names of the options of `tune`, too."""
+    try:
+        return with_data(partial(Config, config_dict=values))
+    except UserError as error:
+        near = {key: difflib.get_close_matches(key, list(options), n=1, cutoff=0.8) for key in given}
+        hints = [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
+        raise UserError("\n".join([with_origins(error, given), *hints])) from None
+
+
+def planned_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """The settings of the trials that are known before they run: all of a random search, those begun of another."""
+    begun = [trial["params"] for trial in state.read_trials(sweep.folder)]
+    if sweep.options["searcher"] == "optuna":
+        return begun
+    drawn = sweep.space.sample(sweep.options["num_samples"], sweep.values.get("seed", 2020))
+    return begun + drawn[len(begun) :]
+
+
+def check_trials(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:
+    """See that `run` accepts the settings that are to come, before the first trial.
+
+    Returns a configuration of a trial, and the most epochs of any. Raises UserError that names the file of the space,
+    and the point.
+    """
+    distinct = {json.dumps(point, sort_keys=True): point for point in points or sweep.space.sample(20, 0)}
+    searched = sweep.space.dimensions.get("epochs")
+    epochs = [value for value in searched.values if isinstance(value, int)] if searched else []
+    for point in [*distinct.values()][:MAX_CHECKED]:
+        try:
+            config = with_data(partial(Config, config_dict={**sweep.values, **point}))
+        except UserError as error:
+            message = with_origins(error, {}).replace("(dict)", f"({sweep.space_file})")
+            raise UserError(f"{message}\n(in a trial with {json.dumps(point)}, of {sweep.space_file})") from None
+        if config["nproc"] > 1:
+            raise UserError("a trial has one process: nproc must be 1")
+        if config["eval_step"] < 1 or config["epochs"] < 1:
+            raise UserError("a sweep compares validation scores: eval_step and epochs must be at least 1")
+        epochs.append(config["epochs"])
+    requirements.check_before_loading(config)
+    return config, max(epochs)

@@ -1,0 +1,114 @@
+"""A trial, in a process of Ray's: one `run()`, from where it was to its end."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from filelock import FileLock
+
+from recbole_gen.config.config import Config
+from recbole_gen.errors import UserError
+from recbole_gen.files import read_json, write_json
+from recbole_gen.prepare.missing import with_data
+from recbole_gen.quick_start import run
+from recbole_gen.sweep import cluster, state
+from recbole_gen.sweep.state import Sweep
+from recbole_gen.training.trainer import Epoch
+
+
+def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.WorkingEnvironment, has_gpu: bool) -> None:
+    """Trial ``config["number"]``, from where it was to its end. Its own failure is written down, and no error to Ray,
+    which would try it again."""
+    environment.apply()
+    folder = sweep.trial_folder(config["number"])
+    with FileLock(folder / ".lock"):  # a process of before may not have noticed that its sweep was killed
+        trial = read_json(folder / "trial.json")
+        if trial["status"] in state.ENDED:
+            return
+        started, before = time.time(), trial.get("seconds", 0.0)
+        try:
+            _train(sweep, trial, has_gpu, lambda: round(before + time.time() - started, 2))
+        except Exception as error:
+            if not isinstance(error, UserError):
+                (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            trial.update(status="failed", reason=failure_reason(error))
+        else:
+            trial.update(status="finished")
+        trial["seconds"] = round(before + time.time() - started, 2)
+        write_json(folder / "trial.json", trial)
+    _report_to_scheduler(state.read_curve(folder))
+
+
+def _report_to_scheduler(lines: list[dict[str, Any]]) -> None:
+    """Tell the scheduler the last validated epoch. Does not come back if it ends the trial."""
+    from ray import tune
+
+    if validated := state.validated_epochs(lines):
+        tune.report(validated[-1])
+
+
+def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable[[], float]) -> None:
+    """`run`, which writes and reports a line an epoch, from where it was."""
+    from ray import get_runtime_context
+
+    folder = sweep.trial_folder(trial["number"])
+    values = {**sweep.trial_settings(trial["params"]), "checkpoint_dir": str(folder)}
+    values.pop("gpu_id", None)  # Ray shows each trial its own only
+    if not has_gpu:
+        values["use_gpu"] = False
+    epochs = with_data(partial(Config, config_dict=values))["epochs"]
+    lines = state.read_curve(folder)
+    if lines and lines[-1]["epoch"] < epochs:
+        _report_to_scheduler(lines)  # the scheduler may not have seen it
+    if (folder / "last.pth").exists():
+        values = {"resume": str(folder / "last.pth")}
+
+    def on_epoch(epoch: Epoch) -> None:
+        line = {
+            "epoch": epoch.number,
+            "score": epoch.best_valid_score,
+            "valid_score": epoch.valid_score,
+            "train_loss": epoch.train_loss,
+            "best_epoch": epoch.best_epoch,
+        }
+        lines[:] = [each for each in lines if each["epoch"] < epoch.number] + [line]
+        state.write_curve(folder, lines)
+        write_json(folder / "trial.json", {**trial, "seconds": seconds()})
+        if epoch.valid_score is not None and epoch.number < epochs:  # the last epoch is no early end
+            _report_to_scheduler([line])
+
+    cache = sweep.data_cache(get_runtime_context().get_node_id())
+    result = run(config_dict=values, run_dir=folder, test=False, on_epoch=on_epoch, quiet=True, data_cache=cache)
+    if not lines or lines[-1]["epoch"] < result["epochs"]:  # killed between the last checkpoint and its line
+        known = {"score": result["best_valid_score"], "best_epoch": result["best_epoch"] + 1}
+        lines.append({"epoch": result["epochs"], "valid_score": None, "train_loss": result["train_loss"][-1], **known})
+        state.write_curve(folder, lines)
+
+
+def failure_reason(error: Exception) -> str:
+    """One line for the table of trials."""
+    import torch
+
+    text = cluster.first_line(error)
+    if isinstance(error, UserError):
+        return text
+    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
+    return f"out of memory: {text}" if is_memory else f"{type(error).__name__}: {text} (see error.txt)"
+
+
+def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingEnvironment) -> dict[str, Any]:
+    """Test a trial that has ended, by the weights of its best epoch; returns the result of the run."""
+    from ray import get_runtime_context
+
+    environment.apply()
+    folder = sweep.trial_folder(best["number"])
+    threads = sweep.trial_settings(best["params"])["num_threads"]
+    values: dict[str, Any] = {"resume": str(folder / "last.pth"), "num_threads": threads}
+    if best["status"] == "pruned":
+        values["epochs"] = best["epochs"]  # it is not to train on
+    cache = sweep.data_cache(get_runtime_context().get_node_id())
+    return run(config_dict=values, run_dir=folder, quiet=True, data_cache=cache)
