@@ -36,7 +36,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
 
 VERBS = {
     "tune": ("sweep.command", "main"),
-    "compare": ("compare.runs", "main"),
+    "compare": ("compare.command", "main"),
     "plot": ("plot", "main"),
     "prepare": ("prepare.prepare", "main"),
     "recommend": ("recommending.recommend", "main"),

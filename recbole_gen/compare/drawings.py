@@ -6,44 +6,45 @@ from collections.abc import Iterator
 from typing import Any
 
 from recbole_gen import figures
-from recbole_gen.compare.summary import Summary, title
-from recbole_gen.compare.tables import range_of
+from recbole_gen.compare.summary import Summary, metric_title
+from recbole_gen.compare.tables import length_range
 
-DRAWN = {
+CAPTIONS = {
     "metric": "Accuracy of each model, with 95 % bootstrap intervals over users",
     "cost": "Accuracy against cost of inference",
     "length": "Accuracy by length of the user's history",
 }
 
 
-def draw(summary: Summary) -> Iterator[tuple[str, Any]]:
+def draw_figures(summary: Summary) -> Iterator[tuple[str, Any]]:
+    """The figures that the runs have the numbers for, as (name of CAPTIONS, figure)."""
     yield "metric", _draw_metric(summary)
-    if any(s.costs["users_per_second"] for s in summary.standings):
+    if any(s.costs["users_per_second"] for s in summary.contenders):
         yield "cost", _draw_cost(summary)
     if summary.groups:
         yield "length", _draw_lengths(summary)
 
 
-def _shown(label: str) -> str:
+def _escape_dollar(label: str) -> str:
     """A label as matplotlib draws it: a dollar sign is no formula."""
     return label.replace("$", r"\$")
 
 
 def _draw_metric(summary: Summary):
     """The best on top: mean, interval over users, and each seed as a small mark."""
-    number = len(summary.standings)
+    number = len(summary.contenders)
     figure, axes = figures.new(width=6.0, height=1.2 + 0.4 * number)
-    for place, standing in enumerate(summary.standings):
-        spread, (low, high) = standing.test[summary.main], standing.intervals[summary.main]
+    for place, contender in enumerate(summary.contenders):
+        spread, (low, high) = contender.test[summary.main_metric], contender.intervals[summary.main_metric]
         colour = figures.look(place)["color"]
         axes.plot([low, high], [place, place], color=colour, linewidth=2)
         axes.plot(spread.mean, place, color=colour, marker=figures.look(place)["marker"], markersize=8)
         if len(spread.values) > 1:
             axes.plot(spread.values, [place + 0.25] * len(spread.values), "|", color=colour, markersize=7)
-    axes.set_yticks(range(number), [_shown(s.label) for s in summary.standings])
+    axes.set_yticks(range(number), [_escape_dollar(s.label) for s in summary.contenders])
     axes.set_ylim(number - 0.4, -0.6)
-    seeds = "; ticks: each seed" if any(len(s.seeds) > 1 for s in summary.standings) else ""
-    about = f"{title(summary.main)}, test\n(lines: 95 % intervals over users{seeds})"
+    seeds = "; ticks: each seed" if any(len(s.seeds) > 1 for s in summary.contenders) else ""
+    about = f"{metric_title(summary.main_metric)}, test\n(lines: 95 % intervals over users{seeds})"
     figure.supxlabel(about, fontsize="medium")  # of the whole figure: long names leave little room under the axes
     axes.grid(axis="x", alpha=0.3)
     return figure
@@ -54,14 +55,14 @@ def _draw_cost(summary: Summary):
 
     figure, axes = figures.new(width=6.0)
     points = []
-    for place, standing in enumerate(summary.standings):
-        speed, spread = standing.costs["users_per_second"], standing.test[summary.main]
+    for place, contender in enumerate(summary.contenders):
+        speed, spread = contender.costs["users_per_second"], contender.test[summary.main_metric]
         if speed:
             look = figures.look(place)
             axes.plot(speed, spread.mean, color=look["color"], marker=look["marker"], markersize=8)
             ends = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
             axes.plot([speed, speed], ends, color=look["color"], linewidth=1.5, alpha=0.5)
-            points.append((speed, spread.mean, ends, _shown(standing.label), look["color"]))
+            points.append((speed, spread.mean, ends, _escape_dollar(contender.label), look["color"]))
     axes.set_xscale("log")
     low, high = min(point[0] for point in points), max(point[0] for point in points)
     axes.set_xlim(low / 2, high * 2)
@@ -69,15 +70,15 @@ def _draw_cost(summary: Summary):
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    bars = "\n(bars: standard deviation over seeds)" if any(len(s.seeds) > 1 for s in summary.standings) else ""
+    bars = "\n(bars: standard deviation over seeds)" if any(len(s.seeds) > 1 for s in summary.contenders) else ""
     axes.set_xlabel(f"users scored per second, log scale{bars}")
-    axes.set_ylabel(f"{title(summary.main)}, test")
+    axes.set_ylabel(f"{metric_title(summary.main_metric)}, test")
     axes.grid(alpha=0.3)
-    _name_points(figure, axes, points)
+    _label_points(figure, axes, points)
     return figure
 
 
-def _name_points(figure, axes, points) -> None:
+def _label_points(figure, axes, points) -> None:
     """Write each point's name beside it, where it covers no other name, point or bar, and stays inside."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
@@ -92,47 +93,47 @@ def _name_points(figure, axes, points) -> None:
         label = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", color=colour, fontsize=9)
         label.set_in_layout(False)
         clashes = []
-        for place in PLACES:
-            _put(label, *place)
+        for place in LABEL_OFFSETS:
+            _place_label(label, *place)
             box = label.get_window_extent(renderer)
             others = [each for each in range(len(points)) if each != number]
             covered = sum(box.overlaps(other) for other in [*taken, *(marks[each] for each in others)])
             crossed = sum(box.overlaps(bars[each]) for each in others)
             outside = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
             clashes.append(covered + 2 * outside + 0.3 * crossed)
-        _put(label, *PLACES[clashes.index(min(clashes))])
+        _place_label(label, *LABEL_OFFSETS[clashes.index(min(clashes))])
         taken.append(label.get_window_extent(renderer))
 
 
 # Right, left, above, below, then aslant and farther off, in points.
-PLACES = (
+LABEL_OFFSETS = (
     (8, 0), (-8, 0), (0, 8), (0, -8), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 20), (0, -20), (10, 18), (-10, 18),
     (10, -18), (-10, -18),
 )  # fmt: skip
 
 
-def _put(label, dx: int, dy: int) -> None:
+def _place_label(label, dx: int, dy: int) -> None:
     label.set_position((dx, dy))
     label.set_ha("left" if dx > 0 else "right" if dx < 0 else "center")
     label.set_va("bottom" if dy > 0 else "top" if dy < 0 else "center")
 
 
 def _draw_lengths(summary: Summary):
-    number = len(summary.standings)
+    number = len(summary.contenders)
     figure, axes = figures.new(width=6.0, height=4.0 + 0.12 * number)
     places = range(len(summary.groups))
     lines = []
-    for place, standing in enumerate(summary.standings):
-        values = [standing.by_length[group.name] for group in summary.groups]
+    for place, contender in enumerate(summary.contenders):
+        values = [contender.by_length[group.name] for group in summary.groups]
         lines += axes.plot(places, values, **figures.look(place), markersize=7)
-    axes.set_xticks(places, [f"{g.name}\n{range_of(g)}\n{g.rows:,} rows" for g in summary.groups])
+    axes.set_xticks(places, [f"{g.name}\n{length_range(g)}\n{g.rows:,} rows" for g in summary.groups])
     axes.set_xlim(-0.3, len(summary.groups) - 0.7)
-    axes.set_xlabel(f"length of the history ({summary.groups_of})")
-    axes.set_ylabel(f"{title(summary.main)}, test")
+    axes.set_xlabel(f"length of the history ({summary.length_of})")
+    axes.set_ylabel(f"{metric_title(summary.main_metric)}, test")
     axes.grid(alpha=0.3)
     figure.legend(
         lines,
-        [_shown(s.label) for s in summary.standings],
+        [_escape_dollar(s.label) for s in summary.contenders],
         loc="outside upper center",
         ncols=3,
         frameon=False,

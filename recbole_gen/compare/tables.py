@@ -1,4 +1,4 @@
-"""What a summary says as tables of text, one for every form of output, and `text`, that for the terminal."""
+"""What a summary says as tables of text for every form of output, and `terminal_text` for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from recbole_gen.compare.summary import COSTS, Group, Spread, Standing, Summary, title
+from recbole_gen.compare.summary import COSTS, Contender, LengthGroup, SeedStatistics, Summary, metric_title
 from recbole_gen.evaluation import significance
 
 LEVEL = 0.05
@@ -30,77 +30,87 @@ class Cell:
     mean: str
     sd: str = ""
     mark: str = ""
-    place: int = 0
+    rank: int = 0
 
 
-def main(summary: Summary) -> dict[str, dict[str, Cell]]:
+def metric_cells(summary: Summary) -> dict[str, dict[str, Cell]]:
     """label -> metric -> cell. Best and second are those of the means as printed; equal ones share their place."""
-    printed = {s.label: {name: f"{s.test[name].mean:.4f}" for name in summary.metrics} for s in summary.standings}
+    printed = {s.label: {name: f"{s.test[name].mean:.4f}" for name in summary.metrics} for s in summary.contenders}
     best = {
         name: sorted({float(line[name]) for line in printed.values()}, reverse=True)[:2] for name in summary.metrics
     }
     table: dict[str, dict[str, Cell]] = {}
-    for standing in summary.standings:
-        table[standing.label] = line = {}
+    for contender in summary.contenders:
+        table[contender.label] = line = {}
         for name in summary.metrics:
-            spread, against = standing.test[name], standing.against.get(name)
-            mean = printed[standing.label][name]
-            place = best[name].index(float(mean)) + 1 if float(mean) in best[name] else 0
+            spread, difference = contender.test[name], contender.differences.get(name)
+            mean = printed[contender.label][name]
+            rank = best[name].index(float(mean)) + 1 if float(mean) in best[name] else 0
             sd = "" if spread.sd is None else f"{spread.sd:.4f}"
-            line[name] = Cell(mean, sd, MARK if against and against.p_holm < LEVEL else "", place)
+            line[name] = Cell(mean, sd, MARK if difference and difference.p_holm < LEVEL else "", rank)
     return table
 
 
-def validation(summary: Summary, standing: Standing) -> str:
+def validation_cell(summary: Summary, contender: Contender) -> str:
     """The metric that chose the epochs, on the validation rows."""
-    spread = standing.valid.get(summary.valid_metric)
-    return "-" if spread is None else _spread(spread)
+    spread = contender.valid.get(summary.valid_metric)
+    return "-" if spread is None else _mean_and_sd(spread)
 
 
-def _spread(spread: Spread) -> str:
+def _mean_and_sd(spread: SeedStatistics) -> str:
     return f"{spread.mean:.4f}" + ("" if spread.sd is None else f" ± {spread.sd:.4f}")
 
 
-def interval(summary: Summary, standing: Standing) -> str:
+def interval_cell(summary: Summary, contender: Contender) -> str:
     """Of the main metric."""
-    return "{:.4f} to {:.4f}".format(*standing.intervals[summary.main])
+    return "{:.4f} to {:.4f}".format(*contender.intervals[summary.main_metric])
 
 
-def against(summary: Summary, metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def difference_table(summary: Summary, metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the comparison with the baseline."""
     heads = ["model", "metric", "difference", "95 % interval", "p", "Holm p"]
     body = [
-        [s.label, title(name), f"{a.difference:+.4f}", f"{a.low:+.4f} to {a.high:+.4f}", _p(a.p), _p(a.p_holm)]
+        [
+            s.label,
+            metric_title(name),
+            f"{a.difference:+.4f}",
+            f"{a.low:+.4f} to {a.high:+.4f}",
+            _p_value(a.p),
+            _p_value(a.p_holm),
+        ]
         for name in metrics
-        for s in summary.standings
-        for a in [s.against.get(name)]
+        for s in summary.contenders
+        for a in [s.differences.get(name)]
         if a
     ]
     return heads, body
 
 
-def _p(p: float) -> str:
+def _p_value(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def costs(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def cost_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """What training and scoring took."""
     forms = {"train_seconds": ",.1f", "epochs": ",.4g"}
-    body = [[s.label, *(_number(s.costs[name], forms.get(name, ",.0f")) for name in COSTS)] for s in summary.standings]
+    body = [
+        [s.label, *(_format_or_dash(s.costs[name], forms.get(name, ",.0f")) for name in COSTS)]
+        for s in summary.contenders
+    ]
     return ["model", *COSTS.values()], body
 
 
-def _number(value: float | None, form: str) -> str:
+def _format_or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def diagnostics(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """What keeps the metrics honest; without columns that no contender has."""
-    name = title(summary.main)
+    name = metric_title(summary.main_metric)
     columns = {
-        f"{name}, trained items only": (f"trained_items_only.model.{summary.main}", ".4f"),
-        f"Pop {name}": (f"pop.{summary.main}", ".4f"),
-        f"Pop {name}, trained items only": (f"trained_items_only.pop.{summary.main}", ".4f"),
+        f"{name}, trained items only": (f"trained_items_only.model.{summary.main_metric}", ".4f"),
+        f"Pop {name}": (f"pop.{summary.main_metric}", ".4f"),
+        f"Pop {name}, trained items only": (f"trained_items_only.pop.{summary.main_metric}", ".4f"),
         "distinct items in all lists": ("lists.distinct_items", ",.0f"),
         "items that two lists share": ("lists.mean_overlap", ".2f"),
         "places of untrained items": ("lists.untrained_share", ".1%"),
@@ -110,45 +120,46 @@ def diagnostics(summary: Summary) -> tuple[list[str], list[list[str]]]:
     shown = {
         head: (key, form)
         for head, (key, form) in columns.items()
-        if any(key in s.diagnostics for s in summary.standings)
+        if any(key in s.diagnostics for s in summary.contenders)
     }
     body = [
-        [s.label, *(_number(s.diagnostics.get(key), form) for key, form in shown.values())] for s in summary.standings
+        [s.label, *(_format_or_dash(s.diagnostics.get(key), form) for key, form in shown.values())]
+        for s in summary.contenders
     ]
     return ["model", *shown], body if shown else []
 
 
-def others(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def other_metrics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Test metrics that have no value a user, so no test."""
-    names = [name for name in summary.standings[0].test if name not in significance.per_row([name])]
-    names = [name for name in names if all(name in s.test for s in summary.standings)]
-    body = [[s.label, *(_spread(s.test[name]) for name in names)] for s in summary.standings]
-    return ["model", *map(title, names)], body if names else []
+    names = [name for name in summary.contenders[0].test if name not in significance.per_row([name])]
+    names = [name for name in names if all(name in s.test for s in summary.contenders)]
+    body = [[s.label, *(_mean_and_sd(s.test[name]) for name in names)] for s in summary.contenders]
+    return ["model", *map(metric_title, names)], body if names else []
 
 
-def lengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def length_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """The main metric by group."""
-    heads = [f"{g.name}, {range_of(g)} ({g.rows:,} rows)" for g in summary.groups]
-    body = [[s.label, *(f"{s.by_length[g.name]:.4f}" for g in summary.groups)] for s in summary.standings]
+    heads = [f"{g.name}, {length_range(g)} ({g.rows:,} rows)" for g in summary.groups]
+    body = [[s.label, *(f"{s.by_length[g.name]:.4f}" for g in summary.groups)] for s in summary.contenders]
     return ["model", *heads], body if summary.groups else []
 
 
-def range_of(group: Group) -> str:
+def length_range(group: LengthGroup) -> str:
     """The lengths of a group's histories."""
     return f"{group.least}" if group.least == group.most else f"{group.least} to {group.most}"
 
 
-def legend(summary: Summary) -> list[str]:
+def legend_lines(summary: Summary) -> list[str]:
     """What the main table's numbers and marks mean."""
-    counts = sorted({len(s.seeds) for s in summary.standings})
+    counts = sorted({len(s.seeds) for s in summary.contenders})
     if counts == [1]:
-        spread = f"One seed ({seeds(summary)}): how much another seed would change is not known."
+        spread = f"One seed ({all_seeds(summary)}): how much another seed would change is not known."
     else:
         number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        spread = f"Mean ± standard deviation over {number} seeds ({seeds(summary)})."
+        spread = f"Mean ± standard deviation over {number} seeds ({all_seeds(summary)})."
     averaged = "" if counts == [1] else ", each user's value being the mean over the seeds"
     lines = [f"{spread}{BOLD}"]
-    others = len(summary.standings) - 1
+    others = len(summary.contenders) - 1
     if others:
         lines.append(
             f"{MARK} differs from the baseline {summary.baseline}, up or down as the number says: p < {LEVEL} after "
@@ -159,17 +170,17 @@ def legend(summary: Summary) -> list[str]:
     return lines
 
 
-def seeds(summary: Summary) -> str:
+def all_seeds(summary: Summary) -> str:
     """All seeds of all contenders."""
-    return ", ".join(str(seed) for seed in sorted({seed for s in summary.standings for seed in s.seeds}))
+    return ", ".join(str(seed) for seed in sorted({seed for s in summary.contenders for seed in s.seeds}))
 
 
-def about_intervals(summary: Summary) -> str:
+def interval_note(summary: Summary) -> str:
     """How the intervals were made."""
     return f"Intervals are 95 % bootstrap intervals over users (percentile, {summary.resamples:,} resamples)."
 
 
-def about_costs(summary: Summary) -> str:
+def cost_note(summary: Summary) -> str:
     """How the costs were measured."""
     return (
         "Costs are means over the seeds. Scoring is the model's own work on the test rows, without reading them and "
@@ -178,7 +189,7 @@ def about_costs(summary: Summary) -> str:
     )
 
 
-def missing(summary: Summary) -> list[str]:
+def not_compared_lines(summary: Summary) -> list[str]:
     """What was not compared, and why."""
     return [
         *(f"Left out: {label}: {reason}" for label, reason in sorted(summary.left_out.items())),
@@ -187,9 +198,9 @@ def missing(summary: Summary) -> list[str]:
     ]
 
 
-def text(summary: Summary) -> str:
+def terminal_text(summary: Summary) -> str:
     """The tables that fit a terminal: metrics, differences of the main one, costs, and what to know about them."""
-    table = main(summary)
+    table = metric_cells(summary)
     parts = [f"{summary.dataset}, {summary.protocol}: {summary.rows:,} test rows of {summary.users:,} users"]
     for start in range(0, len(summary.metrics), PER_TABLE):
         names = summary.metrics[start : start + PER_TABLE]
@@ -197,19 +208,22 @@ def text(summary: Summary) -> str:
             [label, *(f"{c.mean}{f' ± {c.sd}' if c.sd else ''}{c.mark or ' '}" for c in (line[n] for n in names))]
             for label, line in table.items()
         ]
-        parts.append(_plain(["model", *map(title, names)], body))
-    heads, body = against(summary, [summary.main])
+        parts.append(_plain_table(["model", *map(metric_title, names)], body))
+    heads, body = difference_table(summary, [summary.main_metric])
     if body:
-        parts.append(f"Against {summary.baseline}\n" + _plain(heads, body))
-    valid = [f"{title(summary.valid_metric)}, validation", *(validation(summary, s) for s in summary.standings)]
-    heads, body = costs(summary)
-    parts.append(_plain([*heads, valid[0]], [[*line, cell] for line, cell in zip(body, valid[1:])]))
-    notes = [line.replace(BOLD, "") for line in legend(summary)]
-    notes += [about_intervals(summary), about_costs(summary), *summary.notes, *missing(summary)]
+        parts.append(f"Against {summary.baseline}\n" + _plain_table(heads, body))
+    valid = [
+        f"{metric_title(summary.valid_metric)}, validation",
+        *(validation_cell(summary, s) for s in summary.contenders),
+    ]
+    heads, body = cost_table(summary)
+    parts.append(_plain_table([*heads, valid[0]], [[*line, cell] for line, cell in zip(body, valid[1:])]))
+    notes = [line.replace(BOLD, "") for line in legend_lines(summary)]
+    notes += [interval_note(summary), cost_note(summary), *summary.notes, *not_compared_lines(summary)]
     parts.append("\n".join(textwrap.fill(note, 120, break_long_words=False) for note in notes))
     return "\n\n".join(parts)
 
 
-def _plain(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def _plain_table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     align = ["left", *["right"] * (len(heads) - 1)]
     return tabulate(body, headers=list(heads), disable_numparse=True, colalign=align)

@@ -55,12 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     if "resume" in given:
         sweep = _resumed_sweep(given)
     else:
-        own, of_run = split_options(given, OPTIONS, "tune", refused=())
-        _check_options(own)
-        space = None if own["space"] is None else read_space(str(own["space"]))
+        options, of_run = split_options(given, OPTIONS, "tune", refused=())
+        _check_options(options)
+        space = None if options["space"] is None else read_space(str(options["space"]))
         from recbole_gen.sweep.plan import new_sweep
 
-        sweep = new_sweep(own, of_run, space)
+        sweep = new_sweep(options, of_run, space)
     from recbole_gen.sweep.tune import run_sweep
 
     return run_sweep(sweep)
@@ -74,26 +74,28 @@ def _resumed_sweep(given: dict[str, Any]) -> Sweep:
     for key in given.keys() - {*ON_RESUME, "resume"}:
         can = ", ".join(f"--{name}" for name in ON_RESUME)
         raise UserError(f"--{key} cannot change when a sweep goes on; what can: {can}")
-    own = {**stored.options, **{key: given[key] for key in given if key in ON_RESUME}}
-    _check_options(own)
-    if own["num_samples"] < stored.options["num_samples"]:
+    options = {**stored.options, **{key: given[key] for key in given if key in ON_RESUME}}
+    _check_options(options)
+    if options["num_samples"] < stored.options["num_samples"]:
         before = stored.options["num_samples"]
-        raise UserError(f"--num_samples={own['num_samples']}: this sweep has {before} already, and can only get more")
-    return replace(stored, options=own)
+        raise UserError(
+            f"--num_samples={options['num_samples']}: this sweep has {before} already, and can only get more"
+        )
+    return replace(stored, options=options)
 
 
-def _check_options(own: dict[str, Any]) -> None:
+def _check_options(options: dict[str, Any]) -> None:
     """Raise UserError for values that the options cannot have; names of choices become lower case."""
     for key, choices in (("searcher", ("random", "optuna")), ("scheduler", ("asha", "none"))):
-        if str(own[key]).lower() not in choices:
-            raise UserError(f"--{key} must be {' or '.join(choices)}, got {own[key]!r}")
-        own[key] = str(own[key]).lower()  # --scheduler=None, too
+        if str(options[key]).lower() not in choices:
+            raise UserError(f"--{key} must be {' or '.join(choices)}, got {options[key]!r}")
+        options[key] = str(options[key]).lower()  # --scheduler=None, too
     for key, least in (("num_samples", 1), ("max_failures", 0), ("reduction_factor", 2), ("grace_period", 1)):
-        value = own[key]
+        value = options[key]
         if not (is_whole(value) and value >= least) and not (key == "grace_period" and value is None):
             raise UserError(f"--{key} must be a whole number of at least {least}, got {value!r}")
-    Resources("trial", own["cpus_per_trial"], own["gpus_per_trial"])
-    if own["searcher"] == "optuna" and importlib.util.find_spec("optuna") is None:
+    Resources("trial", options["cpus_per_trial"], options["gpus_per_trial"])
+    if options["searcher"] == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError(
             "--searcher=optuna needs Optuna, which is not installed: pip install optuna (--searcher=random needs "
             "nothing more)"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from recbole_gen import cli
-from recbole_gen import compare as leaderboard
+from recbole_gen.compare import runs as compare_runs
 from recbole_gen.files import lock_folder
 from recbole_gen.sweep.cluster import connected_ray
 
@@ -29,7 +29,7 @@ def line(arguments, tmp_path):
 @pytest.fixture
 def no_files(monkeypatch):
     """Without the tables and figures, which take longer than the runs."""
-    monkeypatch.setattr(leaderboard, "write", lambda *_: [])
+    monkeypatch.setattr(compare_runs, "write_files", lambda *_: [])
 
 
 def result(folder: Path) -> dict:
@@ -140,7 +140,7 @@ def test_ctrl_c_and_the_same_command_again(custom, line, tmp_path, capsys, no_fi
 
 def test_ctrl_c_while_tables_are_written(line, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(leaderboard, "write", lambda *_: interrupt())
+        patch.setattr(compare_runs, "write_files", lambda *_: interrupt())
         assert cli.main(line("Pop", "--seeds=1")) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert cli.main(line("Pop", "--seeds=1")) == 0

@@ -16,7 +16,7 @@ from test_archive import zipped
 from test_download import serving
 
 from recbole_gen import catalogue, cli, quick_start
-from recbole_gen.compare import runs as compare
+from recbole_gen.compare.jobs import plan_jobs
 from recbole_gen.config.config import Config, find_dataset
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.prepare import download, missing
@@ -126,7 +126,7 @@ def test_a_sweep_gets_it(mirror, tmp_path):
 
 def test_a_comparison_gets_it_once(mirror, tmp_path, capsys):
     values = {"dataset": MIRROR, "data_path": str(tmp_path), "use_gpu": False, "load_col": None}
-    jobs, left_out = compare.plan(["Pop", "BPR"], [1], values, None, tmp_path)
+    jobs, left_out = plan_jobs(["Pop", "BPR"], [1], values, {}, tmp_path)
     assert [job.label for job in jobs] == ["Pop", "BPR"] and not left_out and len(mirror.asked) == 1
     assert f"{MIRROR}.inter" in jobs[0].data
 
@@ -135,7 +135,7 @@ def test_a_comparison_asks_once_for_what_cannot_be_had(mirror, tmp_path):
     mirror.statuses = [404] * 5
     values = {"dataset": MIRROR, "data_path": str(tmp_path), "use_gpu": False}
     with pytest.raises(UserError, match=r"^there is no data set 'ml-10m'(.*\n)*.*404"):
-        compare.plan(["Pop", "BPR"], [1], values, None, tmp_path)
+        plan_jobs(["Pop", "BPR"], [1], values, {}, tmp_path)
     assert len(mirror.asked) == 1
 
 

@@ -12,8 +12,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from recbole_gen import compare as leaderboard
+from recbole_gen.compare.arguments import TESTS
+from recbole_gen.compare.files import write_files
+from recbole_gen.compare.statistics import summarise
+from recbole_gen.compare.tables import terminal_text
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation import significance
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
 USERS = 40
@@ -79,7 +83,7 @@ GOOD, BAD = [1] * 30 + [0] * 10, [1] * 10 + [0] * 30  # users 10 to 29 tell them
 
 
 def of(summary, label: str):
-    return next(standing for standing in summary.standings if standing.label == label)
+    return next(contender for contender in summary.contenders if contender.label == label)
 
 
 # Numbers
@@ -87,51 +91,51 @@ def of(summary, label: str):
 
 @pytest.mark.parametrize("test", ["t", "wilcoxon"])
 def test_a_known_difference(made, test):
-    summary = leaderboard.summarise({"bad": [made("GRU4Rec", BAD)], "good": [made("DreamRec", GOOD)]}, test=test)
+    summary = summarise({"bad": [made("GRU4Rec", BAD)], "good": [made("DreamRec", GOOD)]}, test=test)
     assert (
         summary.baseline == "bad"
-        and summary.main == "ndcg@10"
-        and [s.label for s in summary.standings] == ["good", "bad"]
+        and summary.main_metric == "ndcg@10"
+        and [s.label for s in summary.contenders] == ["good", "bad"]
     )
     assert (summary.users, summary.rows) == (USERS, USERS)
     good, one, other = of(summary, "good"), np.array(GOOD, float), np.array(BAD, float)
-    found = good.against["hit@5"]
+    found = good.differences["hit@5"]
     assert found.difference == 0.5 and 0 < found.low < 0.5 < found.high < 1
     differing = (one - other)[one != other]
     expected = scipy.stats.ttest_rel(one, other) if test == "t" else scipy.stats.wilcoxon(differing)
     assert found.p == pytest.approx(expected.pvalue) and found.p == found.p_holm
     assert good.intervals["hit@5"][0] < 0.75 < good.intervals["hit@5"][1]
-    assert good.test["hit@5"].mean == 0.75 and good.test["hit@5"].sd is None and not of(summary, "bad").against
-    assert re.search(r"good +0\.7500\*", leaderboard.text(summary))
+    assert good.test["hit@5"].mean == 0.75 and good.test["hit@5"].sd is None and not of(summary, "bad").differences
+    assert re.search(r"good +0\.7500\*", terminal_text(summary))
 
 
 def test_equal_models_get_no_mark(made):
     """Two that do the same with other users are no different either; their mean is the same."""
     runs = {"a": [made("GRU4Rec", GOOD)], "b": [made("DreamRec", GOOD)], "c": [made("PASRec", GOOD[::-1])]}
-    summary = leaderboard.summarise(runs)
-    assert of(summary, "b").against["ndcg@10"].p == of(summary, "b").against["ndcg@10"].p_holm == 1
-    assert of(summary, "b").against["ndcg@10"].low == of(summary, "b").against["ndcg@10"].high == 0
-    assert of(summary, "c").against["hit@5"].p == 1 and of(summary, "c").against["hit@5"].low < 0
-    assert "0.7500*" not in leaderboard.text(summary)
+    summary = summarise(runs)
+    assert of(summary, "b").differences["ndcg@10"].p == of(summary, "b").differences["ndcg@10"].p_holm == 1
+    assert of(summary, "b").differences["ndcg@10"].low == of(summary, "b").differences["ndcg@10"].high == 0
+    assert of(summary, "c").differences["hit@5"].p == 1 and of(summary, "c").differences["hit@5"].low < 0
+    assert "0.7500*" not in terminal_text(summary)
 
 
 def test_seeds_are_averaged_and_spread(made):
     hits = (20, 24, 28)
     runs = [made(places=[1] * n + [0] * (USERS - n), seed=2020 + n) for n in hits]
     base = [made("GRU4Rec", [1] * 10 + [0] * 30, seed=seed) for seed in (1, 2)]
-    summary = leaderboard.summarise({"SASRec": runs[::-1], "GRU4Rec": base}, baseline="GRU4Rec")
+    summary = summarise({"SASRec": runs[::-1], "GRU4Rec": base}, baseline="GRU4Rec")
     found = of(summary, "SASRec")
     assert found.seeds == (2040, 2044, 2048) and found.test["hit@5"].values == (0.5, 0.6, 0.7)
     assert found.test["hit@5"].mean == pytest.approx(0.6) and found.test["hit@5"].sd == pytest.approx(0.1)
-    assert found.against["hit@5"].difference == pytest.approx(0.35)
+    assert found.differences["hit@5"].difference == pytest.approx(0.35)
     users = np.mean([[1.0] * n + [0.0] * (USERS - n) for n in hits], axis=0)
-    assert found.against["hit@5"].p == pytest.approx(scipy.stats.ttest_rel(users, np.array(BAD, float)).pvalue)
+    assert found.differences["hit@5"].p == pytest.approx(scipy.stats.ttest_rel(users, np.array(BAD, float)).pvalue)
     assert found.costs == {
         "parameters": 1000, "epochs": 3, "train_seconds": 20, "users_per_second": 80, "peak_memory_mib": 100
     }  # fmt: skip
     assert found.diagnostics["lists.distinct_items"] == np.mean([10, 14, 18])
     assert "lists.mean_overlap" not in found.diagnostics
-    text = leaderboard.text(summary)
+    text = terminal_text(summary)
     assert "0.6000 ± 0.1000*" in text and "over 2 to 3 seeds" in text and "same number of seeds" in text
 
 
@@ -139,8 +143,8 @@ def test_holm_is_over_the_models_of_a_metric(made):
     """p of b is the smaller one and doubled, p of c stays, but for being no smaller than that."""
     places = {"a": 20, "b": 34, "c": 26}
     runs = {label: [made("GRU4Rec", [1] * n + [0] * (USERS - n))] for label, n in places.items()}
-    summary = leaderboard.summarise(runs, baseline="a")
-    b, c = (of(summary, label).against["hit@10"] for label in "bc")
+    summary = summarise(runs, baseline="a")
+    b, c = (of(summary, label).differences["hit@10"] for label in "bc")
     assert b.p < c.p < 0.05 and b.p_holm == pytest.approx(2 * b.p) and c.p_holm == max(c.p, 2 * b.p)
 
 
@@ -156,9 +160,9 @@ def test_holm_is_over_the_models_of_a_metric(made):
 )
 def test_the_baseline_is_chosen_by_validation(models, scores, expected, reason, made):
     runs = {model: [made(model, GOOD if model != expected else BAD, valid=v)] for model, v in zip(models, scores)}
-    summary = leaderboard.summarise(runs)
+    summary = summarise(runs)
     assert summary.baseline == expected and reason in summary.baseline_reason
-    assert leaderboard.summarise(runs, baseline=models[0]).baseline_reason == "as asked for"
+    assert summarise(runs, baseline=models[0]).baseline_reason == "as asked for"
 
 
 def test_real_runs(run):
@@ -166,7 +170,7 @@ def test_real_runs(run):
         model: [Path(run(model, epochs=1, seed=seed, group_metrics="length")["run_dir"]) for seed in (2020, 2021)]
         for model in ("Pop", "GRU4Rec")
     }
-    summary = leaderboard.summarise(runs, resamples=100)
+    summary = summarise(runs, resamples=100)
     assert summary.baseline == "GRU4Rec" and summary.users == 60
     for label, folders in runs.items():
         results = [json.loads((folder / "result.json").read_text()) for folder in folders]
@@ -194,22 +198,22 @@ def test_groups_are_those_of_the_runs(made):
         "a": [made("SASRec", GOOD, **diagnostics(0.1, 0.2)), made("SASRec", GOOD, seed=1, **diagnostics(0.3, 0.6))],
         "b": [made("DreamRec", GOOD, lengths=[3] * USERS, **diagnostics(0.5, 0.5))],
     }
-    summary = leaderboard.summarise(runs)
+    summary = summarise(runs)
     assert [(g.name, g.rows, g.least, g.most) for g in summary.groups] == [("low", 30, 1, 4), ("high", 10, 5, 9)]
     assert of(summary, "a").by_length == pytest.approx({"low": 0.2, "high": 0.4})
-    assert summary.groups_of == "interactions before the test"
+    assert summary.length_of == "interactions before the test"
 
 
 def test_groups_by_what_was_read(made):
     """Three lengths, known from one of the models, group the users of both; low has 20 users, 10 of them hits."""
     lengths = [2] * 20 + [5] * 12 + [9] * 8
     runs = {"SASRec": [made("SASRec", BAD, lengths=lengths)], "Pop": [made("Pop", GOOD, repeatable=False)]}
-    summary = leaderboard.summarise(runs, metrics=["Hit@10"])
+    summary = summarise(runs, metrics=["Hit@10"])
     assert [(g.name, g.rows, g.least) for g in summary.groups] == [("low", 20, 2), ("medium", 12, 5), ("high", 8, 9)]
     assert of(summary, "SASRec").by_length == {"low": 0.5, "medium": 0, "high": 0}
     assert of(summary, "Pop").by_length == pytest.approx({"low": 1, "medium": 10 / 12, "high": 0})
-    assert summary.groups_of == "interactions read" and not any("MAX_ITEM" in note for note in summary.notes)
-    cut = leaderboard.summarise({"SASRec": [made("SASRec", BAD, lengths=lengths, MAX_ITEM_LIST_LENGTH=9)]})
+    assert summary.length_of == "interactions read" and not any("MAX_ITEM" in note for note in summary.notes)
+    cut = summarise({"SASRec": [made("SASRec", BAD, lengths=lengths, MAX_ITEM_LIST_LENGTH=9)]})
     assert cut.groups and any("MAX_ITEM_LIST_LENGTH = 9" in note and "not told apart" in note for note in cut.notes)
 
 
@@ -222,7 +226,7 @@ def test_groups_by_what_was_read(made):
     ],
 )
 def test_lengths_that_tell_nothing_are_no_groups(lengths, note, made):
-    summary = leaderboard.summarise({"SASRec": [made("SASRec", GOOD, lengths=lengths)]})
+    summary = summarise({"SASRec": [made("SASRec", GOOD, lengths=lengths)]})
     assert summary.groups == [] and any(note in each and "--group_metrics=length" in each for each in summary.notes)
 
 
@@ -247,12 +251,12 @@ def test_lengths_that_tell_nothing_are_no_groups(lengths, note, made):
 def test_runs_that_answer_other_questions_are_refused(values, message, made):
     runs = {"a": [made("SASRec", GOOD)], "b": [made("DreamRec", GOOD, seed=7, **values)]}
     with pytest.raises(UserError, match="SASRec with seed 2020.* and DreamRec with seed 7.*" + re.escape(message)):
-        leaderboard.summarise(runs)
+        summarise(runs)
 
 
 def test_settings_that_mean_the_same_are_not_refused(made):
     other = {"metrics": ["ndcg", "HIT"], "topk": [10, 5], "valid_metric": "ndcg@10", "mask_seen": False, "seed": 3}
-    summary = leaderboard.summarise({"a": [made("SASRec", GOOD)], "b": [made("DreamRec", BAD, **other)]})
+    summary = summarise({"a": [made("SASRec", GOOD)], "b": [made("DreamRec", BAD, **other)]})
     assert summary.notes == [note for note in summary.notes if "mask_seen" not in note]
 
 
@@ -270,19 +274,19 @@ def test_settings_that_mean_the_same_are_not_refused(made):
     ],
 )
 def test_what_is_ranked_is_told(values, ranked, made):
-    summary = leaderboard.summarise({"SASRec": [made("SASRec", GOOD, **values)]})
+    summary = summarise({"SASRec": [made("SASRec", GOOD, **values)]})
     assert dict(summary.facts).get("Ranked") == ranked
 
 
 def test_other_test_rows_are_refused(made):
     with pytest.raises(UserError, match=r"SASRec with seed 2020.*GRU4Rec with seed 5.*not tested on the same users"):
-        leaderboard.summarise({"a": [made("SASRec", GOOD)], "b": [made("GRU4Rec", GOOD[1:], seed=5, valid=0)]})
+        summarise({"a": [made("SASRec", GOOD)], "b": [made("GRU4Rec", GOOD[1:], seed=5, valid=0)]})
 
 
 def test_runs_that_cannot_be_read_are_named(made, tmp_path):
     def refused(message: str, **values) -> None:
         with pytest.raises(UserError, match=message) as caught:
-            leaderboard.summarise({"a": [made(places=GOOD, **values)]})
+            summarise({"a": [made(places=GOOD, **values)]})
         assert "\n" not in str(caught.value)
 
     refused("no test result", result={"test_result": None})
@@ -290,14 +294,14 @@ def test_runs_that_cannot_be_read_are_named(made, tmp_path):
     refused("gives hit@5 0.75.*result.json 0.9", result={"test_result": {"hit@5": 0.9, "ndcg@10": 0.75}})
     refused("none of the metrics auc has a value", result={"test_result": {"auc": 0.9}})
     with pytest.raises(UserError, match="nowhere holds no finished run"):
-        leaderboard.summarise({"a": [tmp_path / "nowhere"]})
+        summarise({"a": [tmp_path / "nowhere"]})
     broken = made(places=GOOD)
     (broken / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result\.json cannot be read.*run it again"):
-        leaderboard.summarise({"a": [broken]})
+        summarise({"a": [broken]})
     (broken / "result.json").write_text("[]")
     with pytest.raises(UserError, match="is not the result of a run"):
-        leaderboard.summarise({"a": [broken]})
+        summarise({"a": [broken]})
 
 
 @pytest.mark.parametrize(
@@ -314,15 +318,19 @@ def test_runs_that_cannot_be_read_are_named(made, tmp_path):
 )
 def test_bad_arguments(values, message, made):
     with pytest.raises(UserError, match=message):
-        leaderboard.summarise(**{"contenders": {"a": [made(places=GOOD)]}, **values})
+        summarise(**{"contenders": {"a": [made(places=GOOD)]}, **values})
+
+
+def test_the_tests_that_the_options_name_are_those_of_the_statistics():
+    assert tuple(significance.TESTS) == TESTS
 
 
 def test_one_label_is_one_model_and_one_run_a_seed(made):
     with pytest.raises(UserError, match="a has two runs with seed 2020"):
-        leaderboard.summarise({"a": [made(places=GOOD), made(places=GOOD)]})
+        summarise({"a": [made(places=GOOD), made(places=GOOD)]})
     with pytest.raises(UserError, match="a has runs of two models, SASRec and GRU4Rec"):
-        leaderboard.summarise({"a": [made(places=GOOD), made("GRU4Rec", GOOD, seed=2021)]})
-    summary = leaderboard.summarise({"a": [made(places=GOOD), made(places=GOOD, seed=1, learning_rate=0.1)]})
+        summarise({"a": [made(places=GOOD), made("GRU4Rec", GOOD, seed=2021)]})
+    summary = summarise({"a": [made(places=GOOD), made(places=GOOD, seed=1, learning_rate=0.1)]})
     assert "The runs of a differ in more than their seed, in learning_rate." in summary.notes
 
 
@@ -342,10 +350,10 @@ def written(tmp_path_factory):
         AWKWARD: [made("DreamRec", GOOD, seed=seed) for seed in (1, 2)],
         "_same": [made("DiffRec", GOOD, seed=seed) for seed in (1, 2)],
     }
-    summary = leaderboard.summarise(
+    summary = summarise(
         runs, resamples=200, left_out={"KGAT": "needs <links> & more"}, failed={"BPR, seed 1": "out of memory"}
     )
-    files = leaderboard.write(summary, tmp_path / "out", "recbole-gen compare --models='a < b'")
+    files = write_files(summary, tmp_path / "out", "recbole-gen compare --models='a < b'")
     return summary, tmp_path / "out", files
 
 
@@ -354,14 +362,14 @@ def test_all_files_are_there_and_the_same_again(written, tmp_path):
     names = ["comparison.csv", "summary.csv", "comparison.md", "comparison.tex", "comparison.html"]
     figures = [f"{name}.{kind}" for name in ("metric", "cost", "length") for kind in ("png", "svg")]
     assert [file.name for file in files] == names + figures and all(file.stat().st_size for file in files)
-    again = leaderboard.write(summary, tmp_path / "again", "recbole-gen compare --models='a < b'")
+    again = write_files(summary, tmp_path / "again", "recbole-gen compare --models='a < b'")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
 
 
 def test_the_order_of_contenders_does_not_matter(made):
     runs = {"b": [made("SASRec", BAD)], "c": [made("DreamRec", GOOD)], "a": [made("DiffRec", GOOD)]}
-    one, other = (leaderboard.summarise({label: runs[label] for label in labels}) for labels in ("bca", "acb"))
-    assert one == other and [standing.label for standing in one.standings] == ["a", "c", "b"]
+    one, other = (summarise({label: runs[label] for label in labels}) for labels in ("bca", "acb"))
+    assert one == other and [contender.label for contender in one.contenders] == ["a", "c", "b"]
 
 
 def test_tables_of_numbers_can_be_read_back(written):
@@ -372,10 +380,10 @@ def test_tables_of_numbers_can_be_read_back(written):
     assert own["seed"].tolist() == [1, 2] and own["value"].tolist() == [0.75, 0.75]
     assert set(long["part"]) == {"valid", "test", "cost", "diagnostics"}
     wide = wide.set_index("label")
-    assert list(wide.index) == [s.label for s in summary.standings] and wide.loc["SASRec", "is_baseline"]
+    assert list(wide.index) == [s.label for s in summary.contenders] and wide.loc["SASRec", "is_baseline"]
     found, line = of(summary, AWKWARD), wide.loc[AWKWARD]
     assert line["test.ndcg@10.mean"] == found.test["ndcg@10"].mean and line["test.ndcg@10.sd"] == 0
-    assert line["against.hit@5.p_holm"] == pytest.approx(found.against["hit@5"].p_holm)
+    assert line["against.hit@5.p_holm"] == pytest.approx(found.differences["hit@5"].p_holm)
     assert np.isnan(wide.loc["SASRec", "against.hit@5.p"]) and line["length.low.ndcg@10"] == 1
 
 
@@ -463,11 +471,11 @@ def test_the_page_stands_alone(written):
 
 
 def test_one_seed_has_no_spread(made, tmp_path):
-    summary = leaderboard.summarise({"SASRec": [made(places=BAD)], "DreamRec": [made("DreamRec", GOOD)]})
-    files = leaderboard.write(summary, tmp_path / "out", "")
+    summary = summarise({"SASRec": [made(places=BAD)], "DreamRec": [made("DreamRec", GOOD)]})
+    files = write_files(summary, tmp_path / "out", "")
     assert "length.png" not in [file.name for file in files]  # no lengths are known
     outputs = [
-        leaderboard.text(summary),
+        terminal_text(summary),
         *((tmp_path / f"out/comparison.{kind}").read_text() for kind in ("md", "tex")),
     ]
     outputs.append(Page((tmp_path / "out/comparison.html").read_text()).text)
@@ -478,6 +486,6 @@ def test_one_seed_has_no_spread(made, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_message(made, tmp_path):
     (tmp_path / "file").write_text("")
-    summary = leaderboard.summarise({"SASRec": [made(places=BAD)]})
+    summary = summarise({"SASRec": [made(places=BAD)]})
     with pytest.raises(UserError, match=r"comparison\.csv cannot be written"):
-        leaderboard.write(summary, tmp_path / "file", "")
+        write_files(summary, tmp_path / "file", "")

@@ -1,0 +1,92 @@
+"""What the options of `compare` say: labels of models, seeds, files of single models, the test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_gen.errors import UserError
+from recbole_gen.options import is_whole, read_yaml
+
+REFUSED_KEYS = ("model", "paper", "resume")
+"""Keys of a run that would make all models one."""
+SHARED_KEYS = ("dataset", "protocol", "seed", "paper", "resume")
+"""Keys that the file of a single model may not set."""
+
+
+TESTS = ("t", "wilcoxon")
+"""Names of the tests that `significance.paired_test` has."""
+
+
+def parse_labels(given: Any) -> list[str]:
+    """The labels of `--models`. Raises UserError if there are none, one is twice, or one cannot name a folder."""
+    labels = [str(name).strip() for name in (given if isinstance(given, list) else str(given or "").split(","))]
+    labels = [name for name in labels if name]
+    if not labels:
+        raise UserError("compare needs --models=NAME,NAME,... such as --models=DreamRec,SASRec,Pop")
+    for label in labels:
+        if not re.fullmatch(r"\w[\w.:+ -]*", label):
+            raise UserError(f"--models: '{label}' cannot be a label: letters, digits and . : + - _ can be in one")
+    names = [file_name(label).lower() for label in labels]
+    twice = [label for label, name in zip(labels, names) if names.count(name) > 1]
+    if twice:
+        raise UserError(f"--models names {', '.join(dict.fromkeys(twice))} more than once")
+    return labels
+
+
+def file_name(label: str) -> str:
+    """What a label is in names of files and folders."""
+    return label.replace(":", ".")
+
+
+def parse_seeds(given: Any) -> int | list[int]:
+    """What `--seeds` says: how many, or which. Raises UserError for anything else."""
+    if isinstance(given, str) and re.fullmatch(r"\d+(\s*,\s*\d+)*", given.strip()):
+        given = [int(number) for number in given.split(",")] if "," in given else int(given)
+    if type(given) is int and given >= 1:
+        return given
+    is_list = isinstance(given, list) and given and all(type(seed) is int and seed >= 0 for seed in given)
+    if is_list and len(set(given)) == len(given):
+        return given
+    raise UserError(f'--seeds must be a number of at least 1 or a list of different seeds "[1, 2]", got {given!r}')
+
+
+def model_files(given: Any, labels: Sequence[str]) -> dict[str, Path]:
+    """The settings file of each label that has one. Raises UserError for files that set what all must share."""
+    if given is None:
+        return {}
+    if isinstance(given, dict):
+        unknown = [str(label) for label in given if label not in labels]
+        if unknown:
+            raise UserError(f"--model_configs names {', '.join(unknown)}, which is not among --models")
+        files = {label: Path(str(file)) for label, file in given.items()}
+    else:
+        files = _model_files_in(Path(str(given)), labels)
+    for label, file in files.items():
+        keys = [key for key in SHARED_KEYS if key in read_yaml(file)]
+        if keys:
+            raise UserError(f"{file} is for {label} alone and sets {', '.join(keys)}, which all models share")
+    return files
+
+
+def _model_files_in(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(
+            f"--model_configs={folder}: there is no such folder (it has LABEL.yaml for each model that needs one; a "
+            f'mapping is "{{LABEL: file.yaml}}")'
+        )
+    files = {label: folder / f"{file_name(label)}.yaml" for label in labels}
+    files = {label: file for label, file in files.items() if file.is_file()}
+    if not files:
+        raise UserError(f"--model_configs={folder}: no file there is that of a model, such as {labels[0]}.yaml")
+    return files
+
+
+def require_test(test: Any, resamples: Any) -> None:
+    """Raise UserError unless there is such a test, and the bootstrap has enough resamples for intervals."""
+    if test not in TESTS:
+        raise UserError(f"there is no test '{test}'; there are: {', '.join(TESTS)}")
+    if not is_whole(resamples) or resamples < 100:
+        raise UserError(f"resamples must be a whole number of at least 100, got {resamples!r}")

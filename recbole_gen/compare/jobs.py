@@ -1,0 +1,175 @@
+"""The runs that a comparison needs: planned from what is asked for, and refused where they could not be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import EvaluatorType, ModelType
+
+from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
+from recbole_gen.compare.finished_runs import EVALUATION_KEYS
+from recbole_gen.config import registry
+from recbole_gen.config.config import DEFAULT_PROTOCOL, Config
+from recbole_gen.config.layers import run_values, with_origins
+from recbole_gen.data import requirements
+from recbole_gen.data.held_out import KINDS as SET_SPLITS
+from recbole_gen.errors import MissingDataset, UserError
+from recbole_gen.evaluation import significance
+from recbole_gen.prepare.missing import with_data
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison.
+
+    Attributes:
+        folder: the run's, absolute.
+        values: what `run` gets.
+        settings: all settings that follow from them.
+        data: name of each file of the data set -> digest.
+    """
+
+    label: str
+    seed: int
+    folder: str
+    values: dict[str, Any]
+    settings: dict[str, Any]
+    data: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.label}, seed {self.seed}"
+
+
+def plan_jobs(
+    labels: Sequence[str], seeds: Sequence[int], values: dict[str, Any], files: Mapping[str, Path], folder: Path
+) -> tuple[list[Job], dict[str, str]]:
+    """The runs of a comparison in the order of labels and seeds, and why which labels cannot run on the data set.
+
+    Args:
+        values: keys of `run`, for all models.
+        files: label -> settings of that model alone.
+        folder: the comparison's.
+
+    Raises UserError if none can, for what is mistyped (models, files of single models), and for models whose files
+    change what all must share.
+    """
+    jobs: list[Job] = []
+    left_out: dict[str, str] = {}
+    data: dict[str, str] = {}
+    for label in labels:
+        own = [str(files[label])] if label in files else []
+        given = run_values(values, own, model=label, mask_seen=False, group_metrics="length")
+        _require_model(label, given, own)
+        try:
+            config = _comparable_config({**given, "seed": max(seeds)})
+        except MissingDataset:
+            raise  # it is missing for all, and would be asked for once a model
+        except UserError as error:
+            reason = with_origins(error, values, own)
+            if any(f"({file})" in reason for file in own):
+                raise UserError(f"{label}: {reason}") from None
+            left_out[label] = reason
+            continue
+        settings, data = config.settings(), data or _data_digests(config)
+        for seed in seeds:
+            of_seed = {"seed": seed}
+            where = str(folder / "runs" / f"{file_name(label)}-{seed}")
+            jobs.append(Job(label, seed, where, {**given, **of_seed}, {**settings, **of_seed}, data))
+    if not jobs:
+        reasons = set(left_out.values())
+        told = [f"{label}: {reason}" for label, reason in left_out.items()]
+        raise UserError(reasons.pop() if len(reasons) == 1 else "\n".join(["no model can run:", *told]))
+    _require_comparable(jobs)
+    for label, reason in left_out.items():
+        if reason.startswith("unknown key"):
+            left_out[label] = f"{reason} Give it to the models that have it alone, in their files (--model_configs)."
+    return jobs, left_out
+
+
+def _require_comparable(jobs: Sequence[Job]) -> None:
+    first = jobs[0]
+    for job in jobs:
+        for key in (*EVALUATION_KEYS, "mask_seen", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+            if job.settings.get(key) != first.settings.get(key):
+                raise UserError(
+                    f"{job.label} and {first.label} would not be comparable: {key} is {job.settings.get(key)!r} for "
+                    f"the one and {first.settings.get(key)!r} for the other. Set it for all: --{key}=..."
+                )
+
+
+def _require_model(label: str, given: dict[str, Any], own: Sequence[str]) -> None:
+    """Raise UserError for a name that no model has; one whose packages are missing is left to `_comparable_config`."""
+    try:
+        registry.resolve(given["model"])
+    except UserError as error:
+        if isinstance(error.__cause__, ImportError):
+            return
+        hint = "" if own else " (A label of your own needs a file with `model: NAME` in it, see --model_configs.)"
+        raise UserError(f"{error}{hint}") from None
+
+
+def _comparable_config(values: dict[str, Any]) -> Config:
+    """The configuration of a run that ranks all items, as a comparison needs; raises UserError if it is not one."""
+    config = with_data(partial(Config, config_dict=values))
+    if config["nproc"] > 1:
+        raise UserError("a comparison runs each model in one process: nproc must be 1")
+    if config["eval_type"] != EvaluatorType.RANKING or config["eval_args"]["mode"]["test"] != "full":
+        raise UserError("it is not evaluated by ranking all items")
+    if not config["save_ranks"]:
+        raise UserError("the tests per user read the ranks of all targets: save_ranks must be True")
+    if not any(metric.lower() in significance.PER_ROW for metric in config["metrics"]):
+        raise UserError(f"none of the metrics {', '.join(config['metrics'])} has a value for each user: add NDCG, say")
+    sets = not config["benchmark_filename"] and set(config["eval_args"]["split"] or ()) & set(SET_SPLITS)
+    if config["mask_history"] and config["MODEL_TYPE"] != ModelType.SEQUENTIAL and not sets:
+        raise UserError(
+            "mask_history takes items out of the rankings of sequential models only: give --mask_seen=true, which does "
+            "so for all alike"
+        )
+    requirements.check_before_loading(config)
+    return config
+
+
+def shared_values(values: dict[str, Any]) -> dict[str, Any]:
+    """What all runs get. Raises UserError for files with keys that a comparison cannot give to all."""
+    common = run_values(values)
+    for key in REFUSED_KEYS:
+        if key in common:
+            raise UserError(f"config_files sets `{key}`, which would be for all models of the comparison: take it out")
+    return common
+
+
+def choose_seeds(seeds: int | list[int], common: dict[str, Any]) -> list[int]:
+    """The seeds as a list; where they are a number, so many from the run's own `seed` on."""
+    if isinstance(seeds, list):
+        return seeds
+    first = common.get("seed", 2020)
+    if type(first) is not int or first < 0:
+        raise UserError(f"seed must be a whole number of at least 0, got {first!r}")
+    return list(range(first, first + seeds))
+
+
+def output_folder(given: Any, common: dict[str, Any]) -> Path:
+    """Where the comparison goes, absolute: ``given``, or a folder named after data set and protocol."""
+    name = f"{common.get('dataset')}-{common.get('protocol') or DEFAULT_PROTOCOL}"
+    return Path(str(given or Path(str(common.get("checkpoint_dir", "saved"))) / "compare" / name)).absolute()
+
+
+def _data_digests(config: Config) -> dict[str, str]:
+    """A digest of each file of the data set: its runs are not to be mixed with those on another one of that name."""
+    folder = Path(config["data_path"])
+    return {path.name: _file_digest(path) for path in sorted(folder.glob(f"{config['dataset']}.*")) if path.is_file()}
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
