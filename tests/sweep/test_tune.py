@@ -18,12 +18,10 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
-from recbole_gen.errors import UserError
 from recbole_gen.sweep import cluster, command, plan, state
 from recbole_gen.sweep.scheduler import make_scheduler
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
-from recbole_gen.sweep.trial import failure_reason
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """\
@@ -208,20 +206,6 @@ def test_the_most_epochs_of_any_trial_are_known(make_sweep, epochs):
     assert plan.check_trials(sweep, [{"epochs": 3}])[1] in (12, 13)
 
 
-@pytest.mark.parametrize(
-    "error, told",
-    [
-        (UserError("training loss is nan\nmore"), "training loss is nan"),
-        (MemoryError("no room"), "out of memory: no room"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"), "out of memory: Default"),
-        (KeyError("width"), r"KeyError: 'width' \(see error.txt\)"),
-    ],
-)
-def test_why_a_trial_failed_is_one_line(error, told):
-    reason = failure_reason(error)
-    assert re.match(told, reason) and "\n" not in reason
-
-
 def judged(scheduler, number, epoch, score):
     trial = SimpleNamespace(config={"number": number})
     return scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": score})
@@ -280,33 +264,6 @@ def test_asha_keeps_small_scores_where_smaller_is_better(make_sweep, write_trial
 
 def test_scheduler_none_is_none(make_sweep):
     assert make_scheduler(make_sweep(scheduler="none"), "max", 9, []) is None
-
-
-class FakeRay:
-    """A cluster with these machines."""
-
-    def __init__(self, *nodes):
-        self._nodes = [{"Resources": node, "Alive": True} for node in nodes]
-
-    def nodes(self):
-        return self._nodes
-
-    def cluster_resources(self):
-        return {"GPU": sum(node["Resources"].get("GPU", 0) for node in self._nodes)}
-
-
-@pytest.mark.parametrize("asked, wanted", [(None, 1), (0, 0), (0.25, 0.25), (2, 2)])
-def test_trials_get_a_gpu_where_there_is_one(asked, wanted):
-    with_gpus = FakeRay({"CPU": 4}, {"CPU": 4, "GPU": 2})
-    assert cluster.Resources("trial", 2, asked).trial_resources(with_gpus) == {"cpu": 2, "gpu": wanted}
-    assert cluster.Resources("trial", 2).trial_resources(FakeRay({"CPU": 4})) == {"cpu": 2, "gpu": 0}
-
-
-def test_more_than_any_machine_has_is_refused():
-    with pytest.raises(UserError, match="--cpus_per_trial is 6, and no machine of the cluster has more than 4"):
-        cluster.Resources("trial", 6).trial_resources(FakeRay({"CPU": 4}, {"CPU": 4}))
-    with pytest.raises(UserError, match=r"--gpus_per_trial is 0\.5, and no machine of the cluster has more than 0"):
-        cluster.Resources("trial", 1, 0.5).trial_resources(FakeRay({"CPU": 4}))
 
 
 def test_optuna_hears_of_every_trial_also_after_a_kill(make_sweep):

@@ -1,0 +1,33 @@
+"""What a trial gets of the machines of a cluster."""
+
+import pytest
+
+from recbole_gen.errors import UserError
+from recbole_gen.sweep import cluster
+
+
+class FakeRay:
+    """A cluster with these machines."""
+
+    def __init__(self, *nodes):
+        self._nodes = [{"Resources": node, "Alive": True} for node in nodes]
+
+    def nodes(self):
+        return self._nodes
+
+    def cluster_resources(self):
+        return {"GPU": sum(node["Resources"].get("GPU", 0) for node in self._nodes)}
+
+
+@pytest.mark.parametrize("asked, wanted", [(None, 1), (0, 0), (0.25, 0.25), (2, 2)])
+def test_trials_get_a_gpu_where_there_is_one(asked, wanted):
+    with_gpus = FakeRay({"CPU": 4}, {"CPU": 4, "GPU": 2})
+    assert cluster.Resources("trial", 2, asked).trial_resources(with_gpus) == {"cpu": 2, "gpu": wanted}
+    assert cluster.Resources("trial", 2).trial_resources(FakeRay({"CPU": 4})) == {"cpu": 2, "gpu": 0}
+
+
+def test_more_than_any_machine_has_is_refused():
+    with pytest.raises(UserError, match="--cpus_per_trial is 6, and no machine of the cluster has more than 4"):
+        cluster.Resources("trial", 6).trial_resources(FakeRay({"CPU": 4}, {"CPU": 4}))
+    with pytest.raises(UserError, match=r"--gpus_per_trial is 0\.5, and no machine of the cluster has more than 0"):
+        cluster.Resources("trial", 1, 0.5).trial_resources(FakeRay({"CPU": 4}))
