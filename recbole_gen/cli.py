@@ -37,8 +37,8 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
 VERBS = {
     "tune": ("sweep.command", "main"),
     "compare": ("compare.command", "main"),
-    "plot": ("plot", "main"),
-    "prepare": ("prepare.prepare", "main"),
+    "plot": ("plot.command", "main"),
+    "prepare": ("prepare.command", "main"),
     "recommend": ("recommending.recommend", "main"),
     "export": ("recommending.export", "main"),
     "serve": ("serving.serve", "main"),

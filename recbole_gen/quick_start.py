@@ -36,7 +36,7 @@ from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.evaluation.ranking import TASKS
 from recbole_gen.files import write_json
-from recbole_gen.prepare.missing import with_data
+from recbole_gen.prepare.missing_dataset import with_data
 from recbole_gen.training.state import vocabulary_of
 from recbole_gen.training.trainer import Epoch, Trainer, create_trainer
 

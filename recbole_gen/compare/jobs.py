@@ -20,7 +20,7 @@ from recbole_gen.data import requirements
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
-from recbole_gen.prepare.missing import with_data
+from recbole_gen.prepare.missing_dataset import with_data
 
 
 @dataclass(frozen=True)

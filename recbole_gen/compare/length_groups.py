@@ -9,7 +9,7 @@ import torch
 
 from recbole_gen.compare.finished_runs import FinishedRun
 from recbole_gen.compare.summary import LengthGroup
-from recbole_gen.evaluation.ranking import length_groups
+from recbole_gen.evaluation.diagnostics import length_groups
 
 
 @dataclass(frozen=True)

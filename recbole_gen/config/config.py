@@ -40,7 +40,7 @@ from recbole_gen.data.splits import TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
 from recbole_gen.errors import MissingDataset, UserError, did_you_mean
 from recbole_gen.options import YamlLoader, is_number, is_whole, read_yaml
-from recbole_gen.prepare import missing
+from recbole_gen.prepare import missing_dataset
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _HERE = Path(__file__).resolve().parents[1]
@@ -483,7 +483,7 @@ def find_dataset(name: str, data_path: str) -> Path:
         else "Write it as atomic files (a tab-separated table with a title line such as "
         "'user_id:token<tab>item_id:token<tab>timestamp:float')."
     )
-    if missing.has_recipe(name):
+    if missing_dataset.has_recipe(name):
         source = f"`recbole-gen prepare {name}` makes it. {source if url else ''}".strip()
     raise MissingDataset(
         f"there is no data set '{name}'. Looked for\n  {looked}\n{source} "

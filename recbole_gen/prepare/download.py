@@ -23,7 +23,7 @@ from tqdm import tqdm
 from recbole_gen import __version__
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json, write_text
-from recbole_gen.prepare.folder import NO_SPACE, only_one
+from recbole_gen.prepare.dataset_folder import NO_SPACE, only_one
 
 DOWNLOADS = ".downloads"
 """Folder under the data path that keeps what was fetched."""

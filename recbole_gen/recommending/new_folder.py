@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare.folder import recover
+from recbole_gen.prepare.dataset_folder import recover
 
 
 def require_new(output: Path) -> None:

@@ -14,7 +14,7 @@ from recbole_gen.config.config import PROPERTIES, Config
 from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError
-from recbole_gen.prepare.missing import with_data
+from recbole_gen.prepare.missing_dataset import with_data
 from recbole_gen.sweep import state
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space

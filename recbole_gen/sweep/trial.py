@@ -13,7 +13,7 @@ from filelock import FileLock
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json
-from recbole_gen.prepare.missing import with_data
+from recbole_gen.prepare.missing_dataset import with_data
 from recbole_gen.quick_start import run
 from recbole_gen.sweep import cluster, state
 from recbole_gen.sweep.state import Sweep

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from recbole_gen import cli, plot, quick_start
-from recbole_gen.plot import toi
+from recbole_gen import cli, quick_start
+from recbole_gen.plot import command, toi
 
 DAY = 86400
 
@@ -118,7 +118,7 @@ def test_the_help_lists_figures_and_the_options_of_each(capsys):
     assert cli.main(["plot", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(f"\n  {name} " in out for name in ("toi", "tsne", "curves", "sweep", "schedules"))
-    for name, figure in plot.FIGURES.items():
+    for name, figure in command.FIGURES.items():
         assert cli.main(["plot", name, "--help"]) == 0
         out = capsys.readouterr().out
         assert all(f"--{key}=" in out for key in figure.options) and max(map(len, out.splitlines())) <= 120

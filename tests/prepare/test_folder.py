@@ -12,11 +12,11 @@ import pytest
 
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
-from recbole_gen.prepare import folder
-from recbole_gen.prepare.folder import recover, replace_folder
+from recbole_gen.prepare import dataset_folder
+from recbole_gen.prepare.dataset_folder import recover, replace_folder
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["recbole_gen.prepare.folder"])
+FORKS.set_forkserver_preload(["recbole_gen.prepare.dataset_folder"])
 DEAD = 2**22 + 1  # above the largest process number of Linux
 
 
@@ -54,7 +54,7 @@ def test_a_folder_is_replaced(target, tmp_path, monkeypatch, exchange):
     (target / ".cache").mkdir()
     (target / ".cache" / "entry").write_text("stale")
     if not exchange:
-        monkeypatch.setattr(folder, "_exchange", lambda *_: False)
+        monkeypatch.setattr(dataset_folder, "_exchange", lambda *_: False)
     with replace_folder(target) as new:
         assert new.parent == tmp_path and new.name == f".toy.{os.getpid()}.tmp" and not list(new.iterdir())
         fill(new, "new")
@@ -77,11 +77,11 @@ def test_the_system_has_a_way_to_exchange_folders(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "file").write_text("")
-    if not folder._exchange(tmp_path / "a", tmp_path / "b"):
+    if not dataset_folder._exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("not on this file system")
     assert (tmp_path / "a" / "file").exists()
     with pytest.raises(FileNotFoundError):
-        folder._exchange(tmp_path / "a", tmp_path / "nowhere")
+        dataset_folder._exchange(tmp_path / "a", tmp_path / "nowhere")
 
 
 def test_a_link_stays_a_link(target, tmp_path):
@@ -172,7 +172,7 @@ def test_recovery_puts_the_old_folder_back(tmp_path):
 
 
 def test_where_the_second_rename_fails_the_old_folder_is_put_back(target, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "_exchange", lambda *_: False)
+    monkeypatch.setattr(dataset_folder, "_exchange", lambda *_: False)
     rename, calls = os.rename, []
 
     def failing(source, destination):
@@ -194,7 +194,7 @@ def replace_and_die(target, at, number):
         os.kill(os.getpid(), number)
 
     if at.startswith("rename"):
-        folder._exchange = lambda *_: False
+        dataset_folder._exchange = lambda *_: False
         rename, calls = os.rename, []
 
         def dying(*paths):
@@ -205,9 +205,9 @@ def replace_and_die(target, at, number):
 
         os.rename = dying
     if at == "before the exchange":
-        folder._put_in_place = die
+        dataset_folder._put_in_place = die
     if at == "before the old is deleted":
-        folder.shutil.rmtree = die
+        dataset_folder.shutil.rmtree = die
     with replace_folder(target) as new:
         if at == "first file":
             (new / "toy.inter").write_text("half")

@@ -19,7 +19,7 @@ from recbole_gen import catalogue, cli, quick_start
 from recbole_gen.compare.jobs import plan_jobs
 from recbole_gen.config.config import Config, find_dataset
 from recbole_gen.errors import MissingDataset, UserError
-from recbole_gen.prepare import download, missing
+from recbole_gen.prepare import download, missing_dataset
 from recbole_gen.sweep import plan as sweep_plan
 
 EVENTS = b"user_id:token\titem_id:token\ttimestamp:float\n" + b"".join(
@@ -39,11 +39,11 @@ def recipes(monkeypatch):
         say(f"preparing {name}")
         if isinstance(known[name], Exception):
             raise known[name]
-        with missing.replace_folder(Path(data_path) / name) as new:
+        with missing_dataset.replace_folder(Path(data_path) / name) as new:
             (new / f"{name}.inter").write_bytes(known[name])
 
     stub = SimpleNamespace(known=known.__contains__, fetches=known.__contains__, prepared=prepared)
-    monkeypatch.setattr(missing, "_recipes", lambda: stub)
+    monkeypatch.setattr(missing_dataset, "_recipes", lambda: stub)
     return known
 
 
@@ -55,7 +55,7 @@ def mirror(monkeypatch, recipes):
     monkeypatch.setattr(download, "PAUSE", 0.0)
     with serving() as server:
         server.body = zipped({"set/ML_ten.inter": EVENTS, "set/ML_ten.item": ITEMS, "set/README": b"x"})
-        monkeypatch.setattr(missing, "_mirror", lambda: {MIRROR: server.url("/sets/ML_ten.zip")})
+        monkeypatch.setattr(missing_dataset, "_mirror", lambda: {MIRROR: server.url("/sets/ML_ten.zip")})
         yield server
 
 
@@ -69,11 +69,12 @@ def quick(tmp_path):
 
 
 def test_recboles_list_is_the_one_that_is_read():
-    assert missing._mirror()["ml-1m"].startswith("https://") and missing._mirror()["ml-1m"].endswith("/ml-1m.zip")
+    url = missing_dataset._mirror()["ml-1m"]
+    assert url.startswith("https://") and url.endswith("/ml-1m.zip")
 
 
 def test_the_recipes_are_those_of_prepare():
-    assert missing.has_recipe("ml-1m") and not missing.has_recipe("no such data set")
+    assert missing_dataset.has_recipe("ml-1m") and not missing_dataset.has_recipe("no such data set")
 
 
 def test_the_error_survives_a_process():
@@ -152,13 +153,13 @@ def test_print_config_and_the_lists_download_nothing(mirror, quick, refused, tmp
 def test_what_nobody_offers_is_the_same_error_as_ever(recipes, tmp_path):
     error = MissingDataset("there is no data set 'toy'", "toy", str(tmp_path / "data"))
     with pytest.raises(MissingDataset) as raised:
-        missing.get("toy", tmp_path / "data", error)
+        missing_dataset.get("toy", tmp_path / "data", error)
     assert raised.value is error and not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("dataset", ["ml-1m", "yelp"])
 def test_offline_the_message_says_what_to_fetch_and_where_to_put_it(quick, refused, dataset, tmp_path):
-    url = missing._mirror()[dataset]
+    url = missing_dataset._mirror()[dataset]
     message = refused(quick(dataset), f"^error: there is no data set '{dataset}'. Looked for\n", url, "has failed: ")
     assert f"{tmp_path / 'data'}" in message and not (tmp_path / "data").exists()
 
@@ -201,12 +202,12 @@ def test_a_folder_of_the_users_own_is_not_replaced(mirror, quick, tmp_path):
 def test_a_data_path_that_cannot_be_written_is_told(mirror, tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(MissingDataset, match=r"told\n.*cannot be written .*choose another --data_path"):
-        missing.get(MIRROR, tmp_path / "data", MissingDataset("told"))
+        missing_dataset.get(MIRROR, tmp_path / "data", MissingDataset("told"))
 
 
 def test_of_several_processes_one_gets_it(mirror, tmp_path, capsys):
     error = MissingDataset("told", MIRROR, str(tmp_path))
-    threads = [threading.Thread(target=missing.get, args=(MIRROR, tmp_path, error)) for _ in range(3)]
+    threads = [threading.Thread(target=missing_dataset.get, args=(MIRROR, tmp_path, error)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -219,10 +220,10 @@ CHILD = """
 import sys
 from types import SimpleNamespace
 from recbole_gen import cli
-from recbole_gen.prepare import missing
-missing._mirror = lambda: {sys.argv[1]: sys.argv[2]}
+from recbole_gen.prepare import missing_dataset
+missing_dataset._mirror = lambda: {sys.argv[1]: sys.argv[2]}
 nothing = lambda name: False
-missing._recipes = lambda: SimpleNamespace(known=nothing, fetches=nothing)
+missing_dataset._recipes = lambda: SimpleNamespace(known=nothing, fetches=nothing)
 sys.exit(cli.main(sys.argv[3:]))
 """
 
@@ -266,14 +267,14 @@ def test_processes_that_train_together_get_it_once(mirror, quick, tmp_path):
     ],
 )
 def test_files_get_the_name_of_the_data_set(file, name, archive, renamed):
-    assert missing._renamed(file, name, archive) == renamed
+    assert missing_dataset._renamed(file, name, archive) == renamed
 
 
 def test_archives_without_events_or_with_two_of_a_name_are_refused(tmp_path):
     path = tmp_path / "x.zip"
     path.write_bytes(zipped({"x.item": b""}))
     with pytest.raises(UserError, match=r"x.zip has no interactions, only toy.item"):
-        missing._unpack(path, "toy", "http://h/x.zip", tmp_path)
+        missing_dataset._unpack(path, "toy", "http://h/x.zip", tmp_path)
     path.write_bytes(zipped({"x.inter": b"", "toy.inter": b""}))
     with pytest.raises(UserError, match=r"two files that would be toy.inter"):
-        missing._unpack(path, "toy", "http://h/x.zip", tmp_path)
+        missing_dataset._unpack(path, "toy", "http://h/x.zip", tmp_path)

@@ -16,7 +16,7 @@ import pytest
 from recbole_gen.cli import main
 from recbole_gen.config.config import PROPERTIES, ROOT, find_dataset
 from recbole_gen.options import read_yaml
-from recbole_gen.prepare import make, table
+from recbole_gen.prepare import from_recipe, statistics
 from recbole_gen.prepare.formats import Seen
 from recbole_gen.prepare.log import ITEM, RATING, SCENE, TIME, USER
 from recbole_gen.prepare.recipes import ALIASES, RECIPES, find
@@ -369,13 +369,13 @@ def test_statistics_stand_beside_the_papers_own(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_numbers_agree_as_far_as_they_are_printed(number, text, same):
-    assert table.agrees(number, text) == same
+    assert statistics.agrees(number, text) == same
 
 
 def test_published_counts_of_ml_100k(tmp_path, ml_100k_inter):
     """The data set that comes along is whole: 943 users, 1,682 items, 100,000 ratings."""
-    log, missing = make.read(RECIPES["ml-100k"], ml_100k_inter, Seen())
-    numbers = table.statistics(log)
+    log, missing = from_recipe.read(RECIPES["ml-100k"], ml_100k_inter, Seen())
+    numbers = statistics.statistics(log)
     assert missing == 0 and [numbers[name] for name in ("users", "items", "interactions")] == [943, 1682, 100_000]
 
 

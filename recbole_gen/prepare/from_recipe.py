@@ -12,7 +12,7 @@ from typing import Any
 from recbole_gen import __version__
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.files import read_json, write_json
-from recbole_gen.prepare import archive, download, folder, table, write
+from recbole_gen.prepare import archive, atomic_file, dataset_folder, download, statistics
 from recbole_gen.prepare import log as logs
 from recbole_gen.prepare.formats import Seen
 from recbole_gen.prepare.log import ITEM, TIME, USER, Log
@@ -77,7 +77,7 @@ def make(
 
     Raises UserError for what cannot be fetched, read or written.
     """
-    folder.require_replaceable(target)
+    dataset_folder.require_replaceable(target)
     say(f"{recipe.title}\n  {recipe.page}\n  licence: {recipe.licence}\n  cite: {recipe.citation}")
     if recipe.says:
         say(f"  {recipe.says}")
@@ -97,14 +97,14 @@ def make(
     sequences = version is not None and version.sequences
     if sequences:
         log = logs.in_order_of_sequences(log)
-    numbers = table.statistics(log, sequences)
+    numbers = statistics.statistics(log, sequences)
     note: dict[str, Any] = {
         "recipe": recipe.name, "as": paper, "recbole_gen": __version__, "title": recipe.title, "page": recipe.page,
         "licence": recipe.licence, "citation": recipe.citation, "source": _source(raw),
         "bad_lines": seen.bad, "rows_without_user_item_or_time": missing, "steps": steps, "statistics": numbers,
         "published": dict(version.published) if version else {},
     }  # fmt: skip
-    write.atomic(target, log, {**recipe.names, **({USER: SESSION} if sequences else {})}, note)
+    atomic_file.atomic(target, log, {**recipe.names, **({USER: SESSION} if sequences else {})}, note)
     _tell_statistics(log, numbers, recipe, paper, say)
     say(f"{target}/{target.name}.inter is written ({time.perf_counter() - started:.1f} s): --dataset={target.name}")
 
@@ -179,16 +179,16 @@ def _tell_left_out(seen: Seen, missing: int, say: Say) -> None:
 
 def _tell_statistics(log: Log, numbers: dict[str, float], recipe: Recipe, paper: str | None, say: Say) -> None:
     if paper is None:
-        say(table.beside(numbers, "", {}))
+        say(statistics.beside(numbers, "", {}))
         return
     version = recipe.versions[paper]
     if version.counted:
-        numbers = table.statistics(log, version.sequences, version.counted)
+        numbers = statistics.statistics(log, version.sequences, version.counted)
         say(
             f"counted, as the paper does, over the last {version.counted} interactions of a user; here are {len(log):,}"
         )
-    say(table.beside(numbers, version.paper, version.published))
-    for difference in table.differences(numbers, version.published):
+    say(statistics.beside(numbers, version.paper, version.published))
+    for difference in statistics.differences(numbers, version.published):
         say(f"warning: {difference}")
     if version.note:
         say(f"note: {version.note}")

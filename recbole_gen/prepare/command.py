@@ -11,7 +11,7 @@ from tabulate import tabulate
 from recbole_gen import options
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments
-from recbole_gen.prepare import formats, make, own
+from recbole_gen.prepare import formats, from_log, from_recipe
 from recbole_gen.prepare.recipes import RECIPES
 
 USAGE = """\
@@ -86,18 +86,18 @@ def _own(name: str, values: dict[str, Any]) -> None:
         raise UserError(f"--max_bad must be a share between 0 and 1, got {share}")
     if not file.is_file():
         raise UserError(f"--from: there is no file {file}")
-    columns = own.fields(*(str(values[key]) for key in ("user", "item", "time", "scene")))
-    own.make(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
+    columns = from_log.fields(*(str(values[key]) for key in ("user", "item", "time", "scene")))
+    from_log.make(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
 
 
 def _recipe(name: str, output: str | None, values: dict[str, Any]) -> None:
-    recipe, paper = make.recipe_of(name, str(values["as"]).lower() or None)
+    recipe, paper = from_recipe.recipe_of(name, str(values["as"]).lower() or None)
     raw = Path(str(values["raw"])) if values["raw"] else None
     if raw is not None and not raw.exists():
         raise UserError(f"--raw: there is no file or folder {raw}")
     data_path = Path(str(values["data_path"]))
     target = data_path / (output or recipe.output(paper))
-    make.make(recipe, paper, target, raw, data_path, agreed=values["agree"], say=_say)
+    from_recipe.make(recipe, paper, target, raw, data_path, agreed=values["agree"], say=_say)
 
 
 def _say(text: str) -> None:

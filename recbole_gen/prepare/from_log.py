@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from recbole_gen import __version__
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import folder, formats, table, write
+from recbole_gen.prepare import atomic_file, dataset_folder, formats, statistics
 from recbole_gen.prepare import log as logs
 from recbole_gen.prepare.formats import Seen
 from recbole_gen.prepare.log import ITEM, SCENE, TIME, USER
@@ -88,7 +88,7 @@ def make(
 
     Raises UserError for a file or column that is not there, too many bad rows, and a folder that cannot be replaced.
     """
-    folder.require_replaceable(target)
+    dataset_folder.require_replaceable(target)
     started, rows = time.perf_counter(), Rows(without=dict.fromkeys(columns.values(), 0))
     say(f"reading {file}")
     try:
@@ -104,13 +104,13 @@ def make(
     _refuse_too_many(rows, file, most_bad)
     if not len(whole):
         raise UserError(f"{file} has no rows")
-    numbers = table.statistics(whole)
+    numbers = statistics.statistics(whole)
     note: dict[str, Any] = {
         "recipe": "own log", "recbole_gen": __version__, "columns": dict(columns), "rows": rows.total, "bad": rows.bad,
         "source": {"name": file.name, "bytes": file.stat().st_size}, "repeats": rows.repeats, "statistics": numbers,
     }  # fmt: skip
-    write.atomic(target, whole, {}, note)
-    say(table.beside(numbers, "", {}))
+    atomic_file.atomic(target, whole, {}, note)
+    say(statistics.beside(numbers, "", {}))
     first, last = (np.datetime64(int(moment), "s") for moment in (whole[TIME].min(), whole[TIME].max()))
     say(f"from {first} to {last} (UTC)")
     if whole[TIME].min() < 0 or whole[TIME].max() > time.time() + 86400 or last < np.datetime64("1995"):
@@ -151,7 +151,8 @@ def _batches(
             good &= ~odd_times
         for values in fields.values():
             unfit = (
-                pc.fill_null(pc.match_substring_regex(values, write.UNFIT), False).to_numpy(zero_copy_only=False) & good
+                pc.fill_null(pc.match_substring_regex(values, atomic_file.UNFIT), False).to_numpy(zero_copy_only=False)
+                & good
             )
             if unfit.any():
                 rows.examples.setdefault("token", values[int(unfit.argmax())].as_py())

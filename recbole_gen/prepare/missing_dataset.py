@@ -15,7 +15,7 @@ import yaml
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.files import write_json
 from recbole_gen.prepare import archive, download
-from recbole_gen.prepare.folder import NOTE, only_one, replace_folder, require_replaceable
+from recbole_gen.prepare.dataset_folder import NOTE, only_one, replace_folder, require_replaceable
 
 SUFFIXES = ("inter", "item", "user", "kg", "link", "net")
 """Those of RecBole's atomic files."""
@@ -77,9 +77,9 @@ def _print(line: str) -> None:
 
 def _recipes() -> ModuleType:
     """Imported only where a data set is missing: the readers take their time to load."""
-    from recbole_gen.prepare import make
+    from recbole_gen.prepare import from_recipe
 
-    return make
+    return from_recipe
 
 
 def _mirror() -> dict[str, str]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from recbole_gen.files import write_json
-from recbole_gen.prepare import folder
+from recbole_gen.prepare import dataset_folder
 from recbole_gen.prepare.log import Log
 
 ROWS = 1 << 20
@@ -31,9 +31,9 @@ def atomic(target: Path, log: Log, names: Mapping[str, str], note: Mapping[str, 
     Raises UserError for a folder that holds other files, or that cannot be written.
     """
     file = f"{target.name}.inter"
-    with folder.replace_folder(target) as new:
+    with dataset_folder.replace_folder(target) as new:
         _inter(new / file, log, names)
-        write_json(new / folder.NOTE, {**note, "files": [file]})
+        write_json(new / dataset_folder.NOTE, {**note, "files": [file]})
 
 
 def _inter(path: Path, log: Log, names: Mapping[str, str]) -> None:

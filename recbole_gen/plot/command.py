@@ -1,0 +1,161 @@
+"""Figures of finished runs and of noise schedules: `recbole-gen plot FIGURE --key=value ...`."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_gen.errors import UserError
+from recbole_gen.options import parse_arguments
+from recbole_gen.plot import curves, schedules, sweep, toi, tsne
+
+
+@dataclass(frozen=True)
+class Option:
+    """One `--key=value` of a figure: what its value is called in the help, what it does, and its default."""
+
+    value: str
+    help: str
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what draws it from its options, what it shows, an example, and its options."""
+
+    draw: Callable[[dict[str, Any]], None]
+    about: str
+    example: str
+    options: dict[str, Option]
+
+
+OUTPUT = "where it goes; PNG and SVG are both written. Default: {}"
+RUNS = Option(
+    '"FOLDER ..."', "folders of runs, or folders that contain runs, separated by blanks; * stands for any text"
+)
+RUN = Option("FOLDER", "the same, for one")
+ONE_FOLDER = "in the folder that --runs names, the current one if it names several"
+
+FIGURES = {
+    "toi": Figure(
+        toi.draw,
+        "how well a run of PASRec predicts the time of the next interaction, beside three guesses that learn nothing "
+        "(PASRec figure 5); prints a table, writes it as JSON beside the figure",
+        "--run=saved/PASRec-...",
+        {
+            "run": Option("FOLDER", "the run's folder"),
+            "part": Option("PART", "the rows to look at, test or valid", "test"),
+            "output": Option("FILE", OUTPUT.format("FOLDER/toi.PART.png")),
+            "horizon": Option("DAYS", "how many days after the last one of the data a predicted time may lie", 365),
+            "noise": Option("SHARE", "error of a predicted encoding for which the width of its time is given", 0.01),
+        },
+    ),
+    "tsne": Figure(
+        tsne.draw,
+        "t-SNE of item embeddings, models side by side, coloured by popularity (DreamRec figures 3, 5 and 6)",
+        '--runs="saved/SASRec-... saved/DreamRec-..."',
+        {
+            "runs": RUNS,
+            "run": RUN,
+            "max_items": Option("N", "of more items than this, draw so many, chosen at random", 5000),
+            "seed": Option("N", "of t-SNE and of that choice", 2020),
+            "output": Option("FILE", OUTPUT.format(f"tsne.png, {ONE_FOLDER}")),
+        },
+    ),
+    "curves": Figure(
+        curves.draw,
+        "training loss and validation metric by epoch, also of runs that have not ended",
+        '--runs="saved/SASRec-... saved/DreamRec-..."',
+        {
+            "runs": RUNS,
+            "run": RUN,
+            "metric": Option("NAME", "a validation metric, such as recall@20. Default: that of the first run"),
+            "loss": Option("NAME", "one term of the training loss. Default: the sum of all terms"),
+            "output": Option("FILE", OUTPUT.format(f"curves.png, {ONE_FOLDER}")),
+        },
+    ),
+    "sweep": Figure(
+        sweep.draw,
+        "a metric over one setting (DreamRec figure 4, PASRec figure 4, DiffRec figures 3 and 7); the mean over seeds, "
+        "with the standard deviation as bars",
+        "--runs=saved --key=guidance_scale",
+        {
+            "runs": RUNS,
+            "run": RUN,
+            "key": Option("KEY", "the setting, any key of the runs' configuration"),
+            "metric": Option(
+                '"NAME ..."', "a metric, or several, a panel each. Default: valid_metric of the first run"
+            ),
+            "part": Option("PART", "the rows that are scored, test or valid (at the best epoch)", "test"),
+            "where": Option('"{KEY: VALUE}"', "only runs with these settings; [A, B] for one of several values"),
+            "group": Option("KEY", "a second setting, a line for each value"),
+            "ignore": Option('"KEY ..."', "settings that may differ as seeds do: the mean is over them, too"),
+            "output": Option("FILE", OUTPUT.format(f"sweep.KEY.png, {ONE_FOLDER}")),
+        },
+    ),
+    "schedules": Figure(
+        schedules.draw,
+        "signal level of noise schedules by step (DiffRec figure 2, left); needs no run",
+        "[--model=DiffRec]",
+        {
+            "model": Option("NAME", "a model, with its own settings. Default: both families of schedules there are"),
+            "dataset": Option("NAME", "the data set to build the model for", "ml-100k"),
+            "schedules": Option('"NAME,..."', "names of schedules. Default: all there are"),
+            "timesteps": Option("T", "steps. Default: the model's, or 1000"),
+            "beta_start": Option("RATE", "first noise rate of `linear`. Default: the model's, or 0.0001"),
+            "beta_end": Option("RATE", "last noise rate of `linear`. Default: the model's, or 0.02"),
+            "output": Option("FILE", OUTPUT.format("schedules.png in the current folder")),
+        },
+    ),
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The `plot` verb of the command line. Raises UserError for bad input."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return
+    name = arguments[0]
+    if name not in FIGURES:
+        raise UserError(f"there is no figure '{name}'{_nearest(name, FIGURES)}; there are: {', '.join(FIGURES)}")
+    figure = FIGURES[name]
+    if "-h" in arguments or "--help" in arguments:
+        print(_usage_of(name))
+        return
+    options = {key: option.default for key, option in figure.options.items()}
+    for key, value in parse_arguments(arguments[1:]).items():
+        if key not in options:
+            known = ", ".join(f"--{option}" for option in options)
+            raise UserError(f"plot {name} has no option --{key}{_nearest(key, options, '--')}; its options are {known}")
+        options[key] = value
+    figure.draw(options)
+
+
+def _nearest(given: str, known: Any, prefix: str = "") -> str:
+    near = difflib.get_close_matches(given, known, n=1)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _usage() -> str:
+    lines = ["usage: recbole-gen plot FIGURE --key=value ...", ""]
+    for name, figure in FIGURES.items():
+        lines += _paragraph(name, figure.about)
+    return "\n".join([*lines, "", "recbole-gen plot FIGURE --help lists the options of one."])
+
+
+def _usage_of(name: str) -> str:
+    figure = FIGURES[name]
+    lines = [f"usage: recbole-gen plot {name} {figure.example}", "", *textwrap.wrap(figure.about, 98), ""]
+    for key, option in figure.options.items():
+        default = "" if option.default is None else f" (default {option.default})"
+        lines += _paragraph(f"--{key}={option.value}", option.help + default)
+    return "\n".join(lines)
+
+
+def _paragraph(title: str, text: str) -> list[str]:
+    """Two columns, 100 characters wide."""
+    lines = textwrap.wrap(text, 74)
+    return [f"  {title if number == 0 else '':<22}  {line}" for number, line in enumerate(lines)]
