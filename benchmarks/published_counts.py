@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_gen.errors import UserError
 from recbole_gen.prepare import from_recipe, statistics
-from recbole_gen.prepare.formats import Seen
+from recbole_gen.prepare.formats import ReadCounts
 from recbole_gen.prepare.recipes import RECIPES
 
 
@@ -23,16 +23,16 @@ def main():
         if not (data / name).is_dir():
             continue
         for paper, version in recipe.versions.items():
-            log, _ = from_recipe.read(recipe, data / name, Seen())
+            log, _ = from_recipe.read_log(recipe, data / name, ReadCounts())
             try:
                 for step in (*recipe.steps, *version.steps):
                     log = step.apply(log)
             except UserError as error:  # ml-1m there has no ratings
                 print(f"{name}, {paper}: {error}", flush=True)
                 continue
-            found = statistics.statistics(log, version.sequences, version.counted)
+            found = statistics.log_statistics(log, version.sequences, version.counted_last)
             for statistic, published in version.published.items():
-                same = statistics.agrees(found[statistic], published)
+                same = statistics.agrees_with_print(found[statistic], published)
                 row = {"data_set": name, "version": paper, "statistic": statistic, "here": round(found[statistic], 3)}
                 record("published_counts", row | {"published": published, "agrees": same})
 

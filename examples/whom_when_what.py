@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_gen.prepare import from_log
+from recbole_gen.prepare.from_log import log_columns, prepare_log
 from recbole_gen.quick_start import run
 from recbole_gen.recommending.recommender import Recommender
 
 
 def main(file, user, item, time, epochs=20):
-    from_log.make(Path(file), from_log.fields(user, item, time, None), Path("dataset/mine"))
+    prepare_log(Path(file), log_columns(user, item, time, None), Path("dataset/mine"))
     finished = run("PASRec", "mine", config_dict={"hidden_size": 64, "epochs": epochs, "data_path": "dataset"})
     recommender = Recommender.load(finished["run_dir"])
     log = pd.read_csv("dataset/mine/mine.inter", sep="\t", dtype={"user_id:token": str, "item_id:token": str})

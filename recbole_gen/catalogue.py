@@ -351,7 +351,7 @@ def dataset_list(data_path: str) -> str:
         rows = [_list_row(name, folder) for name, folder in here.items() if folder.parent == place]
         heads = ["--dataset=", "interactions", "columns", "may be scenes", "our models"]
         lines += [f"in {place}", tabulate(rows, headers=heads, disable_numparse=True), ""]
-    recipes = [recipe.output(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
+    recipes = [recipe.dataset_name(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
     offered = sorted(set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")) - {*recipes} - here.keys())
     settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - {*recipes, *offered} - here.keys()
     lines += _names("made by recbole-gen prepare", [name for name in recipes if name not in here])

@@ -12,31 +12,31 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from recbole_gen.files import write_json
-from recbole_gen.prepare import dataset_folder
+from recbole_gen.prepare.dataset_folder import PROVENANCE_FILE, replace_folder
 from recbole_gen.prepare.log import Log
 
-ROWS = 1 << 20
+ROWS_AT_ONCE = 1 << 20
 """Rows that are text at once."""
-UNFIT = '[\t\r\n"]'
+FORBIDDEN_IN_TOKENS = '[\t\r\n"]'
 """What cannot stand in a token: an atomic file has no way to quote it."""
 
 
-def atomic(target: Path, log: Log, names: Mapping[str, str], note: Mapping[str, Any]) -> None:
+def write_atomic_file(target: Path, log: Log, names: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
     """Write a log as <target>/<name of target>.inter, whole or not at all, in place of what was prepared there before.
 
     Args:
         names: field -> its name in the file, where it is another one.
-        note: what prepare.json has beside the list of files.
+        provenance: what prepare.json has beside the list of files.
 
     Raises UserError for a folder that holds other files, or that cannot be written.
     """
     file = f"{target.name}.inter"
-    with dataset_folder.replace_folder(target) as new:
-        _inter(new / file, log, names)
-        write_json(new / dataset_folder.NOTE, {**note, "files": [file]})
+    with replace_folder(target) as new:
+        _write_rows(new / file, log, names)
+        write_json(new / PROVENANCE_FILE, {**provenance, "files": [file]})
 
 
-def _inter(path: Path, log: Log, names: Mapping[str, str]) -> None:
+def _write_rows(path: Path, log: Log, names: Mapping[str, str]) -> None:
     kinds = {field: "token" if field in log.tokens else "float" for field in log.columns}
     titles = "\t".join(f"{names.get(field, field)}:{kind}" for field, kind in kinds.items())
     whole = {field: _is_whole(log[field]) for field, kind in kinds.items() if kind == "float"}
@@ -47,8 +47,8 @@ def _inter(path: Path, log: Log, names: Mapping[str, str]) -> None:
     with open(path, "wb") as file:
         file.write(titles.encode() + b"\n")
         with pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
-            for start in range(0, len(log), ROWS):
-                rows = slice(start, start + ROWS)
+            for start in range(0, len(log), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
                 columns = [_column(log, field, rows, schema.field(field).type) for field in kinds]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
 

@@ -1,4 +1,7 @@
-"""The verb `prepare`: a data set of the papers, or a log of the user's own, as atomic files."""
+"""The verb `prepare`: a data set of the papers, or a log of the user's own, as atomic files.
+
+Light to import: what reads and filters is imported once the command line is known to be right.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
-from recbole_gen import options
 from recbole_gen.errors import UserError
-from recbole_gen.options import parse_arguments
-from recbole_gen.prepare import formats, from_log, from_recipe
-from recbole_gen.prepare.recipes import RECIPES
+from recbole_gen.options import parse_arguments, verb_options
+from recbole_gen.prepare.fields import TIME_UNITS
+from recbole_gen.prepare.recipes import RECIPES, resolve_recipe
 
 USAGE = """\
 usage: recbole-gen prepare                                              the data sets that there are recipes for
@@ -34,8 +34,8 @@ usage: recbole-gen prepare                                              the data
 
 A data set that is there already is replaced when the new one is whole, and never half.
 """
-OWN = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "max_bad": 0.05}
-RECIPE = {"as": "", "raw": "", "agree": False}
+LOG_OPTIONS = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "max_bad": 0.05}
+RECIPE_OPTIONS = {"as": "", "raw": "", "agree": False}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,21 +44,21 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     names = [argument for argument in arguments[:1] if not argument.startswith("-")]
-    defaults = {**OWN, **RECIPE, "name": "", "data_path": "dataset"}
+    defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, "name": "", "data_path": "dataset"}
     given = parse_arguments(arguments[len(names) :])
-    values = options.verb_options(given, defaults, "prepare")
+    values = verb_options(given, defaults, "prepare")
     if not names and not given:
-        print(listing())
+        print(recipe_table())
         return
-    name = _name(str(values["name"] or (names[0] if names else "")))
-    _one_kind(given)
+    name = _require_name(str(values["name"] or (names[0] if names else "")))
+    _refuse_mixed_options(given)
     if values["from"]:
-        _own(name, values)
+        _prepare_log(name, values)
     else:
-        _recipe(names[0] if names else name, name if values["name"] else None, values)
+        _prepare_recipe(names[0] if names else name, name if values["name"] else None, values)
 
 
-def _name(name: str) -> str:
+def _require_name(name: str) -> str:
     if not name:
         raise UserError("prepare what? recbole-gen prepare NAME; `recbole-gen prepare` lists the recipes")
     if Path(name).name != name or name.startswith("."):
@@ -66,49 +66,56 @@ def _name(name: str) -> str:
     return name
 
 
-def _one_kind(given: dict[str, Any]) -> None:
-    kind, others = (
-        ("--from", RECIPE) if "from" in given else ("a recipe", {k: v for k, v in OWN.items() if k != "from"})
-    )
-    for key in others:
-        if key in given:
+def _refuse_mixed_options(given: dict[str, Any]) -> None:
+    if "from" in given:
+        kind, others = "--from", set(RECIPE_OPTIONS)
+    else:
+        kind, others = "a recipe", set(LOG_OPTIONS) - {"from"}
+    for key in given:
+        if key in others:
             raise UserError(f"--{key} does not go with {kind}; `recbole-gen prepare --help` says what does")
 
 
-def _own(name: str, values: dict[str, Any]) -> None:
+def _prepare_log(name: str, values: dict[str, Any]) -> None:
     for key in ("user", "item", "time"):
         if not values[key]:
             raise UserError(f"--from needs --{key}=COLUMN: the column of the file that has the {key}")
     unit, share, file = str(values["time_unit"]) or None, values["max_bad"], Path(str(values["from"]))
-    if unit is not None and unit not in formats.UNITS:
-        raise UserError(f"--time_unit must be one of {', '.join(formats.UNITS)}, got {unit}")
+    if unit is not None and unit not in TIME_UNITS:
+        raise UserError(f"--time_unit must be one of {', '.join(TIME_UNITS)}, got {unit}")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise UserError(f"--max_bad must be a share between 0 and 1, got {share}")
     if not file.is_file():
         raise UserError(f"--from: there is no file {file}")
-    columns = from_log.fields(*(str(values[key]) for key in ("user", "item", "time", "scene")))
-    from_log.make(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
+    from recbole_gen.prepare.from_log import log_columns, prepare_log
+
+    columns = log_columns(*(str(values[key]) for key in ("user", "item", "time", "scene")))
+    prepare_log(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
 
 
-def _recipe(name: str, output: str | None, values: dict[str, Any]) -> None:
-    recipe, paper = from_recipe.recipe_of(name, str(values["as"]).lower() or None)
+def _prepare_recipe(name: str, output: str | None, values: dict[str, Any]) -> None:
+    recipe, paper = resolve_recipe(name, str(values["as"]).lower() or None)
     raw = Path(str(values["raw"])) if values["raw"] else None
     if raw is not None and not raw.exists():
         raise UserError(f"--raw: there is no file or folder {raw}")
     data_path = Path(str(values["data_path"]))
-    target = data_path / (output or recipe.output(paper))
-    from_recipe.make(recipe, paper, target, raw, data_path, agreed=values["agree"], say=_say)
+    target = data_path / (output or recipe.dataset_name(paper))
+    from recbole_gen.prepare.from_recipe import prepare_recipe
+
+    prepare_recipe(recipe, paper, target, raw, data_path, agreed=values["agree"], say=_say)
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def listing() -> str:
-    """The table of all recipes."""
+def recipe_table() -> str:
+    """All recipes, for people."""
+    from tabulate import tabulate
+
     rows = [
         [recipe.name, recipe.title, ", ".join(recipe.versions) or "-",
-         "with your agreement" if recipe.url and recipe.agree else "yes" if recipe.url else "by hand"]
+         "with your agreement" if recipe.url and recipe.needs_agreement else "yes" if recipe.url else "by hand"]
         for recipe in RECIPES.values()
     ]  # fmt: skip
     rows.sort(key=lambda row: row[2] == "-")  # those of the papers first

@@ -16,16 +16,16 @@ from filelock import FileLock, Timeout
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 
-NOTE = "prepare.json"
+PROVENANCE_FILE = "prepare.json"
 """The file that says what a data set was made from; its "files" are those that may be replaced."""
-CACHE = ".cache"
+CACHE_FOLDER = ".cache"
 """Built data sets of `data.cache`, which hold for the files they were built from only."""
-NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+NO_SPACE_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
 @contextlib.contextmanager
-def only_one(lock_file: Path, what: str, say: Callable[[str], None] = print) -> Iterator[None]:
+def exclusive_lock(lock_file: Path, what: str, say: Callable[[str], None] = print) -> Iterator[None]:
     """Keep ``what`` to this process for the duration; waits, and says so, while another process has it.
 
     Raises UserError if the lock cannot be made.
@@ -59,18 +59,18 @@ def replace_folder(target: Path, say: Callable[[str], None] = print) -> Iterator
     Raises UserError for a folder with files of another origin, for one that cannot be written, and for a full disk.
     """
     target = Path(os.path.realpath(target))  # a link to a larger disk stays one
-    with only_one(target.with_name(f".{target.name}.lock"), str(target), say):
-        recover(target)
+    with exclusive_lock(target.with_name(f".{target.name}.lock"), str(target), say):
+        recover_interrupted(target)
         require_replaceable(target)
         new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             new.mkdir()
             yield new
-            _flush(new)
+            _sync_to_disk(new)
             require_replaceable(target)  # much time may have passed
             _put_in_place(new, target)
         except OSError as error:
-            if error.errno in NO_SPACE:
+            if error.errno in NO_SPACE_ERRORS:
                 raise UserError(
                     f"there is no space left for {target} ({error}): free some, or choose another --data_path"
                 ) from None
@@ -85,7 +85,7 @@ def require_replaceable(target: Path) -> None:
         return
     if not target.is_dir():
         raise UserError(f"{target} is no folder: move it, or choose another --name")
-    known = {NOTE, CACHE, *map(str, read_json(target / NOTE).get("files", ()))}
+    known = {PROVENANCE_FILE, CACHE_FOLDER, *map(str, read_json(target / PROVENANCE_FILE).get("files", ()))}
     unknown = sorted(path.name for path in target.iterdir() if path.name not in known)
     if unknown:
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
@@ -95,7 +95,7 @@ def require_replaceable(target: Path) -> None:
         )
 
 
-def recover(target: Path) -> None:
+def recover_interrupted(target: Path) -> None:
     """Remove what killed processes have left beside ``target``; a folder they were about to replace is put back.
 
     Only for who has the lock of `replace_folder`, or where nothing else is at work.
@@ -130,7 +130,7 @@ def _put_in_place(new: Path, target: Path) -> None:
     if not os.path.lexists(target):
         os.rename(new, target)
     elif not _exchange(new, target):
-        # Between these two there is no folder of that name: `recover` puts the old one back.
+        # Between these two there is no folder of that name: `recover_interrupted` puts the old one back.
         old = new.with_suffix(".old")
         try:
             os.rename(target, old)
@@ -140,7 +140,7 @@ def _put_in_place(new: Path, target: Path) -> None:
                 os.rename(old, target)
             raise
         os.rename(old, new)
-    _flush_entries(target.parent)
+    _sync_entries(target.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -157,18 +157,18 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
-def _flush(folder: Path) -> None:
+def _sync_to_disk(folder: Path) -> None:
     """Have the system write a folder to the disk before it is renamed: after a power cut, no file is empty."""
     for path in folder.rglob("*"):
         if path.is_file():
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
         elif path.is_dir():
-            _flush_entries(path)
-    _flush_entries(folder)
+            _sync_entries(path)
+    _sync_entries(folder)
 
 
-def _flush_entries(folder: Path) -> None:
+def _sync_entries(folder: Path) -> None:
     with contextlib.suppress(OSError):  # Windows, and some network file systems, cannot
         handle = os.open(folder, os.O_RDONLY)
         try:

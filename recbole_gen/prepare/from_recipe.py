@@ -10,56 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen import __version__
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json
-from recbole_gen.prepare import archive, atomic_file, dataset_folder, download, statistics
-from recbole_gen.prepare import log as logs
-from recbole_gen.prepare.formats import Seen
-from recbole_gen.prepare.log import ITEM, TIME, USER, Log
-from recbole_gen.prepare.recipes import RECIPES, SESSION, TOKENS, Recipe, find
-from recbole_gen.prepare.sources import Atomic, Source
+from recbole_gen.prepare import archive, download, filters
+from recbole_gen.prepare.atomic_file import write_atomic_file
+from recbole_gen.prepare.dataset_folder import require_replaceable
+from recbole_gen.prepare.fields import ITEM, SESSION, TIME, TOKENS, USER
+from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.log import Log, log_from_batches
+from recbole_gen.prepare.recipes import Recipe, resolve_recipe
+from recbole_gen.prepare.source_readers import find_atomic_file, read_batches
+from recbole_gen.prepare.sources import AtomicFile, Source
+from recbole_gen.prepare.statistics import differences_from_paper, log_statistics, statistics_table
 
-AGREED = "agreements.json"
+AGREEMENTS_FILE = "agreements.json"
 Say = Callable[[str], None]
 
 
-def known(name: str) -> bool:
-    """Whether there is a recipe for the data set of this name."""
-    return find(name) is not None
-
-
-def fetches(name: str) -> bool:
-    """Whether the recipe for this name, if there is one, can fetch what it needs."""
-    found = find(name)
-    return found is not None and found[0].url is not None
-
-
-def prepared(name: str, data_path: str | Path, say: Say = print) -> None:
-    """Fetch and prepare the data set of a name that is `known`.
+def prepare_by_name(name: str, data_path: str | Path, say: Say = print) -> None:
+    """Fetch and prepare the data set of a name that has a recipe.
 
     Raises UserError that says what to fetch by hand, and where to put it, if it cannot be fetched.
     """
-    recipe, paper = recipe_of(name, None)
-    make(recipe, paper, Path(data_path) / name, None, Path(data_path), say=say)
+    recipe, paper = resolve_recipe(name, None)
+    prepare_recipe(recipe, paper, Path(data_path) / name, None, Path(data_path), say=say)
 
 
-def recipe_of(name: str, paper: str | None) -> tuple[Recipe, str | None]:
-    """The recipe of this name, or of this name of a version, and the version. Raises UserError."""
-    found = find(name)
-    if found is None:
-        raise UserError(
-            f"there is no recipe '{name}'.{did_you_mean(name, RECIPES)} `recbole-gen prepare` lists them; for a log of "
-            f"your own: --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN"
-        )
-    recipe, version = found
-    paper = paper or version
-    if paper is not None and paper not in recipe.versions:
-        there = f"there are: {', '.join(recipe.versions)}" if recipe.versions else "there is none but the plain one"
-        raise UserError(f"no paper '{paper}' has a version of {recipe.name}; {there} (leave --as out for all of it)")
-    return recipe, paper
-
-
-def make(
+def prepare_recipe(
     recipe: Recipe,
     paper: str | None,
     target: Path,
@@ -77,16 +54,16 @@ def make(
 
     Raises UserError for what cannot be fetched, read or written.
     """
-    dataset_folder.require_replaceable(target)
+    require_replaceable(target)
     say(f"{recipe.title}\n  {recipe.page}\n  licence: {recipe.licence}\n  cite: {recipe.citation}")
-    if recipe.says:
-        say(f"  {recipe.says}")
+    if recipe.remark:
+        say(f"  {recipe.remark}")
     if raw is None:
-        raw = _fetched(recipe, recipe.output(paper), data_path / download.DOWNLOADS, agreed, say)
-    started, seen = time.perf_counter(), Seen()
+        raw = _download_raw(recipe, recipe.dataset_name(paper), data_path / download.DOWNLOADS_FOLDER, agreed, say)
+    started, counts = time.perf_counter(), ReadCounts()
     say(f"reading {raw}")
-    log, missing = read(recipe, raw, seen)
-    _tell_left_out(seen, missing, say)
+    log, missing = read_log(recipe, raw, counts)
+    _tell_left_out(counts, missing, say)
     steps, version = [], recipe.versions[paper] if paper else None
     for step in (*recipe.steps, *(version.steps if version else ())):
         log = step.apply(log)
@@ -96,67 +73,67 @@ def make(
         raise UserError(f"{raw}: nothing is left of {recipe.name}; is it the whole data set?")
     sequences = version is not None and version.sequences
     if sequences:
-        log = logs.in_order_of_sequences(log)
-    numbers = statistics.statistics(log, sequences)
-    note: dict[str, Any] = {
+        log = filters.order_by_sequence(log)
+    numbers = log_statistics(log, sequences)
+    provenance: dict[str, Any] = {
         "recipe": recipe.name, "as": paper, "recbole_gen": __version__, "title": recipe.title, "page": recipe.page,
-        "licence": recipe.licence, "citation": recipe.citation, "source": _source(raw),
-        "bad_lines": seen.bad, "rows_without_user_item_or_time": missing, "steps": steps, "statistics": numbers,
+        "licence": recipe.licence, "citation": recipe.citation, "source": _describe_source(raw),
+        "bad_lines": counts.bad, "rows_without_user_item_or_time": missing, "steps": steps, "statistics": numbers,
         "published": dict(version.published) if version else {},
     }  # fmt: skip
-    atomic_file.atomic(target, log, {**recipe.names, **({USER: SESSION} if sequences else {})}, note)
+    write_atomic_file(target, log, {**recipe.renamed_fields, **({USER: SESSION} if sequences else {})}, provenance)
     _tell_statistics(log, numbers, recipe, paper, say)
     say(f"{target}/{target.name}.inter is written ({time.perf_counter() - started:.1f} s): --dataset={target.name}")
 
 
-def read(recipe: Recipe, raw: Path, seen: Seen) -> tuple[Log, int]:
+def read_log(recipe: Recipe, raw: Path, counts: ReadCounts) -> tuple[Log, int]:
     """All of a publisher's log, and how many of its rows have no user, item or time, which are not in it.
 
     Raises UserError if ``raw`` has none of the recipe's files, or a damaged one.
     """
-    source = _source_in(recipe, raw)
+    source = _find_source(recipe, raw)
     numbers = tuple(field for field in source.fields if field not in TOKENS)
-    log = logs.gather(source.batches(raw, numbers, seen), source.fields, TOKENS)
-    whole = logs.with_value(log, USER, ITEM, TIME)
+    log = log_from_batches(read_batches(source, raw, numbers, counts), source.fields, TOKENS)
+    whole = filters.drop_missing(log, USER, ITEM, TIME)
     return whole, len(log) - len(whole)
 
 
-def _source_in(recipe: Recipe, raw: Path) -> Source:
+def _find_source(recipe: Recipe, raw: Path) -> Source:
     """The form in which the data is there; RecBole's atomic file of it will do, too."""
-    for source in recipe.sources:
-        with contextlib.suppress(archive.NotThere), archive.open_members(raw, source.file):
-            return source
-    with contextlib.suppress(archive.NotThere):
-        return Atomic.of(raw, {field: recipe.names.get(field, field) for field in recipe.sources[0].fields})
     first = recipe.sources[0]
+    for source in recipe.sources:
+        with contextlib.suppress(archive.MemberNotFound), archive.open_members(raw, source.file):
+            return source
+    with contextlib.suppress(archive.MemberNotFound):
+        return find_atomic_file(raw, {field: recipe.renamed_fields.get(field, field) for field in first.fields})
     if raw.is_file() and len(recipe.sources) == 1 and "*" not in first.file:
         return first  # perhaps under another name
-    files = [*(source.file for source in recipe.sources), Atomic.file]
+    files = [*(source.file for source in recipe.sources), AtomicFile.file]
     raise UserError(f"{raw} has none of the files of {recipe.title} ({', '.join(files)}), which is at {recipe.page}")
 
 
-def _source(raw: Path) -> dict[str, Any]:
+def _describe_source(raw: Path) -> dict[str, Any]:
     """What the data was made from."""
     if raw.is_dir():
         return {"name": raw.name}
     return {"name": raw.name, "bytes": raw.stat().st_size, "sha256": download.sha256_of(raw)}
 
 
-def _fetched(recipe: Recipe, output: str, downloads: Path, agreed: bool, say: Say) -> Path:
+def _download_raw(recipe: Recipe, output: str, downloads: Path, agreed: bool, say: Say) -> Path:
     """The publisher's archive, fetched unless it is there already."""
     if recipe.url is None:
         raise UserError(
             f"{recipe.title} cannot be fetched by a program: fetch it from {recipe.page} and give it to --raw: "
             f"recbole-gen prepare {output} --raw=PATH"
         )
-    if recipe.agree:
-        _agree(recipe, downloads, agreed)
-    return download.fetch(recipe.url, downloads, md5=recipe.md5, say=say, name=recipe.file)
+    if recipe.needs_agreement:
+        _require_agreement(recipe, downloads, agreed)
+    return download.download_file(recipe.url, downloads, md5=recipe.md5, say=say, name=recipe.file_name)
 
 
-def _agree(recipe: Recipe, downloads: Path, agreed: bool) -> None:
+def _require_agreement(recipe: Recipe, downloads: Path, agreed: bool) -> None:
     """Ask once whether the user agrees to the terms. Raises UserError if not, or if nobody is there to answer."""
-    given = read_json(downloads / AGREED)
+    given = read_json(downloads / AGREEMENTS_FILE)
     if given.get(recipe.name) == recipe.licence:
         return
     terms = f"the publisher's terms for {recipe.title} ({recipe.licence}; {recipe.page})"
@@ -167,28 +144,28 @@ def _agree(recipe: Recipe, downloads: Path, agreed: bool) -> None:
     if not agreed:
         raise UserError(f"without agreeing to {terms} it is not fetched")
     downloads.mkdir(parents=True, exist_ok=True)
-    write_json(downloads / AGREED, {**given, recipe.name: recipe.licence})
+    write_json(downloads / AGREEMENTS_FILE, {**given, recipe.name: recipe.licence})
 
 
-def _tell_left_out(seen: Seen, missing: int, say: Say) -> None:
-    if seen.bad:
-        say(f"warning: {seen.bad:,} line(s) are no rows of this file and are left out, the first: {seen.examples[0]!r}")
+def _tell_left_out(counts: ReadCounts, missing: int, say: Say) -> None:
+    if counts.bad:
+        first = counts.examples[0]
+        say(f"warning: {counts.bad:,} line(s) are no rows of this file and are left out, the first: {first!r}")
     if missing:
         say(f"warning: {missing:,} row(s) have no user, item or time and are left out")
 
 
 def _tell_statistics(log: Log, numbers: dict[str, float], recipe: Recipe, paper: str | None, say: Say) -> None:
     if paper is None:
-        say(statistics.beside(numbers, "", {}))
+        say(statistics_table(numbers, "", {}))
         return
     version = recipe.versions[paper]
-    if version.counted:
-        numbers = statistics.statistics(log, version.sequences, version.counted)
-        say(
-            f"counted, as the paper does, over the last {version.counted} interactions of a user; here are {len(log):,}"
-        )
-    say(statistics.beside(numbers, version.paper, version.published))
-    for difference in statistics.differences(numbers, version.published):
+    if version.counted_last:
+        last = version.counted_last
+        numbers = log_statistics(log, version.sequences, last)
+        say(f"counted, as the paper does, over the last {last} interactions of a user; here are {len(log):,}")
+    say(statistics_table(numbers, version.paper, version.published))
+    for difference in differences_from_paper(numbers, version.published):
         say(f"warning: {difference}")
     if version.note:
         say(f"note: {version.note}")

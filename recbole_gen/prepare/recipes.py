@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from recbole_gen.prepare import log as logs
-from recbole_gen.prepare.log import ITEM, RATING, SCENE, TIME, USER, Log
-from recbole_gen.prepare.sources import ISO, Joined, Lines, ListsOfUsers, Source, Text
+from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.prepare.fields import ITEM, RATING, SCENE, SESSION, TIME, USER
+from recbole_gen.prepare.sources import ISO, DelimitedFile, JoinedFiles, JsonLinesFile, Source, UserLinesFile
 
-TOKENS = (USER, ITEM, SCENE, "device")
-"""Fields of a log that are tokens; all others are numbers."""
-SESSION = "session_id"
+if TYPE_CHECKING:
+    from recbole_gen.prepare.log import Log
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a paper's filtering, in words and as a function of the log."""
+    """One step of a paper's filtering, in words, and as the name of a function of `filters` with its arguments."""
 
     words: str
-    apply: Callable[[Log], Log]
+    filter: str
+    arguments: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, log: Log) -> Log:
+        """The log after the step."""
+        from recbole_gen.prepare import filters  # not above: recipes are listed without numpy and pyarrow
+
+        return getattr(filters, self.filter)(log, *self.arguments, **self.options)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Version:
         paper: its name in the table of statistics.
         published: statistic -> number as the paper prints it.
         sequences: the users are sequences, `session_id` in the file, which are written one after the other in time.
-        counted: the paper counts the latest interactions of each user, so many at most; the file has all.
+        counted_last: the paper counts the latest interactions of each user, so many at most; the file has all.
         name: of the data set; None for that of the recipe and the option, `ml-1m-acvae`.
     """
 
@@ -39,7 +47,7 @@ class Version:
     published: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     sequences: bool = False
-    counted: int | None = None
+    counted_last: int | None = None
     name: str | None = None
 
 
@@ -51,12 +59,12 @@ class Recipe:
         sources: the forms in which its files are known, the current one first.
         page: where a person finds it.
         url: where it is fetched from; None where the publisher has it behind a form.
-        file: name of what is fetched, where the address does not end in it.
-        agree: the publisher wants its terms agreed to before the data is fetched.
+        file_name: of what is fetched, where the address does not end in it.
+        needs_agreement: the publisher wants its terms agreed to before the data is fetched.
         steps: of every version, the plain one too.
-        names: field -> its name in the atomic file, where it is another one.
+        renamed_fields: field -> its name in the atomic file, where it is another one.
         versions: option of `--as` -> what that paper makes of it.
-        says: what to know about it.
+        remark: what to know about it.
     """
 
     name: str
@@ -66,39 +74,39 @@ class Recipe:
     licence: str
     citation: str
     url: str | None = None
-    file: str | None = None
+    file_name: str | None = None
     md5: str | None = None
-    agree: bool = False
+    needs_agreement: bool = False
     steps: tuple[Step, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
+    renamed_fields: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, Version] = field(default_factory=dict)
-    says: str = ""
+    remark: str = ""
 
-    def output(self, paper: str | None) -> str:
+    def dataset_name(self, paper: str | None) -> str:
         """Name of the data set that a version is written as."""
         if paper is None:
             return self.name
         return self.versions[paper].name or f"{self.name}-{paper}"
 
 
-def _above(name: str, least: float) -> Step:
-    return Step(f"{name} above {least:g}", lambda log: logs.above(log, name, least))
+def _keep_above(name: str, least: float) -> Step:
+    return Step(f"{name} above {least:g}", "keep_above", (name, least))
 
 
-def _users(least: int, what: str = "users") -> Step:
-    return Step(f"{what} with {least} interactions or more", lambda log: logs.at_least(log, USER, least))
+def _users_with(least: int, what: str = "users") -> Step:
+    return Step(f"{what} with {least} interactions or more", "keep_frequent", (USER, least))
 
 
-def _items(least: int) -> Step:
-    return Step(f"items with {least} interactions or more", lambda log: logs.at_least(log, ITEM, least))
+def _items_with(least: int) -> Step:
+    return Step(f"items with {least} interactions or more", "keep_frequent", (ITEM, least))
 
 
-def _core(number: int) -> Step:
-    return Step(f"{number}-core, counted until it holds", lambda log: logs.core(log, number, number))
+def _k_core(number: int) -> Step:
+    return Step(f"{number}-core, counted until it holds", "k_core", (number, number))
 
 
-def _last(number: int) -> Step:
-    return Step(f"the last {number} interactions of each user", lambda log: logs.keep_last(log, number))
+def _keep_last(number: int) -> Step:
+    return Step(f"the last {number} interactions of each user", "keep_last", (number,))
 
 
 _UNSEEN = "The publisher's files were not at hand when this was written: the rule is the paper's text alone."
@@ -110,7 +118,7 @@ _PASREC_HISTORY = (
 
 def _pasrec(users: str, items: str, interactions: str, last: int = 11, note: str = "") -> Version:
     published = {"users": users, "items": items, "interactions": interactions}
-    return Version("PASRec", (_core(5), _last(last)), published, note)
+    return Version("PASRec", (_k_core(5), _keep_last(last)), published, note)
 
 
 def _diffrec(users: str, items: str, interactions: str, note: str = "") -> Version:
@@ -118,10 +126,10 @@ def _diffrec(users: str, items: str, interactions: str, note: str = "") -> Versi
 
 
 def _acvae(
-    users: str, items: str, interactions: str, length: str, counted: int | None = None, more=(), note=""
+    users: str, items: str, interactions: str, length: str, counted_last: int | None = None, more=(), note=""
 ) -> Version:
     published = {"users": users, "items": items, "interactions": interactions, "mean length": length}
-    return Version("ACVAE", (*more, _above(RATING, 3), _users(5)), published, note, counted=counted)
+    return Version("ACVAE", (*more, _keep_above(RATING, 3), _users_with(5)), published, note, counted_last=counted_last)
 
 
 _GROUPLENS = (
@@ -146,14 +154,14 @@ def _movielens(name: str, title: str, source: Source, md5: str | None = None, ve
 _MOVIELENS = (
     _movielens(
         "ml-100k", "MovieLens 100K",
-        Text("u.data", _PLAIN, "\t", tuple(_PLAIN.values())), "0e33842e24a9c977be4e0107933c0723",
+        DelimitedFile("u.data", _PLAIN, "\t", tuple(_PLAIN.values())), "0e33842e24a9c977be4e0107933c0723",
     ),
     _movielens(
-        "ml-latest-small", "MovieLens latest, small", Text("ratings.csv", _RATINGS),
-        versions={"acvae": _acvae("604", "7.4K", "46K", "76.2", counted=200, note=_LATE)},
+        "ml-latest-small", "MovieLens latest, small", DelimitedFile("ratings.csv", _RATINGS),
+        versions={"acvae": _acvae("604", "7.4K", "46K", "76.2", counted_last=200, note=_LATE)},
     ),
     _movielens(
-        "ml-1m", "MovieLens 1M", Text("ratings.dat", _PLAIN, "::", tuple(_PLAIN.values())),
+        "ml-1m", "MovieLens 1M", DelimitedFile("ratings.dat", _PLAIN, "::", tuple(_PLAIN.values())),
         "c4d9eecfca2ab87c1945afe126590906",
         {
             "diffrec": _diffrec("6,040", "3,953", "1,000,209",
@@ -162,15 +170,15 @@ _MOVIELENS = (
         },
     ),
     _movielens(
-        "ml-10m", "MovieLens 10M", Text("ratings.dat", _PLAIN, "::", tuple(_PLAIN.values())),
+        "ml-10m", "MovieLens 10M", DelimitedFile("ratings.dat", _PLAIN, "::", tuple(_PLAIN.values())),
         "ce571fd55effeba0271552578f2648bd",
         {
             "pasrec": _pasrec("69,878", "10,027", "3,054,340", 51, _PASREC_HISTORY),
-            "acvae": _acvae("69,414", "10,472", "4.7M", "67.8", counted=200),
+            "acvae": _acvae("69,414", "10,472", "4.7M", "67.8", counted_last=200),
         },
     ),
     _movielens(
-        "ml-20m", "MovieLens 20M", Text("ratings.csv", _RATINGS), "cd245b17a1ae2cc31bb14903e1204af3",
+        "ml-20m", "MovieLens 20M", DelimitedFile("ratings.csv", _RATINGS), "cd245b17a1ae2cc31bb14903e1204af3",
         {"pasrec": _pasrec("138,493", "17,177", "6,013,602", 51, _PASREC_HISTORY)},
     ),
 )  # fmt: skip
@@ -199,14 +207,14 @@ def _amazon(category: str) -> Recipe:
     return Recipe(
         f"amazon-{_SHORT.get(category) or _slug(category)}",
         f"Amazon reviews of 2014, {category.replace('_', ' ')}, 5-core",
-        (Lines(f"reviews_{category}_5.json", _REVIEWS),), "https://jmcauley.ucsd.edu/data/amazon/",
+        (JsonLinesFile(f"reviews_{category}_5.json", _REVIEWS),), "https://jmcauley.ucsd.edu/data/amazon/",
         "no formal licence; offered for research",
         "R. He and J. McAuley. Ups and Downs: Modeling the Visual Evolution of Fashion Trends with One-Class "
         "Collaborative Filtering. WWW 2016. J. McAuley, C. Targett, Q. Shi and A. van den Hengel. Image-based "
         "Recommendations on Styles and Substitutes. SIGIR 2015.",
         url=f"http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_{category}_5.json.gz",
         versions=_AMAZON_VERSIONS.get(category, {}),
-        says="RecBole's mirror has all ratings under this name; this is the 5-core, as the papers use it.",
+        remark="RecBole's mirror has all ratings under this name; this is the 5-core, as the papers use it.",
     )  # fmt: skip
 
 
@@ -216,45 +224,46 @@ def _slug(category: str) -> str:
 
 _YELP = Recipe(
     "yelp", "Yelp Open Dataset, reviews",
-    (Lines("yelp_academic_dataset_review.json",
-           {USER: "user_id", ITEM: "business_id", RATING: "stars", TIME: "date"}, ISO),),
+    (JsonLinesFile("yelp_academic_dataset_review.json",
+                   {USER: "user_id", ITEM: "business_id", RATING: "stars", TIME: "date"}, ISO),),
     "https://business.yelp.com/data/resources/open-dataset/",
     "Yelp Dataset User Agreement: academic use, no redistribution",
-    "Yelp Open Dataset.", agree=True,
-    names={ITEM: "business_id", RATING: "stars", TIME: "date"},
+    "Yelp Open Dataset.", needs_agreement=True,
+    renamed_fields={ITEM: "business_id", RATING: "stars", TIME: "date"},
     versions={"acvae": _acvae(
         "50,635", "31,637", "557K", "11.0",
-        more=(Step("reviews since 2018", lambda log: logs.from_time(log, 1514764800)),),
+        more=(Step("reviews since 2018", "keep_from", (1514764800,)),),
         note="Yelp adds and removes reviews with every release, and the paper does not say which one it has.")},
 )  # fmt: skip
 
-_SEQUENCES = (_items(5), _users(3, "sequences"))
-_BUYS = Text(
+_SEQUENCES = (_items_with(5), _users_with(3, "sequences"))
+_BUYS = DelimitedFile(
     "yoochoose-buys.dat", {USER: "session", ITEM: "item", TIME: "time"},
     titles=("session", "time", "item", "price", "quantity"), unit=ISO,
 )  # fmt: skip
-_SESSION_CLICKS = Text(
+_SESSION_CLICKS = DelimitedFile(
     "yoochoose-clicks.dat", {USER: "session", ITEM: "item", TIME: "time"},
     titles=("session", "time", "item", "category"), unit=ISO,
 )  # fmt: skip
 
 
-def _yoochoose(name: str, what: str, source: Text, versions: Mapping[str, Version]) -> Recipe:
+def _yoochoose(name: str, what: str, source: DelimitedFile, versions: Mapping[str, Version]) -> Recipe:
     return Recipe(
         name, f"YOOCHOOSE of the RecSys Challenge 2015, {what}", (source,),
         "https://www.kaggle.com/datasets/chadgostopp/recsys-challenge-2015", "CC BY-NC-ND 4.0",
         "D. Ben-Shimon et al. RecSys Challenge 2015 and the YOOCHOOSE Dataset. RecSys 2015. "
         "https://doi.org/10.1145/2792838.2798723",
-        url="https://s3-eu-west-1.amazonaws.com/yc-rdata/yoochoose-data.7z", names={USER: SESSION}, versions=versions,
+        url="https://s3-eu-west-1.amazonaws.com/yc-rdata/yoochoose-data.7z",
+        renamed_fields={USER: SESSION}, versions=versions,
     )  # fmt: skip
 
 
 _YOOCHOOSE_DREAMREC = Version(
     "DreamRec",
     (
-        _items(5),
-        Step("the first purchase of an item in a session", lambda log: logs.first_of_each(log, USER, ITEM)),
-        _users(3, "sequences"),
+        _items_with(5),
+        Step("the first purchase of an item in a session", "drop_duplicates", (USER, ITEM)),
+        _users_with(3, "sequences"),
     ),
     {"sequences": "128,468", "items": "9,514", "interactions": "539,436"},
     "Items are counted before repeats are dropped; in the authors' data 3,133 items occur less than 5 times "
@@ -264,53 +273,55 @@ _YOOCHOOSE_DREAMREC = Version(
 
 _KUAIREC = Recipe(
     "kuairec", "KuaiRec, big matrix",
-    (Text("big_matrix.csv", {USER: "user_id", ITEM: "video_id", TIME: "timestamp", "watch_ratio": "watch_ratio"}),),
+    (DelimitedFile("big_matrix.csv",
+                   {USER: "user_id", ITEM: "video_id", TIME: "timestamp", "watch_ratio": "watch_ratio"}),),
     "https://kuairec.com", "CC BY-SA 4.0",
     "C. Gao et al. KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems. CIKM 2022. "
     "https://doi.org/10.1145/3511808.3557220",
     url="https://zenodo.org/records/18164998/files/KuaiRec.zip", md5="261550d472c48eff4990fb13c0e5bcf7",
     versions={"dreamrec": Version(
         "DreamRec",
-        (Step("sequences: what a user watches without an hour's pause", lambda log: logs.sessions(log, gap=3600)),
-         _above("watch_ratio", 2), *_SEQUENCES),
+        (Step("sequences: what a user watches without an hour's pause", "split_into_sessions", options={"gap": 3600}),
+         _keep_above("watch_ratio", 2), *_SEQUENCES),
         {"sequences": "92,090", "items": "7,261", "interactions": "737,163"}, sequences=True,
         note="The paper does not say how it cuts sequences; an hour's pause is our reading. " + _UNSEEN)},
 )  # fmt: skip
 
 _ZHIHU = Recipe(
     "zhihu", "ZhihuRec-1M, answers that were opened",
-    (Text("inter_impression.csv", {USER: "user", ITEM: "answer", TIME: "read"}, ",",
-          ("user", "answer", "shown", "read"), rows=999_970),
-     ListsOfUsers("zhihu1M.txt")),
+    (DelimitedFile("inter_impression.csv", {USER: "user", ITEM: "answer", TIME: "read"}, ",",
+                   ("user", "answer", "shown", "read"), max_rows=999_970),
+     UserLinesFile("zhihu1M.txt")),
     "https://github.com/THUIR/ZhihuRec-Dataset", "research only, no redistribution",
     "B. Hao, M. Zhang, W. Ma et al. A Large-Scale Rich Context Query and Recommendation Dataset in Online "
     "Knowledge-Sharing. arXiv:2106.06467, 2021.",
     url="https://cloud.tsinghua.edu.cn/d/d6c045c55aa14bb39ebc/files/?p=%2Finter_impression.csv.gz&dl=1",
-    file="inter_impression.csv.gz", agree=True,
-    steps=(Step("answers that were opened, at that time", lambda log: logs.above(log, TIME, 0)),),
+    file_name="inter_impression.csv.gz", needs_agreement=True,
+    steps=(Step("answers that were opened, at that time", "keep_above", (TIME, 0)),),
     versions={"dreamrec": Version(
         "DreamRec",
-        (Step("sequences: what a user opens in a day of China", lambda log: logs.sessions(log, day_offset=8 * 3600)),
+        (Step("sequences: what a user opens in a day of China", "split_into_sessions",
+              options={"day_offset": 8 * 3600}),
          *_SEQUENCES),
         {"sequences": "11,714", "items": "4,838", "interactions": "77,712"}, sequences=True,
         note="The paper does not say how it cuts sequences; days are our reading. " + _UNSEEN)},
 )  # fmt: skip
 
 _KAGGLE = "To be fetched with a Kaggle account"
-_OUTBRAIN_BEGINS = 1465876799.998
+_OUTBRAIN_ORIGIN = 1465876799.998
 _OUTBRAIN = Recipe(
     "outbrain", "Outbrain Click Prediction, page views of the sample",
-    (Joined(
-        Text("page_views_sample.csv", {USER: "uuid", ITEM: "document_id", TIME: "timestamp"}, unit="ms",
-             begins=_OUTBRAIN_BEGINS),
+    (JoinedFiles(
+        DelimitedFile("page_views_sample.csv", {USER: "uuid", ITEM: "document_id", TIME: "timestamp"}, unit="ms",
+                      time_origin=_OUTBRAIN_ORIGIN),
         "documents_meta.csv", "document_id", ITEM, {SCENE: "source_id"}),),
     "https://www.kaggle.com/c/outbrain-click-prediction/data", "rules of the Kaggle competition: no redistribution",
     "Outbrain Click Prediction. Kaggle, 2016.",
-    says=f"{_KAGGLE}: page_views_sample.csv.zip and documents_meta.csv.zip, into one folder.",
+    remark=f"{_KAGGLE}: page_views_sample.csv.zip and documents_meta.csv.zip, into one folder.",
     versions={"dspnet": Version(
         "DSPnet",
         (Step("users with a page view on each side of 1975-10-01 as the paper reads the times",
-              lambda log: logs.on_both_sides(log, _OUTBRAIN_BEGINS + 181353600 / 1000)),),
+              "keep_users_on_both_sides", (_OUTBRAIN_ORIGIN + 181353600 / 1000,)),),
         {"users": "46,676", "items": "238,653", "scenes": "3,508", "mean length": "2.36"},
         note="The paper's cut at 1975-10-01 is that of raw offsets, which are milliseconds, read as seconds. "
         + _UNSEEN)},
@@ -321,14 +332,14 @@ _RAND = {
 }  # fmt: skip
 _KUAIRAND = Recipe(
     "kuairand", "KuaiRand-Pure, the standard policy; scene: the tab of the app",
-    (Text("log_standard_*_pure.csv", _RAND, unit="ms"),),
+    (DelimitedFile("log_standard_*_pure.csv", _RAND, unit="ms"),),
     "https://kuairand.com", "CC BY-SA 4.0",
     "C. Gao et al. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos. CIKM 2022. "
     "https://doi.org/10.1145/3511808.3557624",
     url="https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",
-    says="Every video that was shown is a row; is_click and long_view say what came of it.",
+    remark="Every video that was shown is a row; is_click and long_view say what came of it.",
     versions={"dspnet": Version(
-        "DSPnet", (_above("is_click", 0), _core(5)),
+        "DSPnet", (_keep_above("is_click", 0), _k_core(5)),
         note="No paper reports DSPnet on it; clicks and the 5-core are our choice.")},
 )  # fmt: skip
 
@@ -338,15 +349,16 @@ _CLICKS = {
 }  # fmt: skip
 _GLOBO = Recipe(
     "globo", "Globo.com news portal, clicks; scene: the type of referrer",
-    (Text("clicks_hour_*.csv", _CLICKS, unit="ms"),),
+    (DelimitedFile("clicks_hour_*.csv", _CLICKS, unit="ms"),),
     "https://www.kaggle.com/datasets/gspmoreira/news-portal-user-interactions-by-globocom",
     "academic use, not commercial",
     "G. de Souza P. Moreira, F. Ferreira and A. M. da Cunha. News Session-Based Recommendations using Deep Neural "
     "Networks. DLRS 2018. arXiv:1904.10367.",
-    says=f"{_KAGGLE}: clicks.zip, with 385 files in it. The last click of every session is 30 s after the one before.",
+    remark=f"{_KAGGLE}: clicks.zip, with 385 files in it. The last click of every session is 30 s after the one "
+    "before.",
     versions={"dspnet": Version(
         "our sample",
-        (_core(5), Step("one user of 16, by MD5", lambda log: logs.some_users(log, 16)), _core(5)),
+        (_k_core(5), Step("one user of 16, by MD5", "sample_users", (16,)), _k_core(5)),
         {"users": "9,392", "items": "2,865", "interactions": "140,799", "scenes": "7"}, name="globo-scene",
         note="DSPnet's paper has no public data with scenes of this kind; this sample is our own.")},
 )  # fmt: skip
@@ -363,10 +375,26 @@ ALIASES = {f"amazon-{_slug(category)}": f"amazon-{short}" for category, short in
 """Longer names of some recipes."""
 
 
-def find(name: str) -> tuple[Recipe, str | None] | None:
+def find_recipe(name: str) -> tuple[Recipe, str | None] | None:
     """Recipe and version (an option of `--as`, or None for the plain one) that make the data set of this name."""
     for recipe in RECIPES.values():
         for paper in (None, *recipe.versions):
-            if recipe.output(paper) == name:
+            if recipe.dataset_name(paper) == name:
                 return recipe, paper
     return (RECIPES[ALIASES[name]], None) if name in ALIASES else None
+
+
+def resolve_recipe(name: str, paper: str | None) -> tuple[Recipe, str | None]:
+    """The recipe of this name, or of this name of a version, and the version. Raises UserError."""
+    found = find_recipe(name)
+    if found is None:
+        raise UserError(
+            f"there is no recipe '{name}'.{did_you_mean(name, RECIPES)} `recbole-gen prepare` lists them; for a log of "
+            f"your own: --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN"
+        )
+    recipe, version = found
+    paper = paper or version
+    if paper is not None and paper not in recipe.versions:
+        there = f"there are: {', '.join(recipe.versions)}" if recipe.versions else "there is none but the plain one"
+        raise UserError(f"no paper '{paper}' has a version of {recipe.name}; {there} (leave --as out for all of it)")
+    return recipe, paper

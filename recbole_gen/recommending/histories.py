@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recbole_gen.data.times import END_OF_CALENDAR
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import formats
+from recbole_gen.prepare.parsing import parse_times
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _unix_seconds(values: list[Any]) -> np.ndarray:
         column = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UserError("times are Unix seconds, or dates such as 2024-05-31T12:00:00Z, all of one kind") from None
-    return checked_times(formats.seconds(column, "s")[0])
+    return checked_times(parse_times(column, "s")[0])
 
 
 def checked_times(seconds: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ import pyarrow.parquet
 
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError, did_you_mean
-from recbole_gen.prepare import formats
-from recbole_gen.prepare import log as logs
-from recbole_gen.prepare.log import ITEM, SCENE, TIME, USER
+from recbole_gen.prepare import filters, formats
+from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
+from recbole_gen.prepare.log import log_from_batches
+from recbole_gen.prepare.parsing import parse_times, parse_tokens
 from recbole_gen.recommending.histories import Histories, checked_times
 
 CHUNK_USERS = 8192
@@ -86,7 +87,7 @@ def _read_header(file: Path, kind: str) -> tuple[list[str], list[str], str]:
         first = _parse_object(line)
         return list(first), [name for name, value in first.items() if isinstance(value, list)], ""
     text = line.decode("utf-8", "replace").rstrip("\r\n")
-    delimiter = "\t" if kind in (".inter", ".tsv") else formats.delimiter_of(text)
+    delimiter = "\t" if kind in (".inter", ".tsv") else formats.guess_delimiter(text)
     titles = [title.strip('"').partition(":")[0] for title in text.split(delimiter)]
     return titles, [title for title in titles if title in HISTORY_COLUMNS], delimiter
 
@@ -135,8 +136,8 @@ def _read_lists(
         wanted, held = list(columns.values()), None
         with open(file, "rb") as stream:
             stream.readline()
-            for batch in formats.delimited(
-                stream, wanted, formats.Seen(), delimiter, titles, quotes=kind not in (".inter", ".tsv")
+            for batch in formats.read_delimited(
+                stream, wanted, formats.ReadCounts(), delimiter, titles, quotes=kind not in (".inter", ".tsv")
             ):
                 held = pa.Table.from_batches([batch]) if held is None else pa.concat_tables(
                     [held, pa.Table.from_batches([batch])])  # fmt: skip
@@ -197,38 +198,38 @@ def _from_list_columns(columns: dict[str, Any]) -> Histories:
                 )
     flat = {field: pc.list_flatten(column) for field, column in columns.items() if field != USER}
     return Histories(
-        formats.tokens(columns[USER]),
+        parse_tokens(columns[USER]),
         np.concatenate([[0], np.cumsum(sizes)]),
-        formats.tokens(flat[ITEM]),
-        checked_times(formats.seconds(flat[TIME], "s")[0]) if TIME in flat else None,
-        formats.tokens(flat[SCENE]) if SCENE in flat else None,
+        parse_tokens(flat[ITEM]),
+        checked_times(parse_times(flat[TIME], "s")[0]) if TIME in flat else None,
+        parse_tokens(flat[SCENE]) if SCENE in flat else None,
     ).sorted_by_time()
 
 
 def _read_log(file: Path, kind: str, columns: dict[str, str], titles: list[str], delimiter: str) -> Iterator[Histories]:
     """A log, its users in the order in which they first occur."""
-    wanted, seen = list(columns.values()), formats.Seen()
+    wanted, seen = list(columns.values()), formats.ReadCounts()
 
     def batches() -> Iterator[dict[str, Any]]:
         if kind == ".parquet":
-            yield from map(fields, formats.parquet(file, wanted, seen))
+            yield from map(fields, formats.read_parquet(file, wanted, seen))
             return
         with open(file, "rb") as stream:
             if kind == ".jsonl":
-                yield from map(fields, formats.json_lines(stream, wanted, seen))
+                yield from map(fields, formats.read_json_lines(stream, wanted, seen))
             else:
                 stream.readline()
                 quotes = kind not in (".inter", ".tsv")
-                yield from map(fields, formats.delimited(stream, wanted, seen, delimiter, titles, quotes))
+                yield from map(fields, formats.read_delimited(stream, wanted, seen, delimiter, titles, quotes))
 
     def fields(batch: pa.RecordBatch) -> dict[str, Any]:
-        out: dict[str, Any] = {field: formats.tokens(batch.column(title)) for field, title in columns.items()
+        out: dict[str, Any] = {field: parse_tokens(batch.column(title)) for field, title in columns.items()
                                if field != TIME}  # fmt: skip
         if TIME in columns:
-            out[TIME] = checked_times(formats.seconds(batch.column(columns[TIME]), "s")[0])
+            out[TIME] = checked_times(parse_times(batch.column(columns[TIME]), "s")[0])
         return out
 
-    log = logs.with_value(logs.gather(batches(), list(columns), (USER, ITEM, SCENE)), USER, ITEM)
+    log = filters.drop_missing(log_from_batches(batches(), list(columns), (USER, ITEM, SCENE)), USER, ITEM)
     if seen.bad:
         raise UserError(f"{seen.bad} line(s) are no rows of it, such as {seen.examples[0]!r}")
     order = np.lexsort((log[TIME], log[USER])) if TIME in columns else np.argsort(log[USER], kind="stable")

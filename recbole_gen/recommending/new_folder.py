@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare.dataset_folder import recover
+from recbole_gen.prepare.dataset_folder import recover_interrupted
 
 
 def require_new(output: Path) -> None:
@@ -29,7 +29,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     new = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        recover(output)
+        recover_interrupted(output)
         new.mkdir()
         yield new
         if output.exists():

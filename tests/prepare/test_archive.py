@@ -235,18 +235,18 @@ def test_damage_is_told_whenever_it_shows(tmp_path, name, number):
 def test_damage_shows_through_a_reader_of_formats(tmp_path):
     write(tmp_path, {"clicks.csv.gz": damaged(gzip.compress(b"user,item\n" + LINES * 100))})
     with pytest.raises(UserError, match=r"clicks.csv.gz is damaged"), open_member(tmp_path, ["clicks.csv"]) as stream:
-        for _ in formats.delimited(stream, {"user": pa.string(), "item": pa.string()}, formats.Seen()):
+        for _ in formats.read_delimited(stream, {"user": pa.string(), "item": pa.string()}, formats.ReadCounts()):
             pass
 
 
 def test_a_reader_of_formats_reads_it(tmp_path):
     write(tmp_path, {"toy.zip": zipped({"clicks.csv": b"user,item\n" + LINES, "log.json": b'{"user": "u"}\n' * 10})})
-    seen = formats.Seen()
+    seen = formats.ReadCounts()
     with open_member(tmp_path, ["clicks.csv"]) as stream:
-        batches = list(formats.delimited(stream, {"user": pa.string()}, seen))
+        batches = list(formats.read_delimited(stream, {"user": pa.string()}, seen))
     assert sum(len(batch) for batch in batches) == seen.rows == 20_000
     with open_member(tmp_path, ["log.json"]) as stream:
-        assert sum(len(batch) for batch in formats.json_lines(stream, {"user": pa.string()}, seen)) == 10
+        assert sum(len(batch) for batch in formats.read_json_lines(stream, {"user": pa.string()}, seen)) == 10
     with open_member(tmp_path, ["clicks.csv"]) as stream:
         assert stream.readline() == b"user,item\n" and stream.read1(3) == b"u0," and stream.readable()
         buffer = bytearray(4)
@@ -320,7 +320,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
 def test_a_copy_of_an_inner_archive_has_no_name_and_lies_beside_it(tmp_path, monkeypatch):
     write(tmp_path, {"zip_in.zip": FORMS["zip_in.zip"]})
     asked, temporary = [], tempfile.TemporaryFile
-    monkeypatch.setattr(archive.tempfile, "TemporaryFile", lambda **given: asked.append(given) or temporary(**given))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **given: asked.append(given) or temporary(**given))
     with open_member(tmp_path / "zip_in.zip", ["clicks.csv"]) as stream:
         assert [path.name for path in tmp_path.iterdir()] == ["zip_in.zip"]
         assert stream.read(2) == b"u0"
@@ -331,7 +331,7 @@ def test_a_copy_of_an_inner_archive_has_no_name_and_lies_beside_it(tmp_path, mon
             raise PermissionError(13, "a folder that cannot be written")
         return temporary()
 
-    monkeypatch.setattr(archive.tempfile, "TemporaryFile", no_space)
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_space)
     with open_member(tmp_path / "zip_in.zip", ["clicks.csv"]) as stream:
         assert stream.read() == LINES
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from recbole_gen.prepare import download
-from recbole_gen.prepare.download import DownloadError, fetch, sha256_of
+from recbole_gen.prepare.download import DownloadError, download_file, sha256_of
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 OTHER = BODY[::-1]
@@ -105,7 +105,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.delenv("RECBOLE_GEN_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "RETRY_PAUSE", 0.0)
     with serving() as server:
         yield server
 
@@ -127,7 +127,7 @@ def told():
 
 @pytest.fixture
 def get(server, tmp_path, told):
-    return lambda **more: fetch(server.url(), tmp_path / "raw", say=told.append, **more)
+    return lambda **more: download_file(server.url(), tmp_path / "raw", say=told.append, **more)
 
 
 def ranges(server):
@@ -182,7 +182,7 @@ def test_a_body_that_stays_short_is_an_error_and_kept(get, server, tmp_path):
 
 
 def test_as_long_as_there_is_progress_it_goes_on(get, server, monkeypatch):
-    monkeypatch.setattr(download, "PROGRESS", 1000)
+    monkeypatch.setattr(download, "MIN_PROGRESS", 1000)
     server.drops = [1000] * 20
     assert get().read_bytes() == BODY and len(server.asked) == 21
 
@@ -210,10 +210,11 @@ def test_a_shorter_file_on_the_server_begins_anew(get, server):
 def test_a_part_of_another_url_is_not_gone_on_with(server, tmp_path, told):
     server.drops = [5000] * 5
     with pytest.raises(DownloadError):
-        fetch(server.url("/a/x.zip"), tmp_path, say=told.append)
-    assert fetch(server.url("/b/x.zip"), tmp_path, say=told.append).read_bytes() == BODY
+        download_file(server.url("/a/x.zip"), tmp_path, say=told.append)
+    assert download_file(server.url("/b/x.zip"), tmp_path, say=told.append).read_bytes() == BODY
     assert ranges(server)[-1] is None
-    assert fetch(server.url("/a/x.zip"), tmp_path, say=told.append).read_bytes() == BODY  # one more of that name
+    again = download_file(server.url("/a/x.zip"), tmp_path, say=told.append)  # one more of that name
+    assert again.read_bytes() == BODY
     assert len(server.asked) == 7
 
 
@@ -281,7 +282,7 @@ def test_a_busy_server_is_asked_again(get, server):
     assert get().read_bytes() == BODY
     server.statuses = [503] * 5
     with pytest.raises(DownloadError, match="the server answers 503 Service Unavailable"):
-        fetch(server.url("/b.zip"), get().parent)
+        download_file(server.url("/b.zip"), get().parent)
 
 
 def test_a_web_page_is_no_archive(get, server, tmp_path):
@@ -289,7 +290,7 @@ def test_a_web_page_is_no_archive(get, server, tmp_path):
     with pytest.raises(DownloadError, match="web page in its place, which may ask for a login"):
         get()
     assert names(tmp_path / "raw") == []
-    assert fetch(server.url("/page.html"), tmp_path).read_bytes() == BODY
+    assert download_file(server.url("/page.html"), tmp_path).read_bytes() == BODY
 
 
 def test_a_web_page_does_not_cost_what_has_arrived(get, server, tmp_path):
@@ -311,42 +312,42 @@ def test_redirects_are_followed(get, server):
 
 def test_the_name_may_be_given(server, tmp_path):
     url = server.url("/download?p=%2Finter_impression.csv.gz&dl=1")
-    assert fetch(url, tmp_path, name="inter_impression.csv.gz").name == "inter_impression.csv.gz"
-    assert fetch(server.url("/a/with%20blank.zip?x=1"), tmp_path).name == "with blank.zip"
+    assert download_file(url, tmp_path, name="inter_impression.csv.gz").name == "inter_impression.csv.gz"
+    assert download_file(server.url("/a/with%20blank.zip?x=1"), tmp_path).name == "with blank.zip"
 
 
 @pytest.mark.parametrize("url", ["https://host/", "https://host", "https://host/a/%2e%2e", "https://host/..%2fup.zip"])
 def test_without_a_name_there_is_no_file(tmp_path, url):
     if url.endswith("up.zip"):
-        assert download._name_of(url) == "up.zip"
+        assert download._file_name_of(url) == "up.zip"
         return
     with pytest.raises(DownloadError, match="does not end with the name of a file"):
-        fetch(url, tmp_path)
+        download_file(url, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x.zip", "file:///etc/passwd", "x.zip"])
 def test_other_schemes_are_refused(server, tmp_path, url):
     with pytest.raises(DownloadError, match="only http and https"):
-        fetch(url, tmp_path)
+        download_file(url, tmp_path)
 
 
 def test_no_server_is_told_plainly(server, tmp_path, monkeypatch):
     with serving() as gone:
         url = gone.url()
     with pytest.raises(DownloadError, match=r"could not be downloaded: the server cannot be reached \(.*refused\)"):
-        fetch(url, tmp_path)
+        download_file(url, tmp_path)
     told = r"the server cannot be reached \(.*resol"
     with pytest.raises(DownloadError, match=told) as error:
-        fetch("http://nowhere.invalid/x.zip", tmp_path)
+        download_file("http://nowhere.invalid/x.zip", tmp_path)
     assert "0x" not in str(error.value) and "Pool" not in str(error.value)
     monkeypatch.setenv("HTTP_PROXY", url)
     with pytest.raises(DownloadError, match="the proxy fails"):
-        fetch("http://nowhere.invalid/x.zip", tmp_path)
+        download_file("http://nowhere.invalid/x.zip", tmp_path)
 
 
 def test_a_server_that_sends_nothing_is_told(get, server, monkeypatch):
-    monkeypatch.setattr(download, "READ", 0.2)
-    monkeypatch.setattr(download, "TRIES", 2)
+    monkeypatch.setattr(download, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "MAX_FAILURES", 2)
     server.gate = threading.Event()
     with pytest.raises(DownloadError, match=r"the server sent nothing for 0.2 s\. What has arrived is kept"):
         get()
@@ -363,7 +364,7 @@ def test_offline_means_offline(get, server, tmp_path, monkeypatch):
     (tmp_path / "raw/toy.zip").write_bytes(BODY)
     assert get(md5=MD5).read_bytes() == BODY
     monkeypatch.setenv("RECBOLE_GEN_OFFLINE", "0")
-    assert fetch(server.url("/other.zip"), tmp_path).read_bytes() == BODY
+    assert download_file(server.url("/other.zip"), tmp_path).read_bytes() == BODY
 
 
 def test_a_full_disk_is_told(get, server, tmp_path, monkeypatch):
@@ -394,8 +395,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from recbole_gen import cli
-from recbole_gen.prepare.download import fetch
-fetch(sys.argv[1], Path(sys.argv[2]))
+from recbole_gen.prepare.download import download_file
+download_file(sys.argv[1], Path(sys.argv[2]))
 """
 
 
@@ -415,13 +416,13 @@ def test_ctrl_c_and_a_kill_keep_what_has_arrived(server, tmp_path, number):
     server.gate.set()
     arrived = part.stat().st_size
     assert 0 < arrived <= len(BODY) // 2 and process.returncode != 0
-    assert fetch(server.url(), tmp_path, MD5).read_bytes() == BODY
+    assert download_file(server.url(), tmp_path, MD5).read_bytes() == BODY
     assert ranges(server)[-1] == f"bytes={arrived}-"
 
 
 def test_of_two_that_want_a_file_one_fetches_it(server, tmp_path):
     server.gate, told = threading.Event(), [[], []]
-    threads = [threading.Thread(target=fetch, args=(server.url(), tmp_path, MD5, each.append)) for each in told]
+    threads = [threading.Thread(target=download_file, args=(server.url(), tmp_path, MD5, each.append)) for each in told]
     for thread in threads:
         thread.start()
     for _ in range(500):

@@ -13,7 +13,7 @@ import pytest
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
 from recbole_gen.prepare import dataset_folder
-from recbole_gen.prepare.dataset_folder import recover, replace_folder
+from recbole_gen.prepare.dataset_folder import recover_interrupted, replace_folder
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["recbole_gen.prepare.dataset_folder"])
@@ -166,9 +166,9 @@ def test_what_killed_processes_left_is_removed(target, tmp_path):
 def test_recovery_puts_the_old_folder_back(tmp_path):
     fill(tmp_path / f".toy.{DEAD}.old", "old")
     (tmp_path / f".toy.{DEAD}.tmp").mkdir()
-    recover(tmp_path / "toy")
+    recover_interrupted(tmp_path / "toy")
     assert content(tmp_path / "toy") == "old" and left(tmp_path) == ["toy"]
-    recover(tmp_path / "nowhere" / "toy")
+    recover_interrupted(tmp_path / "nowhere" / "toy")
 
 
 def test_where_the_second_rename_fails_the_old_folder_is_put_back(target, tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_whoever_is_killed_leaves_the_old_or_the_new_folder(target, tmp_path, at
     assert process.exitcode == -number
     if found:
         assert content(target) == found
-    recover(target)
+    recover_interrupted(target)
     assert content(target) == (found or "old")
     with replace_folder(target) as new:
         fill(new, "new")

@@ -35,15 +35,18 @@ def recipes(monkeypatch):
     """A stand-in for the recipes: name -> what it writes under <data_path>/<name>, or the error that it raises."""
     known = {}
 
-    def prepared(name, data_path, say=print):
+    def prepare(name, data_path, say):
         say(f"preparing {name}")
         if isinstance(known[name], Exception):
             raise known[name]
         with missing_dataset.replace_folder(Path(data_path) / name) as new:
             (new / f"{name}.inter").write_bytes(known[name])
 
-    stub = SimpleNamespace(known=known.__contains__, fetches=known.__contains__, prepared=prepared)
-    monkeypatch.setattr(missing_dataset, "_recipes", lambda: stub)
+    def find_recipe(name):
+        return (SimpleNamespace(url="https://publisher"), None) if name in known else None
+
+    monkeypatch.setattr(missing_dataset, "find_recipe", find_recipe)
+    monkeypatch.setattr(missing_dataset, "_prepare_by_recipe", prepare)
     return known
 
 
@@ -52,7 +55,7 @@ def mirror(monkeypatch, recipes):
     """A server that stands for RecBole's, with one data set in a zip of another name."""
     monkeypatch.delenv("RECBOLE_GEN_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "RETRY_PAUSE", 0.0)
     with serving() as server:
         server.body = zipped({"set/ML_ten.inter": EVENTS, "set/ML_ten.item": ITEMS, "set/README": b"x"})
         monkeypatch.setattr(missing_dataset, "_mirror", lambda: {MIRROR: server.url("/sets/ML_ten.zip")})
@@ -153,7 +156,7 @@ def test_print_config_and_the_lists_download_nothing(mirror, quick, refused, tmp
 def test_what_nobody_offers_is_the_same_error_as_ever(recipes, tmp_path):
     error = MissingDataset("there is no data set 'toy'", "toy", str(tmp_path / "data"))
     with pytest.raises(MissingDataset) as raised:
-        missing_dataset.get("toy", tmp_path / "data", error)
+        missing_dataset.fetch_dataset("toy", tmp_path / "data", error)
     assert raised.value is error and not (tmp_path / "data").exists()
 
 
@@ -202,12 +205,12 @@ def test_a_folder_of_the_users_own_is_not_replaced(mirror, quick, tmp_path):
 def test_a_data_path_that_cannot_be_written_is_told(mirror, tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(MissingDataset, match=r"told\n.*cannot be written .*choose another --data_path"):
-        missing_dataset.get(MIRROR, tmp_path / "data", MissingDataset("told"))
+        missing_dataset.fetch_dataset(MIRROR, tmp_path / "data", MissingDataset("told"))
 
 
 def test_of_several_processes_one_gets_it(mirror, tmp_path, capsys):
     error = MissingDataset("told", MIRROR, str(tmp_path))
-    threads = [threading.Thread(target=missing_dataset.get, args=(MIRROR, tmp_path, error)) for _ in range(3)]
+    threads = [threading.Thread(target=missing_dataset.fetch_dataset, args=(MIRROR, tmp_path, error)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -218,12 +221,10 @@ def test_of_several_processes_one_gets_it(mirror, tmp_path, capsys):
 
 CHILD = """
 import sys
-from types import SimpleNamespace
 from recbole_gen import cli
 from recbole_gen.prepare import missing_dataset
 missing_dataset._mirror = lambda: {sys.argv[1]: sys.argv[2]}
-nothing = lambda name: False
-missing_dataset._recipes = lambda: SimpleNamespace(known=nothing, fetches=nothing)
+missing_dataset.find_recipe = lambda name: None
 sys.exit(cli.main(sys.argv[3:]))
 """
 
@@ -267,14 +268,14 @@ def test_processes_that_train_together_get_it_once(mirror, quick, tmp_path):
     ],
 )
 def test_files_get_the_name_of_the_data_set(file, name, archive, renamed):
-    assert missing_dataset._renamed(file, name, archive) == renamed
+    assert missing_dataset._name_in_dataset(file, name, archive) == renamed
 
 
 def test_archives_without_events_or_with_two_of_a_name_are_refused(tmp_path):
     path = tmp_path / "x.zip"
     path.write_bytes(zipped({"x.item": b""}))
     with pytest.raises(UserError, match=r"x.zip has no interactions, only toy.item"):
-        missing_dataset._unpack(path, "toy", "http://h/x.zip", tmp_path)
+        missing_dataset._unpack_atomic_files(path, "toy", "http://h/x.zip", tmp_path)
     path.write_bytes(zipped({"x.inter": b"", "toy.inter": b""}))
     with pytest.raises(UserError, match=r"two files that would be toy.inter"):
-        missing_dataset._unpack(path, "toy", "http://h/x.zip", tmp_path)
+        missing_dataset._unpack_atomic_files(path, "toy", "http://h/x.zip", tmp_path)

@@ -1,6 +1,7 @@
 """Recipes on small files in the formats of the publishers, which these tests write; own logs; the verb."""
 
 import gzip
+import inspect
 import io
 import json
 import signal
@@ -16,10 +17,10 @@ import pytest
 from recbole_gen.cli import main
 from recbole_gen.config.config import PROPERTIES, ROOT, find_dataset
 from recbole_gen.options import read_yaml
-from recbole_gen.prepare import from_recipe, statistics
-from recbole_gen.prepare.formats import Seen
-from recbole_gen.prepare.log import ITEM, RATING, SCENE, TIME, USER
-from recbole_gen.prepare.recipes import ALIASES, RECIPES, find
+from recbole_gen.prepare import filters, from_recipe, statistics
+from recbole_gen.prepare.fields import ITEM, RATING, SCENE, TIME, USER
+from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.recipes import ALIASES, RECIPES, find_recipe
 
 DAY = 86400
 REVIEW = (
@@ -195,11 +196,11 @@ def test_every_paper_has_its_data_sets():
     assert papers == {"dreamrec", "diffrec", "pasrec", "acvae", "dspnet"}
     for recipe in RECIPES.values():
         for paper in (None, *recipe.versions):
-            assert find(recipe.output(paper)) == (recipe, paper)
-    assert len({recipe.output(p) for recipe in RECIPES.values() for p in (None, *recipe.versions)}) == sum(
+            assert find_recipe(recipe.dataset_name(paper)) == (recipe, paper)
+    assert len({recipe.dataset_name(p) for recipe in RECIPES.values() for p in (None, *recipe.versions)}) == sum(
         1 + len(recipe.versions) for recipe in RECIPES.values()
     )
-    assert find("amazon-toys-and-games") == find("amazon-toys") and set(ALIASES.values()) <= set(RECIPES)
+    assert find_recipe("amazon-toys-and-games") == find_recipe("amazon-toys") and set(ALIASES.values()) <= set(RECIPES)
 
 
 def test_bad_lines_are_counted_and_told(tmp_path, capsys):
@@ -224,7 +225,7 @@ def log_file(folder, rng, users=40, items=12, n=400):
 
 def prepared(folder, recipe, paper, raw):
     main(["prepare", recipe, f"--as={paper}", f"--raw={raw}", f"--data_path={folder}"])
-    name = RECIPES[recipe].output(paper)
+    name = RECIPES[recipe].dataset_name(paper)
     frame = pd.read_csv(folder / name / f"{name}.inter", sep="\t")
     return frame.rename(columns=lambda title: title.partition(":")[0])
 
@@ -369,13 +370,13 @@ def test_statistics_stand_beside_the_papers_own(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_numbers_agree_as_far_as_they_are_printed(number, text, same):
-    assert statistics.agrees(number, text) == same
+    assert statistics.agrees_with_print(number, text) == same
 
 
 def test_published_counts_of_ml_100k(tmp_path, ml_100k_inter):
     """The data set that comes along is whole: 943 users, 1,682 items, 100,000 ratings."""
-    log, missing = from_recipe.read(RECIPES["ml-100k"], ml_100k_inter, Seen())
-    numbers = statistics.statistics(log)
+    log, missing = from_recipe.read_log(RECIPES["ml-100k"], ml_100k_inter, ReadCounts())
+    numbers = statistics.log_statistics(log)
     assert missing == 0 and [numbers[name] for name in ("users", "items", "interactions")] == [943, 1682, 100_000]
 
 
@@ -565,11 +566,11 @@ def test_prepare_stopped_anywhere_leaves_the_old_or_the_new(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [recipe.output(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
+    "name", [recipe.dataset_name(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
 )
 def test_runs_find_the_columns_of_a_prepared_data_set(name):
-    recipe, paper = find(name)
-    names = {**recipe.names, **({USER: "session_id"} if paper and recipe.versions[paper].sequences else {})}
+    recipe, paper = find_recipe(name)
+    names = {**recipe.renamed_fields, **({USER: "session_id"} if paper and recipe.versions[paper].sequences else {})}
     path = PROPERTIES / f"dataset/{name}.yaml"
     settings = read_yaml(path) if path.exists() else {}
     for key, field in (
@@ -579,3 +580,32 @@ def test_runs_find_the_columns_of_a_prepared_data_set(name):
         ("RATING_FIELD", RATING),
     ):
         assert settings.get(key, field) == (names.get(field, field) if field in recipe.sources[0].fields else field)
+
+
+def test_every_step_names_a_filter_and_its_arguments():
+    for recipe in RECIPES.values():
+        for step in (*recipe.steps, *(step for version in recipe.versions.values() for step in version.steps)):
+            inspect.signature(getattr(filters, step.filter)).bind(None, *step.arguments, **step.options)
+
+
+LIGHT = """
+import sys, types
+package = sys.modules["recbole_gen"] = types.ModuleType("recbole_gen")
+package.__path__ = [sys.argv[1]]
+from recbole_gen.errors import UserError
+from recbole_gen.prepare import command
+command.main(["--help"])
+command.main([])
+for wrong in (["ml-1m", "--rwa=x"], ["ml-1n"], ["x", "--from=x"], ["ml-1m", "--raw=nowhere"]):
+    try:
+        command.main(wrong)
+    except UserError:
+        continue
+    raise SystemExit(f"{wrong} is taken")
+heavy = {"numpy", "pandas", "pyarrow", "torch", "recbole", "matplotlib", "requests"} & sys.modules.keys()
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+
+
+def test_help_the_list_and_mistakes_need_no_readers():
+    subprocess.run([sys.executable, "-c", LIGHT, str(ROOT / "recbole_gen")], check=True, stdout=subprocess.DEVNULL)
