@@ -1,16 +1,19 @@
-"""Figures of finished runs and of noise schedules: `recbole-gen plot FIGURE --key=value ...`."""
+"""The verb `plot`: figures of finished runs and of noise schedules, `recbole-gen plot FIGURE --key=value ...`.
+
+Light to import: the module of a figure is imported when it is drawn.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments
-from recbole_gen.plot import curves, schedules, sweep, toi, tsne
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: what draws it from its options, what it shows, an example, and its options."""
+    """A figure, which the module of its name draws: what it shows, an example, and its options."""
 
-    draw: Callable[[dict[str, Any]], None]
     about: str
     example: str
     options: dict[str, Option]
@@ -41,7 +43,6 @@ ONE_FOLDER = "in the folder that --runs names, the current one if it names sever
 
 FIGURES = {
     "toi": Figure(
-        toi.draw,
         "how well a run of PASRec predicts the time of the next interaction, beside three guesses that learn nothing "
         "(PASRec figure 5); prints a table, writes it as JSON beside the figure",
         "--run=saved/PASRec-...",
@@ -54,7 +55,6 @@ FIGURES = {
         },
     ),
     "tsne": Figure(
-        tsne.draw,
         "t-SNE of item embeddings, models side by side, coloured by popularity (DreamRec figures 3, 5 and 6)",
         '--runs="saved/SASRec-... saved/DreamRec-..."',
         {
@@ -66,7 +66,6 @@ FIGURES = {
         },
     ),
     "curves": Figure(
-        curves.draw,
         "training loss and validation metric by epoch, also of runs that have not ended",
         '--runs="saved/SASRec-... saved/DreamRec-..."',
         {
@@ -78,7 +77,6 @@ FIGURES = {
         },
     ),
     "sweep": Figure(
-        sweep.draw,
         "a metric over one setting (DreamRec figure 4, PASRec figure 4, DiffRec figures 3 and 7); the mean over seeds, "
         "with the standard deviation as bars",
         "--runs=saved --key=guidance_scale",
@@ -97,7 +95,6 @@ FIGURES = {
         },
     ),
     "schedules": Figure(
-        schedules.draw,
         "signal level of noise schedules by step (DiffRec figure 2, left); needs no run",
         "[--model=DiffRec]",
         {
@@ -120,21 +117,23 @@ def main(arguments: Sequence[str]) -> None:
         return
     name = arguments[0]
     if name not in FIGURES:
-        raise UserError(f"there is no figure '{name}'{_nearest(name, FIGURES)}; there are: {', '.join(FIGURES)}")
+        raise UserError(f"there is no figure '{name}'{_suggestion(name, FIGURES)}; there are: {', '.join(FIGURES)}")
     figure = FIGURES[name]
     if "-h" in arguments or "--help" in arguments:
-        print(_usage_of(name))
+        print(_usage_of_figure(name))
         return
     options = {key: option.default for key, option in figure.options.items()}
     for key, value in parse_arguments(arguments[1:]).items():
         if key not in options:
             known = ", ".join(f"--{option}" for option in options)
-            raise UserError(f"plot {name} has no option --{key}{_nearest(key, options, '--')}; its options are {known}")
+            raise UserError(
+                f"plot {name} has no option --{key}{_suggestion(key, options, '--')}; its options are {known}"
+            )
         options[key] = value
-    figure.draw(options)
+    importlib.import_module(f"recbole_gen.plot.{name}").draw(options)
 
 
-def _nearest(given: str, known: Any, prefix: str = "") -> str:
+def _suggestion(given: str, known: Any, prefix: str = "") -> str:
     near = difflib.get_close_matches(given, known, n=1)
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
@@ -142,20 +141,20 @@ def _nearest(given: str, known: Any, prefix: str = "") -> str:
 def _usage() -> str:
     lines = ["usage: recbole-gen plot FIGURE --key=value ...", ""]
     for name, figure in FIGURES.items():
-        lines += _paragraph(name, figure.about)
+        lines += _two_columns(name, figure.about)
     return "\n".join([*lines, "", "recbole-gen plot FIGURE --help lists the options of one."])
 
 
-def _usage_of(name: str) -> str:
+def _usage_of_figure(name: str) -> str:
     figure = FIGURES[name]
     lines = [f"usage: recbole-gen plot {name} {figure.example}", "", *textwrap.wrap(figure.about, 98), ""]
     for key, option in figure.options.items():
         default = "" if option.default is None else f" (default {option.default})"
-        lines += _paragraph(f"--{key}={option.value}", option.help + default)
+        lines += _two_columns(f"--{key}={option.value}", option.help + default)
     return "\n".join(lines)
 
 
-def _paragraph(title: str, text: str) -> list[str]:
+def _two_columns(title: str, text: str) -> list[str]:
     """Two columns, 100 characters wide."""
     lines = textwrap.wrap(text, 74)
     return [f"  {title if number == 0 else '':<22}  {line}" for number, line in enumerate(lines)]

@@ -36,13 +36,13 @@ class Curve:
 
 def draw(options: dict[str, Any]) -> None:
     """The figure `curves`. Raises UserError for bad input."""
-    folders = runs.places(options, "curves")
-    output = runs.output(options, folders, "curves")
-    found = runs.find(folders, finished=False)
+    folders = runs.run_folders(options, "curves")
+    output = runs.output_path(options, folders, "curves")
+    found = runs.find_runs(folders, finished=False)
     metric = str(options["metric"] or found[0].config["valid_metric"]).lower()
     curves = read_curves(found, metric, None if options["loss"] is None else str(options["loss"]))
     print(curve_table(curves, metric))
-    written = figures.save(draw_curves(curves, metric, options["loss"], runs.common(found)), output)
+    written = figures.save(draw_curves(curves, metric, options["loss"], runs.common_title(found)), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
@@ -51,25 +51,25 @@ def read_curves(found: Sequence[runs.Run], metric: str, loss: str | None = None)
 
     Raises UserError if no run has the metric or the term; the message names those that there are.
     """
-    names = runs.labels(found)
-    tags = [_with_result(run, scalars(run.folder)) for run in found]
+    names = runs.run_labels(found)
+    tags = [_scalars_or_result(run, read_scalars(run.folder)) for run in found]
     metrics = dict.fromkeys(tag.removeprefix("valid/") for each in tags for tag in each if tag.startswith("valid/"))
     if metrics and metric not in metrics:
-        near = runs.nearest(metric, metrics)
+        near = runs.suggestion(metric, metrics)
         raise UserError(f"no run has the validation metric '{metric}'{near}; there are: {', '.join(metrics)}")
     terms = dict.fromkeys(tag.removeprefix("train/") for each in tags for tag in each if tag.startswith("train/"))
     if loss is not None and loss not in terms:
-        near = runs.nearest(loss, terms)
+        near = runs.suggestion(loss, terms)
         raise UserError(f"no run has the term '{loss}' of a loss{near}; there are: {', '.join(terms) or 'none'}")
     if not metrics and not terms:
         raise UserError("none of the runs has finished an epoch yet: there is nothing to draw")
     return [
-        Curve(name, _loss(each, loss), each.get(f"valid/{metric}", {}), _best_epoch(run, each), run.result is not None)
+        Curve(name, _loss_series(each, loss), each.get(f"valid/{metric}", {}), _best_epoch(run, each), bool(run.result))
         for run, name, each in zip(found, names, tags, strict=True)
     ]
 
 
-def scalars(folder: Path) -> dict[str, Series]:
+def read_scalars(folder: Path) -> dict[str, Series]:
     """All scalars of the TensorBoard events in a run's folder, by tag; of an epoch written twice, the later one."""
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
@@ -80,7 +80,7 @@ def scalars(folder: Path) -> dict[str, Series]:
     return {tag: {event.step + 1: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
-def _with_result(run: runs.Run, tags: dict[str, Series]) -> dict[str, Series]:
+def _scalars_or_result(run: runs.Run, tags: dict[str, Series]) -> dict[str, Series]:
     """The same; of a run without events (`tensorboard: False`) what its result says of the loss and the best epoch."""
     if tags or not run.result:
         return tags
@@ -91,7 +91,7 @@ def _with_result(run: runs.Run, tags: dict[str, Series]) -> dict[str, Series]:
     return out
 
 
-def _loss(tags: dict[str, Series], term: str | None) -> Series:
+def _loss_series(tags: dict[str, Series], term: str | None) -> Series:
     if term is not None:
         return tags.get(f"train/{term}", {})
     total: Series = {}

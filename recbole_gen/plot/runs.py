@@ -42,7 +42,7 @@ class Run:
         return str(self.config["model"]).rpartition(":")[2]
 
 
-def places(options: dict[str, Any], figure: str) -> list[Path]:
+def run_folders(options: dict[str, Any], figure: str) -> list[Path]:
     """The folders that --runs or --run names. Raises UserError if one does not exist."""
     given = options["runs"] if options["runs"] is not None else options["run"]
     if given is None or given is True or (options["runs"] is not None and options["run"] is not None):
@@ -58,7 +58,7 @@ def places(options: dict[str, Any], figure: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def find(folders: Sequence[Path], finished: bool = True) -> list[Run]:
+def find_runs(folders: Sequence[Path], finished: bool = True) -> list[Run]:
     """The runs in these folders and below them, each once, in the order of the folders and then of their names.
 
     ``finished`` leaves out runs without a result.json. Raises UserError if a folder has none.
@@ -68,7 +68,7 @@ def find(folders: Sequence[Path], finished: bool = True) -> list[Run]:
         files = list(folder.rglob("result.json"))
         if not finished:
             files += [file.with_name("config.yaml") for file in folder.rglob("events.out.tfevents.*")]
-        runs = [run for place in sorted({file.parent for file in files}) if (run := _read(place, finished))]
+        runs = [run for place in sorted({file.parent for file in files}) if (run := _read_run(place, finished))]
         if not runs:
             what = "result.json" if finished else "result.json, nor TensorBoard events beside a config.yaml"
             raise UserError(f"there is no run in {folder}: neither it nor a folder below it has a readable {what}")
@@ -76,9 +76,9 @@ def find(folders: Sequence[Path], finished: bool = True) -> list[Run]:
     return list(found.values())
 
 
-def _read(folder: Path, finished: bool) -> Run | None:
+def _read_run(folder: Path, finished: bool) -> Run | None:
     """The run in ``folder``; None if its files are of something else, such as Ray's own result.json of a trial."""
-    result = _json(folder / "result.json")
+    result = _read_json(folder / "result.json")
     if isinstance(result, dict) and {"model", "config", "best_valid_result"} <= result.keys():
         return Run(folder, result["config"], result)
     if finished or not (folder / "config.yaml").is_file():
@@ -87,7 +87,7 @@ def _read(folder: Path, finished: bool) -> Run | None:
     return Run(folder, config, None) if {"model", "dataset", "protocol", "seed"} <= config.keys() else None
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,16 +98,16 @@ def _json(path: Path) -> Any:
         return None
 
 
-def differing(runs: Iterable[Run], but: Collection[str] = ()) -> dict[str, list[Any]]:
+def differing_settings(runs: Iterable[Run], but: Collection[str] = ()) -> dict[str, list[Any]]:
     """Keys whose values differ between the runs, with the distinct values; without INCIDENTAL ones and those of
     ``but``. A run that does not have a key has None."""
     runs = list(runs)
     keys = dict.fromkeys(key for run in runs for key in run.config)
-    values = {key: distinct(run.config.get(key) for run in runs) for key in keys if key not in INCIDENTAL}
+    values = {key: distinct_values(run.config.get(key) for run in runs) for key in keys if key not in INCIDENTAL}
     return {key: each for key, each in values.items() if len(each) > 1 and key not in but}
 
 
-def distinct(values: Iterable[Any]) -> list[Any]:
+def distinct_values(values: Iterable[Any]) -> list[Any]:
     """The different ones of values that need not be hashable."""
     out: list[Any] = []
     for value in values:
@@ -116,46 +116,48 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return out
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
+def run_labels(runs: Sequence[Run]) -> list[str]:
     """A name for each run: its model, data set and protocol if they differ, and what differs between runs of one model,
     or else the folder's name."""
-    named = [base(run, runs) for run in runs]
+    named = [model_label(run, runs) for run in runs]
     out = []
     for run, name in zip(runs, named, strict=True):
         alike = [other for other, other_name in zip(runs, named, strict=True) if other_name == name]
-        settings = differing(alike)
+        settings = differing_settings(alike)
         plain = [key for key, values in settings.items() if not any(isinstance(v, (dict, list)) for v in values)]
         keys = plain or list(settings)
         same = [other for other in alike if all(other.config.get(key) == run.config.get(key) for key in keys)]
-        parts = [f"{key}={shown(run.config.get(key))}" for key in keys]
+        parts = [f"{key}={format_value(run.config.get(key))}" for key in keys]
         if len(same) > 1 or len(keys) > MOST_KEYS:
             parts = [run.folder.resolve().name]
         out.append(", ".join([name, *parts] if len(alike) > 1 else [name]))
     return out
 
 
-def base(run: Run, runs: Sequence[Run], but: Collection[str] = ()) -> str:
+def model_label(run: Run, runs: Sequence[Run], but: Collection[str] = ()) -> str:
     """The run's model, with data set and protocol where those of ``runs`` differ."""
     keys = [key for key in ("dataset", "protocol") if key not in but]
-    parts = [shown(run.config[key]) for key in keys if len(distinct(other.config[key] for other in runs)) > 1]
+    parts = [
+        format_value(run.config[key]) for key in keys if len(distinct_values(other.config[key] for other in runs)) > 1
+    ]
     return ", ".join([*([] if "model" in but else [run.model]), *parts])
 
 
-def common(runs: Sequence[Run], but: Collection[str] = ()) -> str:
+def common_title(runs: Sequence[Run], but: Collection[str] = ()) -> str:
     """Data set and protocol, where all runs have the same one; the title of their figure."""
     keys = [key for key in ("dataset", "protocol") if key not in but]
-    values = {key: distinct(run.config[key] for run in runs) for key in keys}
-    return ", ".join(shown(each[0]) for each in values.values() if len(each) == 1 and each[0] is not None)
+    values = {key: distinct_values(run.config[key] for run in runs) for key in keys}
+    return ", ".join(format_value(each[0]) for each in values.values() if len(each) == 1 and each[0] is not None)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting's value as people write it."""
     if value is None:
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def nearest(given: Any, known: Iterable[str]) -> str:
+def suggestion(given: Any, known: Iterable[str]) -> str:
     """What to add to a message about an unknown name."""
     near = difflib.get_close_matches(str(given), list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -167,7 +169,7 @@ def smaller_is_better(metric: str) -> bool:
     return bool(known and known.smaller)
 
 
-def output(options: dict[str, Any], folders: Sequence[Path], name: str) -> Path:
+def output_path(options: dict[str, Any], folders: Sequence[Path], name: str) -> Path:
     """--output, or NAME.png in the one folder, in the current one if there are several.
 
     Raises UserError for what cannot be the name of a figure.

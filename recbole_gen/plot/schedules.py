@@ -27,8 +27,8 @@ Levels = dict[str, np.ndarray]
 
 def draw(options: dict[str, Any]) -> None:
     """The figure `schedules`. Raises UserError for bad input."""
-    output = runs.output(options, [], "schedules")
-    names = _names(options["schedules"])
+    output = runs.output_path(options, [], "schedules")
+    names = _schedule_names(options["schedules"])
     settings = {key: options[key] for key in ("timesteps", "beta_start", "beta_end") if options[key] is not None}
     for key, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int if key == "timesteps" else (int, float)):
@@ -43,13 +43,13 @@ def draw(options: dict[str, Any]) -> None:
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
-def _names(given: Any) -> list[str] | None:
+def _schedule_names(given: Any) -> list[str] | None:
     if given is None:
         return None
     names = [str(name) for name in given] if isinstance(given, list) else str(given).replace(",", " ").split()
     for name in names:
         if name not in SCHEDULES:
-            near = runs.nearest(name, SCHEDULES)
+            near = runs.suggestion(name, SCHEDULES)
             raise UserError(f"there is no noise schedule '{name}'{near}; there are: {', '.join(SCHEDULES)}")
     return list(dict.fromkeys(names))
 

@@ -26,7 +26,7 @@ PERPLEXITY = 30
 
 
 @dataclass(frozen=True)
-class Map:
+class ItemMap:
     """One panel: the run's label, places [n, 2] of the items drawn, how often each occurs in training [n], how many
     items the run has, and the Kullback-Leibler divergence that t-SNE ends with."""
 
@@ -42,17 +42,17 @@ def draw(options: dict[str, Any]) -> None:
     for key, least in (("max_items", PERPLEXITY + 1), ("seed", 0)):
         if not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < least:
             raise UserError(f"--{key} must be a whole number from {least} on, got {options[key]!r}")
-    folders = runs.places(options, "tsne")
-    output = runs.output(options, folders, "tsne")
-    found = runs.find(folders)
+    folders = runs.run_folders(options, "tsne")
+    output = runs.output_path(options, folders, "tsne")
+    found = runs.find_runs(folders)
     tables = [item_vectors(load(run.folder)) for run in found]  # all of them first: one may have none
     maps = []
-    for (vectors, counts), label in zip(tables, runs.labels(found), strict=True):
-        chosen = sample(len(vectors), options["max_items"], options["seed"])
-        places, divergence = embed(vectors[chosen], options["seed"], label)
-        maps.append(Map(label, places, counts[chosen], len(vectors), divergence))
+    for (vectors, counts), label in zip(tables, runs.run_labels(found), strict=True):
+        chosen = sample_items(len(vectors), options["max_items"], options["seed"])
+        places, divergence = tsne_embedding(vectors[chosen], options["seed"], label)
+        maps.append(ItemMap(label, places, counts[chosen], len(vectors), divergence))
     print(tsne_table(maps))
-    written = figures.save(draw_maps(maps, runs.common(found)), output)
+    written = figures.save(draw_maps(maps, runs.common_title(found)), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
@@ -69,14 +69,14 @@ def item_vectors(run: Loaded) -> tuple[np.ndarray, np.ndarray]:
     return table.weight.detach().cpu().numpy()[1 : len(counts)], counts.cpu().numpy()[1:]
 
 
-def sample(n: int, most: int, seed: int) -> np.ndarray:
+def sample_items(n: int, most: int, seed: int) -> np.ndarray:
     """Indices of at most ``most`` of n items, in order; the same ones for every run of as many items."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def embed(vectors: np.ndarray, seed: int, label: str = "the run") -> tuple[np.ndarray, float]:
+def tsne_embedding(vectors: np.ndarray, seed: int, label: str = "the run") -> tuple[np.ndarray, float]:
     """t-SNE of vectors [n, d] with scikit-learn's defaults: places [n, 2] and the Kullback-Leibler divergence.
 
     On one thread: the order in which several add up their parts would change the picture from call to call.
@@ -95,14 +95,14 @@ def embed(vectors: np.ndarray, seed: int, label: str = "the run") -> tuple[np.nd
     return places, float(tsne.kl_divergence_)
 
 
-def tsne_table(maps: Sequence[Map]) -> str:
+def tsne_table(maps: Sequence[ItemMap]) -> str:
     """What is drawn, for people."""
     body = [[m.label, len(m.counts), m.n_items, int((m.counts == 0).sum()), m.divergence] for m in maps]
     heads = ["", "items drawn", "of", "never in training", "KL divergence"]
     return tabulate(body, headers=heads, floatfmt=".3f")
 
 
-def draw_maps(maps: Sequence[Map], title: str = ""):
+def draw_maps(maps: Sequence[ItemMap], title: str = ""):
     """A panel for each map, up to three in one row, with one scale of colours: occurrences in training, logarithmic."""
     from matplotlib.colors import LogNorm
 

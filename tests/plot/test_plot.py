@@ -1,6 +1,9 @@
 """The verb `plot`, and `plot toi`: what it prints, writes and draws, against the log itself."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -122,3 +125,27 @@ def test_the_help_lists_figures_and_the_options_of_each(capsys):
         assert cli.main(["plot", name, "--help"]) == 0
         out = capsys.readouterr().out
         assert all(f"--{key}=" in out for key in figure.options) and max(map(len, out.splitlines())) <= 120
+
+
+LIGHT = """
+import sys, types
+package = sys.modules["recbole_gen"] = types.ModuleType("recbole_gen")
+package.__path__ = [sys.argv[1]]
+from recbole_gen.errors import UserError
+from recbole_gen.plot import command
+command.main(["--help"])
+command.main(["toi", "--help"])
+for wrong in (["tio"], ["toi", "--rnu=x"]):
+    try:
+        command.main(wrong)
+    except UserError:
+        continue
+    raise SystemExit(f"{wrong} is taken")
+heavy = {"numpy", "pandas", "pyarrow", "torch", "recbole", "matplotlib"} & sys.modules.keys()
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+
+
+def test_help_and_mistakes_need_no_libraries():
+    package = str(Path(command.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", LIGHT, package], check=True, stdout=subprocess.DEVNULL)

@@ -57,7 +57,7 @@ def test_points_are_means_over_seeds_with_their_deviation(swept, capsys):
 
 
 def test_the_figure_has_these_points_bars_and_rings(swept):
-    found = runs.find([swept])
+    found = runs.find_runs([swept])
     panels = {name: sweep.read_lines(found, "guidance_scale", name, "test") for name in ("ndcg@10", "hit@10")}
     figure = sweep.draw_lines(panels, "guidance_scale", "test")
     left, right = figure.axes
@@ -81,18 +81,18 @@ def test_an_error_is_best_where_it_is_smallest():
 def test_lines_are_models_data_sets_and_the_values_of_a_group(swept, write):
     for w, ndcg in ((0.0, 0.7), (2.0, 0.6)):
         write(ndcg, dataset="other", guidance_scale=w)
-    lines = sweep.read_lines(runs.find([swept]), "guidance_scale", "ndcg@10", "test")
+    lines = sweep.read_lines(runs.find_runs([swept]), "guidance_scale", "ndcg@10", "test")
     assert [(line.label, [x for x, _ in line.points]) for line in lines] == [
         ("DreamRec, toy", [0, 2, 4]), ("DreamRec, other", [0, 2]),
     ]  # fmt: skip
-    toy = sweep.chosen(runs.find([swept]), {"dataset": "toy", "guidance_scale": [0, 4]})
+    toy = sweep.select_runs(runs.find_runs([swept]), {"dataset": "toy", "guidance_scale": [0, 4]})
     lines = sweep.read_lines(toy, "guidance_scale", "ndcg@10", "test", group="seed")
     assert {line.label: [values for _, values in line.points] for line in lines} == {
         "DreamRec, seed=1": [[pytest.approx(0.1)], [pytest.approx(0.2)]],
         "DreamRec, seed=2": [[pytest.approx(0.3)], [pytest.approx(0.4)]],
     }
-    assert [x for x, _ in sweep.read_lines(runs.find([swept]), "dataset", "ndcg@10", "test", ignore=["guidance_scale"])[
-        0].points] == ["other", "toy"]  # fmt: skip
+    (line,) = sweep.read_lines(runs.find_runs([swept]), "dataset", "ndcg@10", "test", ignore=["guidance_scale"])
+    assert [x for x, _ in line.points] == ["other", "toy"]
 
 
 def test_runs_that_differ_in_more_are_refused_until_told_apart(swept, write, refused, capsys):
@@ -115,7 +115,7 @@ def test_words_are_categories_and_stand_side_by_side(write, tmp_path):
     for ndcg, oracle in ((0.1, "sample"), (0.3, "mean"), (0.2, None)):
         for dataset in ("toy", "other"):
             write(ndcg, oracle=oracle, dataset=dataset)
-    lines = sweep.read_lines(runs.find([tmp_path]), "oracle", "ndcg@10", "test")
+    lines = sweep.read_lines(runs.find_runs([tmp_path]), "oracle", "ndcg@10", "test")
     axes = sweep.draw_lines({"ndcg@10": lines}, "oracle", "test").axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["mean", "none", "sample"]
     drawn = [bars.lines[0].get_xdata().tolist() for bars in axes.containers]
@@ -184,7 +184,7 @@ def test_runs_are_told_apart_by_what_differs(write, tmp_path):
     write(0.1, model="SASRec"), write(0.1, model="SASRec")
     write(0.1, model="GRU4Rec", loss={"kind": "a"}), write(0.1, model="GRU4Rec", loss={"kind": "b"})
     write(0.1, model="BPR", epochs=1, oracle="a", guidance_scale=1, seed=1), write(0.1, model="BPR", seed=2)
-    assert runs.labels(runs.find([tmp_path])) == [
+    assert runs.run_labels(runs.find_runs([tmp_path])) == [
         "MyModel", "DreamRec, seed=1", "DreamRec, seed=2", "SASRec, run003", "SASRec, run004",
         "GRU4Rec, loss={'kind': 'a'}", "GRU4Rec, loss={'kind': 'b'}", "BPR, run007", "BPR, run008",
     ]  # fmt: skip
@@ -193,6 +193,6 @@ def test_runs_are_told_apart_by_what_differs(write, tmp_path):
 def test_each_run_is_found_once_and_a_star_names_many(swept, write, tmp_path):
     write(0.1, folder="other")
     options = {"runs": f"{tmp_path}/sw* {swept} {tmp_path}/other", "run": None}
-    folders = runs.places(options, "sweep")
+    folders = runs.run_folders(options, "sweep")
     assert folders == [swept, tmp_path / "other"]
-    assert [run.folder.name for run in runs.find([*folders, tmp_path])] == [f"run{n:03}" for n in range(7)]
+    assert [run.folder.name for run in runs.find_runs([*folders, tmp_path])] == [f"run{n:03}" for n in range(7)]

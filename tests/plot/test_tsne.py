@@ -28,28 +28,29 @@ def test_vectors_are_the_item_table_and_counts_those_of_the_training_log(run, tm
 def test_far_groups_stay_apart_and_the_same_seed_gives_the_same_places():
     draw = np.random.default_rng(0)
     vectors = np.concatenate([draw.normal(size=(30, 8)), 50 + draw.normal(size=(30, 8))]).astype(np.float32)
-    places, divergence = tsne.embed(vectors, seed=1)
+    places, divergence = tsne.tsne_embedding(vectors, seed=1)
     one, other = places[:30], places[30:]
     between = np.linalg.norm(one[:, None] - other[None], axis=-1).min()
     within = np.linalg.norm(one[:, None] - one[None], axis=-1)
     assert between > np.median(within) and divergence > 0
-    again, same = tsne.embed(vectors, seed=1)
+    again, same = tsne.tsne_embedding(vectors, seed=1)
     np.testing.assert_array_equal(again, places)
     assert same == divergence
 
 
 def test_a_sample_is_the_same_for_every_run():
-    assert tsne.sample(5, 5, seed=1).tolist() == [0, 1, 2, 3, 4]
-    chosen = tsne.sample(1000, 100, seed=1)
+    assert tsne.sample_items(5, 5, seed=1).tolist() == [0, 1, 2, 3, 4]
+    chosen = tsne.sample_items(1000, 100, seed=1)
     assert len(set(chosen.tolist())) == 100 and (np.diff(chosen) > 0).all()
-    assert chosen.tolist() == tsne.sample(1000, 100, seed=1).tolist() != tsne.sample(1000, 100, seed=2).tolist()
+    again, other = tsne.sample_items(1000, 100, seed=1), tsne.sample_items(1000, 100, seed=2)
+    assert chosen.tolist() == again.tolist() != other.tolist()
 
 
 def test_untrained_items_are_crosses_and_colours_have_one_scale():
     places = np.arange(12.0).reshape(6, 2)
     maps = [
-        tsne.Map("a", places, np.array([100, 0, 1, 10, 0, 5]), 6, 1.0),
-        tsne.Map("b", places, np.array([1, 2, 3, 4, 5, 6]), 60, 2.0),
+        tsne.ItemMap("a", places, np.array([100, 0, 1, 10, 0, 5]), 6, 1.0),
+        tsne.ItemMap("b", places, np.array([1, 2, 3, 4, 5, 6]), 60, 2.0),
     ]
     figure = tsne.draw_maps(maps, "toy")
     left, right = figure.axes[:2]
@@ -81,9 +82,9 @@ def test_a_model_without_item_vectors_is_refused(run, refused, capsys):
 
 def test_vectors_that_cannot_be_drawn_are_refused():
     with pytest.raises(ValueError, match="more than 30 items, x has 30"):
-        tsne.embed(np.eye(30, dtype=np.float32), 1, "x")
+        tsne.tsne_embedding(np.eye(30, dtype=np.float32), 1, "x")
     with pytest.raises(ValueError, match="vectors of x are all the same"):
-        tsne.embed(torch.ones(50, 4).numpy(), 1, "x")
+        tsne.tsne_embedding(torch.ones(50, 4).numpy(), 1, "x")
 
 
 @pytest.mark.parametrize(
