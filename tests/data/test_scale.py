@@ -9,7 +9,7 @@ import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
-from recbole_gen import compat
+from recbole_gen.compat import reading
 from recbole_gen.data import splits
 from recbole_gen.data.loaders import create_dataset, create_loaders, has_room
 from recbole_gen.data.sequences import SequenceDataset
@@ -72,7 +72,7 @@ def write(tmp_path):
 
 
 def plainly(path, separator="\t", encoding="utf-8"):
-    return compat._read_plainly(path, separator, encoding, TITLES, KINDS)
+    return reading._read_plainly(path, separator, encoding, TITLES, KINDS)
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["ends", "does not end"])
@@ -86,11 +86,11 @@ def test_plain_files_are_read_as_pandas_reads_them(name, end, last, write):
 
 
 def test_missing_values_are_those_of_pandas(write):
-    words = [*compat.MISSING, "na", "NONE", "Null", "NAN ", " NA", "N/a", "-", "?", "NaT", "nil", "0"]
-    path = write([f"{word}\t{word}x\t1" for word in words] + [f"u\ta\t{word}" for word in compat.MISSING])
+    words = [*reading.MISSING, "na", "NONE", "Null", "NAN ", " NA", "N/a", "-", "?", "NaT", "nil", "0"]
+    path = write([f"{word}\t{word}x\t1" for word in words] + [f"u\ta\t{word}" for word in reading.MISSING])
     table = plainly(path)
     assert_equal_tables(table, by_pandas(path))
-    assert table["user_id:token"].isna().sum() == table["rating:float"].isna().sum() == len(compat.MISSING)
+    assert table["user_id:token"].isna().sum() == table["rating:float"].isna().sum() == len(reading.MISSING)
 
 
 @pytest.mark.parametrize("name", LEFT_TO_PANDAS)

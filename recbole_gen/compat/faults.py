@@ -1,0 +1,103 @@
+"""What RecBole 1.2.1 gets wrong by itself, on any stack."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import torch
+
+
+def restore_anomaly_mode(module: ModuleType) -> Iterator[None]:
+    """model/sequential_recommender/sine.py:25 switches autograd's anomaly detection on for the whole process when any
+    sequential model is imported: 1.6 times the time of a SASRec step. Deletable when that line is."""
+    was_imported = hasattr(module, "SINE")  # what the mode was before can then no longer be known
+    before = torch.is_anomaly_enabled() and not was_imported
+    yield
+    torch.autograd.set_detect_anomaly(before)
+
+
+def keep_times_exact(module: ModuleType) -> None:
+    """dataset.py:2207 turns times into float32 before it sorts by them: seconds since 1970 are then exact to a minute
+    or two, and the leave-one-out target of 15.8 % of ml-100k's users changes (#2204, #1653). The time field stays
+    float64; models that want float32 convert what they have normalised."""
+    Dataset = module.Dataset
+
+    convert = Dataset._dataframe_to_interaction
+
+    def _dataframe_to_interaction(self, data):
+        with warnings.catch_warnings():  # pandas 3 hands out its columns read-only; nothing writes into these tensors
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            interaction = convert(self, data)
+        field = self.time_field
+        if field in interaction and interaction[field].dim() == 1:
+            interaction[field] = torch.from_numpy(data[field].to_numpy(dtype=np.float64, copy=True))
+        return interaction
+
+    Dataset._dataframe_to_interaction = _dataframe_to_interaction
+
+
+def drop_duplicates_stably(module: ModuleType) -> None:
+    """dataset.py:866 sorts by time with an unstable algorithm before it drops repeated interactions, so which of two
+    simultaneous ones stays is left to chance. Deletable when upstream passes kind="stable"."""
+    Dataset = module.Dataset
+
+    drop = Dataset._remove_duplication
+
+    def _remove_duplication(self):
+        if self.config["rm_dup_inter"] is not None and self.time_field in self.inter_feat:
+            pair = [self.uid_field, self.iid_field]
+            events = self.inter_feat.sort_values(by=self.time_field, kind="stable")
+            self.inter_feat = events.drop_duplicates(subset=pair, keep=self.config["rm_dup_inter"])
+        else:
+            drop(self)
+
+    Dataset._remove_duplication = _remove_duplication
+
+
+def keep_preloaded_weights_in_float32(module: ModuleType) -> None:
+    """dataset.py:609, 611 hold preloaded weights in float64, which KSR and GRU4RecKG multiply with float32."""
+    Dataset = module.Dataset
+
+    get = Dataset.get_preload_weight
+    Dataset.get_preload_weight = lambda self, field: get(self, field).astype(np.float32)
+
+
+def leave_the_device_to_the_launcher(module: ModuleType) -> None:
+    """configurator.py:484 overwrites CUDA_VISIBLE_DEVICES with `gpu_id`, so that all trials of a Ray sweep land on
+    GPU 0 (#1955), and line 490 ignores `use_gpu`. `gpu_id` counts among the devices that the launcher left visible."""
+
+    def _init_device(self):
+        values = self.final_config_dict
+        if "local_rank" in values:
+            raise ValueError("local_rank is the launcher's: run with --nproc=N, or under torchrun")
+        gpu_id = values["gpu_id"]
+        text = ",".join(map(str, gpu_id)) if isinstance(gpu_id, (tuple, list)) else str(gpu_id)
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun, and by --nproc
+        values.update(gpu_id=text, single_spec=True, local_rank=local_rank, device=torch.device("cpu"))
+        if not (values["use_gpu"] and text and torch.cuda.is_available()):
+            return
+        listed, count = [int(each) for each in text.split(",")], torch.cuda.device_count()
+        # One process a GPU: those that gpu_id lists, or the first ones if it names just one.
+        index = listed[local_rank] if local_rank < len(listed) else listed[0] + local_rank
+        if index >= count:
+            raise ValueError(f"gpu_id: {index} does not exist, {count} GPU(s) are visible (0 to {count - 1})")
+        values["device"] = torch.device("cuda", index)
+        torch.cuda.set_device(index)
+
+    module.Config._init_device = _init_device
+
+
+def count_every_interaction_in_pop(module: ModuleType) -> None:
+    """pop.py:47 adds 1 to the items of a batch by assignment, which counts an item once a batch however often it is in
+    it, so that the baseline depends on train_batch_size (#2198, #1844)."""
+
+    def calculate_loss(self, interaction):
+        self.item_cnt += torch.bincount(interaction[self.ITEM_ID], minlength=self.n_items).unsqueeze(1)
+        self.max_cnt = self.item_cnt.max(dim=0)[0]
+        return torch.zeros(1, requires_grad=True, device=self.device)
+
+    module.Pop.calculate_loss = calculate_loss

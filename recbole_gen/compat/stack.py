@@ -1,0 +1,68 @@
+"""What current NumPy, pandas and SciPy have taken away from RecBole 1.2.1."""
+
+from __future__ import annotations
+
+import builtins
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+
+
+def restore_numpy_aliases(_module: ModuleType) -> None:
+    """config/configurator.py:626-635, data/interaction.py:31, evaluator/metrics.py: names that NumPy 1.24 and 2.0
+    removed (#2174). Deletable when RecBole stops reading them (pull request 2203)."""
+    aliases = {
+        "bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128, "object": np.object_,
+        "str": np.str_, "long": np.int_, "unicode": np.str_, "float_": np.float64, "complex_": np.complex128,
+        "unicode_": np.str_,
+    }  # fmt: skip
+    for name, value in aliases.items():
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def restore_dok_update(_module: ModuleType) -> None:
+    """lightgcn.py:111, ngcf.py:110, gcmc.py:174 and others build their graph by `dok_matrix._update`, which SciPy 1.13
+    removed (#2055). Deletable when they use a public call."""
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+
+        def _update(self, entries):
+            for index, value in entries.items():
+                self[index] = value
+
+        dok_matrix._update = _update
+
+
+def count_elements_of_sequence_columns(module: ModuleType) -> None:
+    """dataset.py:722, 1217, kg_dataset.py:316 and sequential_dataset.py:165 call `series.agg(len)` for the length of
+    each element; pandas 3 hands the function the whole series and returns one number. The module gets a `len` that
+    answers a series element by element (it never asks for the length of a series otherwise)."""
+
+    def element_len(value):
+        return value.map(builtins.len) if isinstance(value, pd.Series) else builtins.len(value)
+
+    vars(module)["len"] = element_len
+
+
+def fill_missing_values_by_assignment(module: ModuleType) -> None:
+    """dataset.py:648, 650: `feat[field].fillna(..., inplace=True)` changes a copy under pandas 3. Symptom: the padding
+    row of an item feature becomes -9223372036854775808. Deletable when upstream assigns."""
+    Dataset, FeatureType = module.Dataset, module.FeatureType
+
+    def _fill_nan(self):
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in feat:
+                ftype = self.field2type[field]
+                if ftype == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif ftype == FeatureType.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+                else:
+                    empty = np.array([], dtype=np.int64 if ftype == FeatureType.TOKEN_SEQ else np.float64)
+                    feat[field] = feat[field].map(lambda value, empty=empty: empty if np.ndim(value) == 0 else value)
+
+    Dataset._fill_nan = _fill_nan
