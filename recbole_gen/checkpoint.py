@@ -19,17 +19,20 @@ import torch
 from recbole_gen.errors import UserError
 
 FORMAT = "recbole_gen checkpoint 1"
+RECBOLE_FORMAT = "RecBole checkpoint as plain data 1"
+"""What RecBole's own trainers write where recbole_gen is imported, see `compat.checkpoints`."""
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written, read, or used for the model at hand."""
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def save(path: str | Path, content: dict[str, Any]) -> None:
     """Write beside ``path``, then rename: after a failure the file that was there is untouched.
 
     Raises CheckpointError if the file system refuses (no space left, no permission).
     """
+    path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -47,9 +50,16 @@ def save(path: Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)  # still there after a failure of any kind, Ctrl-C included
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. Raises CheckpointError if it is missing, truncated, foreign, or holds Python objects."""
+def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMAT) -> dict[str, Any]:
+    """Read a checkpoint. Raises CheckpointError if it is missing, truncated, foreign, or holds Python objects.
+
+    Args:
+        device: where its tensors go.
+        kind: FORMAT, or RECBOLE_FORMAT for one of RecBole's own trainers.
+    """
     path = Path(path)
+    if (path / "best.pth").is_file():
+        raise CheckpointError(f"{path} is the folder of a run of recbole_gen: recbole_gen.load({str(path)!r}) reads it")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
@@ -57,16 +67,28 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} holds pickled Python objects, which could run code when loaded, and is refused. (RecBole's own "
-            f".pth files are of that kind: train the model again with recbole_gen.)"
+            f".pth files are of that kind, unless recbole_gen was imported: train the model again with recbole_gen.)"
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint ({error!r:.200}). Use the other one of the run's "
             f"folder (best.pth, last.pth)."
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of recbole_gen (no '{FORMAT}' mark in it)")
-    return content
+    mark = content.get("format") if isinstance(content, dict) else None
+    if mark == kind:
+        return content
+    if mark == FORMAT:
+        raise CheckpointError(
+            f"{path} is a checkpoint of recbole_gen, not of RecBole's trainers: recbole_gen.load({str(path.parent)!r}) "
+            f"reads it, with its data"
+        )
+    if mark == RECBOLE_FORMAT:
+        raise CheckpointError(
+            f"{path} is a checkpoint of RecBole's own Trainer, not of recbole_gen: "
+            f"recbole.quick_start.load_data_and_model({str(path)!r}) reads it"
+        )
+    of = "recbole_gen" if kind == FORMAT else "RecBole's trainers"
+    raise CheckpointError(f"{path} is not a checkpoint of {of} (no '{kind}' mark in it)")
 
 
 def require_match(path: Path, content: dict[str, Any], model_name: str, vocabulary: dict[str, list[str]]) -> None:
@@ -82,7 +104,7 @@ def require_match(path: Path, content: dict[str, Any], model_name: str, vocabula
             )
 
 
-def load_weights(path: Path, content: dict[str, Any], model: Any) -> None:
+def load_weights(path: str | Path, content: dict[str, Any], model: Any) -> None:
     """Put a checkpoint's weights into the model. Raises CheckpointError if the shapes differ."""
     try:
         model.load_state_dict(content["state_dict"])

@@ -5,7 +5,7 @@ deleted. It is given a module of RecBole and changes it. `apply` has every shim 
 executed, by whoever imports it and before anybody else sees it; RecBole is imported by none of this, so that importing
 `recbole_gen` costs next to nothing. Issue numbers are those of RUCAIBox/RecBole.
 
-    stack        what current NumPy, pandas and SciPy have taken away
+    stack        what current NumPy, pandas, SciPy, torch and Ray have taken away
     reading      atomic files
     faults       what RecBole gets wrong on any stack
     kernels      layers that torch computes in one step
@@ -45,7 +45,18 @@ SHIMS: dict[str, list[str]] = {
     "recbole.model.general_recommender.pop": ["faults.count_every_interaction_in_pop"],
     "recbole.model.sequential_recommender.sasrec": ["kernels.let_sasrec_finish_the_last_position_only"],
     "recbole.model.sequential_recommender.sine": ["faults.restore_anomaly_mode"],
-    "recbole.trainer.trainer": ["checkpoints.keep_pretrained_checkpoints_plain"],
+    "recbole.model.general_recommender.neumf": ["checkpoints.dump_neumf_plainly"],
+    "recbole.quick_start.quick_start": [
+        "checkpoints.load_plain_data_and_model",
+        "stack.report_to_ray_by_position",
+    ],
+    "recbole.trainer.trainer": [
+        "stack.use_current_mixed_precision",
+        "checkpoints.save_plain_checkpoints",
+        "checkpoints.save_pretrained_models_plainly",
+        "checkpoints.resume_from_plain_checkpoints",
+        "checkpoints.evaluate_from_plain_checkpoints",
+    ],
 }
 """Module of RecBole -> its shims, as file.function of this folder, in the order in which they run. A shim that is a
 generator runs up to its `yield` before the module does."""

@@ -81,6 +81,8 @@ def leave_the_device_to_the_launcher(module: ModuleType) -> None:
         if not (values["use_gpu"] and text and torch.cuda.is_available()):
             return
         listed, count = [int(each) for each in text.split(",")], torch.cuda.device_count()
+        if min(listed) < 0:  # RecBole's users write -1 for the CPU
+            return
         # One process a GPU: those that gpu_id lists, or the first ones if it names just one.
         index = listed[local_rank] if local_rank < len(listed) else listed[0] + local_rank
         if index >= count:

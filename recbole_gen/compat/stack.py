@@ -1,12 +1,16 @@
-"""What current NumPy, pandas and SciPy have taken away from RecBole 1.2.1."""
+"""What current NumPy, pandas, SciPy, torch and Ray have taken away from RecBole 1.2.1."""
 
 from __future__ import annotations
 
 import builtins
-from types import ModuleType
+import warnings
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 
 def restore_numpy_aliases(_module: ModuleType) -> None:
@@ -66,3 +70,23 @@ def fill_missing_values_by_assignment(module: ModuleType) -> None:
                     feat[field] = feat[field].map(lambda value, empty=empty: empty if np.ndim(value) == 0 else value)
 
     Dataset._fill_nan = _fill_nan
+
+
+def report_to_ray_by_position(module: Any) -> None:
+    """quick_start.py:223: `objective_function` reports its metrics as keywords, which current Ray refuses. Outside of a
+    trial of Ray's, as under hyperopt or alone, there is nobody to report to."""
+    tune = module.tune
+
+    def report(**metrics):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*meant to only be called inside a function")
+            tune.report(metrics)
+
+    module.tune = SimpleNamespace(report=report)
+
+
+def use_current_mixed_precision(module: Any) -> None:
+    """trainer.py:235, 1383: `torch.cuda.amp` warns at every epoch that torch 2.4 has moved its content."""
+    module.amp = SimpleNamespace(
+        GradScaler=partial(torch.amp.GradScaler, "cuda"), autocast=partial(torch.autocast, "cuda")
+    )
