@@ -17,7 +17,7 @@ import time
 import torch
 from common import Stub, peak_mib, record
 
-from recbole_gen.config.config import PROPERTIES
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.model import dspnet
 from recbole_gen.model.dspnet import DSPnet
 from recbole_gen.options import read_yaml

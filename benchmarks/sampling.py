@@ -21,7 +21,7 @@ import torch
 from common import Stub, record
 
 from recbole_gen import compat
-from recbole_gen.config.config import PROPERTIES
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.model.diffrec import DiffRec
 from recbole_gen.model.diffusion import guide
 from recbole_gen.model.dreamrec import DreamRec

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import torch
 from common import Stub, peak_mib, record
 
-from recbole_gen.config.config import PROPERTIES
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.model.pasrec import PASRec
 from recbole_gen.options import read_yaml
 

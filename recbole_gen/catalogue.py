@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import ast
 import csv
+import datetime
 import importlib
 import importlib.util
 import inspect
 import re
-import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from recbole_gen.config import registry
-from recbole_gen.config.config import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset
-from recbole_gen.data.requirements import needs
+from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
 from recbole_gen.prepare.recipes import RECIPES
-from recbole_gen.sweep.space_file import read_space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODELS_USAGE = """\
 usage: recbole-gen models [NAME]
@@ -61,19 +60,20 @@ DATES = (10**8, 10**10)
 
 def models(arguments: Sequence[str]) -> None:
     """The `models` verb of the command line. Raises UserError for bad input."""
-    _answer(arguments, "models", MODELS_USAGE, {}, model_list, model_page)
+    _print_list_or_page(arguments, "models", MODELS_USAGE, {}, model_list, model_page)
 
 
 def datasets(arguments: Sequence[str]) -> None:
     """The `datasets` verb of the command line. Raises UserError for bad input."""
     defaults = read_yaml(RECBOLE_PROPERTIES / "overall.yaml") | read_yaml(PROPERTIES / "overall.yaml")
     options = {"data_path": defaults["data_path"]}
-    _answer(arguments, "datasets", DATASETS_USAGE, options, dataset_list, dataset_page)
+    _print_list_or_page(arguments, "datasets", DATASETS_USAGE, options, dataset_list, dataset_page)
 
 
-def _answer(
-    arguments: Sequence[str], verb: str, usage: str, options: dict[str, Any], all_of_them: Callable, one: Callable
+def _print_list_or_page(
+    arguments: Sequence[str], verb: str, usage: str, options: dict[str, Any], list_all: Callable, describe_one: Callable
 ) -> None:
+    """Print the usage, or what ``list_all(**options)`` or, with a name, ``describe_one(name, **options)`` returns."""
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(usage, end="")
         return
@@ -85,7 +85,7 @@ def _answer(
         if not isinstance(value, str):
             raise UserError(f"--{key} must be text, got {value!r}")
         options[key] = value
-    print(one(*names, **options) if names else all_of_them(**options))
+    print(describe_one(*names, **options) if names else list_all(**options))
 
 
 def model_list() -> str:
@@ -93,10 +93,12 @@ def model_list() -> str:
     rows = [
         [
             name,
-            textwrap.fill(paper(name), 38),
-            "\n".join(asks_for(name)),
-            "\n".join(published(model=name)),
-            "\n".join(str(file.relative_to(ROOT)) for file in (_source(name), _search_space(name)) if file.exists()),
+            textwrap.fill(paper_of_model(name), 38),
+            "\n".join(registry.NEEDS.get(name, ())),
+            "\n".join(published_settings(model=name)),
+            "\n".join(
+                str(file.relative_to(ROOT)) for file in (_model_file(name), _search_space_file(name)) if file.exists()
+            ),
         ]
         for name in registry.MODELS
     ]
@@ -118,68 +120,68 @@ def model_page(name: str) -> str:
     """One model for people. Raises UserError, with the nearest names, if there is none of that name."""
     plain = name.removeprefix("recbole.")
     if name in registry.MODELS:
-        return _own_page(name)
+        return _page_of_ours(name)
     if ":" not in name and plain in registry.recbole_names():
-        return _recbole_page(plain)
+        return _page_of_recboles(plain)
     choice = registry.resolve(name)  # a class of the user's own, or no model
     file = Path(inspect.getfile(choice.model_class))
     settings = file.with_name(f"{choice.name}.yaml")
-    table = [_hyper_parameters(settings)] if settings.exists() else [f"its defaults are looked for in {settings}"]
+    table = [_hyper_parameter_table(settings)] if settings.exists() else [f"its defaults are looked for in {settings}"]
     return "\n".join([f"{name}, a class of your own, in {file}", "", *table])
 
 
-def _own_page(name: str) -> str:
+def _page_of_ours(name: str) -> str:
     settings = PROPERTIES / f"model/{name}.yaml"
-    wanted = asks_for(name)
-    lines = [*textwrap.wrap(f"{name}: {paper(name)}", WIDTH), f"in {_source(name).relative_to(ROOT)}"]
+    wanted = registry.NEEDS.get(name, ())
+    lines = [*textwrap.wrap(f"{name}: {paper_of_model(name)}", WIDTH), f"in {_model_file(name).relative_to(ROOT)}"]
     lines.append(f"needs {' and '.join(wanted)}" if wanted else "needs items alone, in the order of their times")
-    lines += ["", f"hyper-parameters, {settings.relative_to(ROOT)}", *_head(settings), _hyper_parameters(settings)]
+    lines += [
+        "",
+        f"hyper-parameters, {settings.relative_to(ROOT)}",
+        *_opening_remark(settings),
+        _hyper_parameter_table(settings),
+    ]
     settings_of_papers = [
-        [f"--paper={key}", setting["dataset"], setting["protocol"]] for key, setting in published(model=name).items()
+        [f"--paper={key}", setting["dataset"], setting["protocol"]]
+        for key, setting in published_settings(model=name).items()
     ]
     if settings_of_papers:
         lines += ["", tabulate(settings_of_papers, headers=["published setting", "data set", "protocol"])]
-    search = _search_space(name)
+    search = _search_space_file(name)
     if search.exists():
-        lines += ["", f"search space, {search.relative_to(ROOT)}", *_head(search), read_space(search).describe()]
+        from recbole_gen.sweep.space_file import read_space
+
+        lines += [
+            "",
+            f"search space, {search.relative_to(ROOT)}",
+            *_opening_remark(search),
+            read_space(search).describe(),
+        ]
     return "\n".join(lines)
 
 
-def _recbole_page(name: str) -> str:
-    file = _recbole_file(name)
+def _page_of_recboles(name: str) -> str:
+    file = registry.recbole_file(name)
     lines = [f"{name}, of RecBole ({recbole_kind(name)}), in recbole/{file.relative_to(RECBOLE_PROPERTIES.parent)}"]
     if name in registry.MODELS:
         lines.append(f"--model=recbole.{name}; --model={name} is ours")
     missing = missing_packages(name)
     if missing:
         lines.append(f"needs what is not installed: {', '.join(missing)}")
-    return "\n".join([*lines, "", _hyper_parameters(RECBOLE_PROPERTIES / f"model/{name}.yaml")])
+    return "\n".join([*lines, "", _hyper_parameter_table(RECBOLE_PROPERTIES / f"model/{name}.yaml")])
 
 
-def paper(name: str) -> str:
+def paper_of_model(name: str) -> str:
     """Authors, title, and venue of one of our models; "" if the docstring of its module does not say.
 
     It says so as `NAME: authors, "title", venue.`, over several lines or not.
     """
-    text = " ".join((importlib.import_module(registry.MODELS[name]).__doc__ or "").split())
+    text = " ".join((ast.get_docstring(ast.parse(_model_file(name).read_text(encoding="utf-8"))) or "").split())
     found = re.search(rf'\b{name}: ([^"]*"[^"]+"[^"]*?)\.(?:\s|$)', text)
     return found[1] if found else ""
 
 
-def asks_for(name: str) -> list[str]:
-    """What one of our models reads beside items, with its defaults: `times`, `scenes`."""
-    config = _Defaults(read_yaml(PROPERTIES / f"model/{name}.yaml"))
-    config.model_class = registry.resolve(name).model_class
-    return [what for what in ("times", "scenes") if needs(config, what)]
-
-
-class _Defaults(dict):
-    """The keys of a model as `needs` takes them: a configuration, and the class that it is for."""
-
-    model_class: Any
-
-
-def published(model: str | None = None, dataset: str | None = None) -> dict[str, dict[str, Any]]:
+def published_settings(model: str | None = None, dataset: str | None = None) -> dict[str, dict[str, Any]]:
     """Name -> content of the published settings of a model, or on a data set."""
     files = sorted((PROPERTIES / "paper").glob("*.yaml"))
     settings = {file.stem: read_yaml(file) for file in files}
@@ -192,14 +194,14 @@ def published(model: str | None = None, dataset: str | None = None) -> dict[str,
 
 def recbole_kind(name: str) -> str:
     """The kind of a model of RecBole, a value of KINDS, by the folder of its file."""
-    return KINDS[_recbole_file(name).parent.name]
+    return KINDS[registry.recbole_file(name).parent.name]
 
 
 def missing_packages(name: str) -> list[str]:
     """Packages that the file of a model of RecBole imports, there or in a function, and that are not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of backslashes in RecBole's docstrings
-        tree = ast.parse(_recbole_file(name).read_text(encoding="utf-8"))
+        tree = ast.parse(registry.recbole_file(name).read_text(encoding="utf-8"))
     modules: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -210,30 +212,23 @@ def missing_packages(name: str) -> list[str]:
     return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
-def _recbole_file(name: str) -> Path:
-    """RecBole finds a model by its name in lower case (`recbole.utils.get_model`)."""
-    root = RECBOLE_PROPERTIES.parent / "model"
-    return next(file for kind in KINDS if (file := root / kind / f"{name.lower()}.py").exists())
+def _model_file(name: str) -> Path:
+    """The source of one of our models."""
+    return Path(__file__).parent.joinpath(*registry.MODELS[name].split(".")[1:]).with_suffix(".py")
 
 
-def _source(name: str) -> Path:
-    """The file of one of our models."""
-    importlib.import_module(registry.MODELS[name])
-    return Path(sys.modules[registry.MODELS[name]].__file__ or name)
-
-
-def _search_space(name: str) -> Path:
+def _search_space_file(name: str) -> Path:
     return PROPERTIES / f"tune/{name}.yaml"
 
 
-def _head(path: Path) -> list[str]:
+def _opening_remark(path: Path) -> list[str]:
     """The remark with which a YAML file begins, wrapped."""
     lines = path.read_text(encoding="utf-8").splitlines()
     last = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return textwrap.wrap(" ".join(line.removeprefix("#").strip() for line in lines[:last]), WIDTH)
 
 
-def _hyper_parameters(path: Path) -> str:
+def _hyper_parameter_table(path: Path) -> str:
     """Table of a YAML file's keys, their values as they are written, and what the remarks beside them say."""
     rows: list[list[str]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -251,7 +246,7 @@ def _hyper_parameters(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Log:
+class DatasetLog:
     """The interactions of a data set.
 
     files: NAME.inter, or the files of the parts where there is only those; ``columns`` and ``of_items``: column -> type
@@ -281,20 +276,20 @@ class Log:
         rule = {name: " --scene_rule=first" if kind.endswith(SEQ) else "" for name, kind in found.items()}
         return {name: f"--SCENE_FIELD={name}{rule[name]}" for name in found if name not in own}
 
-    def runs(self) -> list[str]:
+    def runnable_models(self) -> list[str]:
         """Which of our models can run on it."""
         if not (self.column("USER_ID_FIELD") and self.column("ITEM_ID_FIELD")):
             return []
         time = self.column("TIME_FIELD")
         has = {"times": bool(time and self._is_sequence(time)), "scenes": bool(self.scenes())}
-        return [name for name in registry.MODELS if all(has[what] for what in asks_for(name))]
+        return [name for name in registry.MODELS if all(has[what] for what in registry.NEEDS.get(name, ()))]
 
     def _is_sequence(self, column: str) -> bool:
         """Whether rows have the history of the column too, which files of parts must bring along."""
         return not self.is_split or f"{column}{self.keys['LIST_SUFFIX']}" in self.columns
 
 
-def open_log(name: str, folder: Path) -> Log:
+def read_title_lines(name: str, folder: Path) -> DatasetLog:
     """What the title lines say of a data set. Raises UserError for one that is no title line."""
     keys = read_yaml(RECBOLE_PROPERTIES / "dataset/sample.yaml") | read_yaml(PROPERTIES / "overall.yaml")
     for properties in (RECBOLE_PROPERTIES, PROPERTIES):
@@ -308,7 +303,9 @@ def open_log(name: str, folder: Path) -> Log:
         files = sorted(folder.glob(f"{name}*.inter"))
     item_file = folder / f"{name}.item"
     columns = title_line(files[0], keys["field_separator"])
-    return Log(name, files, columns, title_line(item_file, keys["field_separator"]) if item_file.exists() else {}, keys)
+    return DatasetLog(
+        name, files, columns, title_line(item_file, keys["field_separator"]) if item_file.exists() else {}, keys
+    )
 
 
 def title_line(path: Path, separator: str = "\t") -> dict[str, str]:
@@ -345,24 +342,24 @@ def dataset_list(data_path: str) -> str:
     """The data sets that are here, with those that RecBole offers, for people. Raises UserError for no such folder."""
     if not Path(data_path).is_dir() and Path(data_path) != Path("dataset"):  # the default need not be there
         raise UserError(f"there is no folder {data_path}: --data_path names one with a folder for each data set")
-    here = {name: find_dataset(name, data_path) for name in _names_in(data_path)}
+    here = {name: find_dataset(name, data_path) for name in _dataset_names(data_path)}
     lines: list[str] = []
     for place in dict.fromkeys(folder.parent for folder in here.values()):
-        rows = [_list_row(name, folder) for name, folder in here.items() if folder.parent == place]
+        rows = [_dataset_row(name, folder) for name, folder in here.items() if folder.parent == place]
         heads = ["--dataset=", "interactions", "columns", "may be scenes", "our models"]
         lines += [f"in {place}", tabulate(rows, headers=heads, disable_numparse=True), ""]
     recipes = [recipe.dataset_name(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
     offered = sorted(set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")) - {*recipes} - here.keys())
     settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - {*recipes, *offered} - here.keys()
-    lines += _names("made by recbole-gen prepare", [name for name in recipes if name not in here])
-    lines += _names(f"{len(offered)} others that RecBole offers as atomic files, and are not here", offered)
+    lines += _wrapped_names("made by recbole-gen prepare", [name for name in recipes if name not in here])
+    lines += _wrapped_names(f"{len(offered)} others that RecBole offers as atomic files, and are not here", offered)
     if settings:
-        lines += _names("with settings here, to be made by yourself", sorted(settings))
+        lines += _wrapped_names("with settings here, to be made by yourself", sorted(settings))
     lines.append("one in detail, or where from: recbole-gen datasets NAME. * several values: --scene_rule=first")
     return "\n".join(lines)
 
 
-def _names_in(data_path: str) -> list[str]:
+def _dataset_names(data_path: str) -> list[str]:
     """Names of the folders with interactions where a run looks for data sets."""
     folders = [
         folder
@@ -374,16 +371,16 @@ def _names_in(data_path: str) -> list[str]:
     return list(dict.fromkeys([*(folder.name for folder in folders), "ml-100k"]))
 
 
-def _list_row(name: str, folder: Path) -> list[str]:
+def _dataset_row(name: str, folder: Path) -> list[str]:
     try:
-        log = open_log(name, folder)
+        log = read_title_lines(name, folder)
         counts = [count_rows(file) for file in log.files]
     except (UserError, OSError) as error:
         return [name, "", textwrap.fill(str(error), 44), "", ""]
     size = "\n+ ".join(f"{'' if exact else 'about '}{number:,}" for number, exact in counts)
     scenes = [f"{field}*" if "scene_rule" in option else field for field, option in log.scenes().items()]
     columns = textwrap.fill(" ".join(f"{column}:{kind}" for column, kind in log.columns.items()), 44)
-    runs = _all_but(log.runs())
+    runs = _all_but(log.runnable_models())
     return [name, size + (" rows" if log.is_split else ""), columns, "\n".join(scenes), textwrap.fill(runs, 18)]
 
 
@@ -394,7 +391,7 @@ def _all_but(names: list[str]) -> str:
     return f"all but {', '.join(others)}" if others else "all"
 
 
-def _names(title: str, names: list[str]) -> list[str]:
+def _wrapped_names(title: str, names: list[str]) -> list[str]:
     text = f"{title}: {', '.join(names)}"
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
@@ -402,7 +399,7 @@ def _names(title: str, names: list[str]) -> list[str]:
 def dataset_page(name: str, data_path: str) -> str:
     """One data set for people. Raises UserError, with where to get it, if it is not here, or cannot be read."""
     folder = find_dataset(name, data_path)
-    log = open_log(name, folder)
+    log = read_title_lines(name, folder)
     rows = []
     for file in sorted(file for file in folder.glob(f"{name}.*") if file.suffix in ATOMIC):
         try:
@@ -413,8 +410,8 @@ def dataset_page(name: str, data_path: str) -> str:
             columns, size = str(error), ""
         rows.append([file.name, size, textwrap.fill(columns, 76, break_on_hyphens=False)])
     lines = [f"{name}, in {folder}", "", tabulate(rows, headers=["file", "rows", "columns"], disable_numparse=True), ""]
-    lines += [f"{key}: {value}" for key, value in statistics(log).items()]
-    lines.append(f"our models that can run on it: {_all_but(log.runs())}")
+    lines += [f"{key}: {value}" for key, value in dataset_statistics(log).items()]
+    lines.append(f"our models that can run on it: {_all_but(log.runnable_models())}")
     for option in log.scenes().values():
         lines.append(f"  DSPnet with {option}")
     if log.is_split:
@@ -423,13 +420,13 @@ def dataset_page(name: str, data_path: str) -> str:
     for key in ("title", "page", "licence", "citation"):
         if key in note:
             lines += textwrap.wrap(f"{key}: {note[key]}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-    settings = published(dataset=name)
+    settings = published_settings(dataset=name)
     if settings:
-        lines += _names("published settings", [f"--paper={key}" for key in settings])
+        lines += _wrapped_names("published settings", [f"--paper={key}" for key in settings])
     return "\n".join(lines)
 
 
-def statistics(log: Log) -> dict[str, str]:
+def dataset_statistics(log: DatasetLog) -> dict[str, str]:
     """Users, items and times of a data set, of all its parts. Raises UserError for a file that cannot be read.
 
     Items in the histories of files of parts count too.
@@ -438,9 +435,11 @@ def statistics(log: Log) -> dict[str, str]:
     if not (user and item):
         wanted = ", ".join(str(log.keys[key]) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
         return {"users, items": f"not counted: the columns {wanted} are not both there"}
+    import pandas as pd
+
     history = f"{item}{log.keys['LIST_SUFFIX']}"
     wanted_columns = [column for column in (user, item, time, history) if column in log.columns]
-    data = pd.concat([_read(file, wanted_columns, log.keys["field_separator"]) for file in log.files])
+    data = pd.concat([_read_columns(file, wanted_columns, log.keys["field_separator"]) for file in log.files])
     if not len(data):
         return {"users, items": "none: there are no rows"}
     items = set(data[item].dropna())
@@ -454,12 +453,14 @@ def statistics(log: Log) -> dict[str, str]:
     if time:
         times = pd.to_numeric(data[time], errors="coerce").dropna()
         if len(times):
-            out["times of targets" if log.is_split else "times"] = _period(times.min(), times.max())
+            out["times of targets" if log.is_split else "times"] = _describe_period(times.min(), times.max())
     return out
 
 
-def _read(file: Path, columns: list[str], separator: str) -> pd.DataFrame:
+def _read_columns(file: Path, columns: list[str], separator: str) -> pd.DataFrame:
     """The columns, as text."""
+    import pandas as pd
+
     titles = title_line(file, separator)
     try:
         return pd.read_csv(
@@ -470,8 +471,8 @@ def _read(file: Path, columns: list[str], separator: str) -> pd.DataFrame:
         raise UserError(f"{file} cannot be read: {error}") from None
 
 
-def _period(first: float, last: float) -> str:
+def _describe_period(first: float, last: float) -> str:
     if DATES[0] <= first and last < DATES[1]:
-        days = [np.datetime64(int(moment), "s").astype("datetime64[D]") for moment in (first, last)]
+        days = [datetime.datetime.fromtimestamp(int(moment), datetime.timezone.utc).date() for moment in (first, last)]
         return f"{days[0]} to {days[1]}"
     return f"{first:.15g} to {last:.15g}, which are no seconds since 1970"

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from recbole_gen.config.precheck import check_command_line
 from recbole_gen.errors import UserError, did_you_mean
 
 USAGE = """\
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0].startswith("-") or "=" in arguments[0]:
             return _run(arguments)
-        return _verb(arguments[0])(arguments[1:]) or 0
+        return _import_verb(arguments[0])(arguments[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _verb(name: str) -> Callable[[Sequence[str]], int | None]:
+def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
     """What carries out a verb; a module is imported only when it is asked for."""
     if name not in VERBS:
         hint = did_you_mean(name, VERBS)
@@ -78,14 +79,17 @@ def _verb(name: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def _run(arguments: list[str]) -> int:
+    given = [argument for argument in arguments if argument != "--print-config"]
+    check_command_line(given)  # before what takes its time to load
+
     from recbole_gen.quick_start import configure, run
 
-    if "--print-config" in arguments:
-        config, _ = configure(argv=[argument for argument in arguments if argument != "--print-config"])
-        try:
-            print(config.describe(), flush=True)
-        except BrokenPipeError:  # the reader of the pipe, such as `| head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if given == arguments:
+        run(argv=arguments)
         return 0
-    run(argv=arguments)
+    config, _ = configure(argv=given)
+    try:
+        print(config.describe(), flush=True)
+    except BrokenPipeError:  # the reader of the pipe, such as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -8,7 +8,8 @@ from conftest import ON_ML_100K
 
 from recbole_gen import catalogue
 from recbole_gen.config import registry
-from recbole_gen.config.config import PROPERTIES, ROOT, Config
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import PROPERTIES, ROOT
 from recbole_gen.data.requirements import needs
 from recbole_gen.errors import UserError
 from recbole_gen.options import read_yaml
@@ -30,7 +31,7 @@ def said(capsys):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_every_model_says_which_paper_it_is(name):
     """The docstring of its module is the home of title and venue; the README's table has the same title."""
-    paper = catalogue.paper(name)
+    paper = catalogue.paper_of_model(name)
     title = re.search(r'"(.{20,})"', paper)[1]
     assert paper.count('"') == 2 and title in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -38,8 +39,8 @@ def test_every_model_says_which_paper_it_is(name):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_what_a_model_asks_for_is_what_a_run_asks_for(name):
     config = Config(model=name, dataset="ml-100k", config_dict=ON_ML_100K.get(name))
-    assert catalogue.asks_for(name) == [what for what in ("times", "scenes") if needs(config, what)]
-    assert catalogue.asks_for(name) == {"PASRec": ["times"], "DSPnet": ["scenes"]}.get(name, [])
+    assert list(registry.NEEDS.get(name, ())) == [what for what in ("times", "scenes") if needs(config, what)]
+    assert list(registry.NEEDS.get(name, ())) == {"PASRec": ["times"], "DSPnet": ["scenes"]}.get(name, [])
 
 
 @pytest.fixture

@@ -129,14 +129,14 @@ def test_a_run_leaves_a_complete_result(model, own_protocol, folder):
 @both_models
 def test_a_loaded_run_scores_as_the_model_that_was_trained(model, folder, monkeypatch):
     ends = []
-    test = quick_start._test
+    test = quick_start._test_best_epoch
 
     def keep(config, trainer, *rest):
         out = test(config, trainer, *rest)
         ends.append(trainer.model)
         return out
 
-    monkeypatch.setattr(quick_start, "_test", keep)
+    monkeypatch.setattr(quick_start, "_test_best_epoch", keep)
     run = folder(model, f"--protocol={PROTOCOLS[model]}")
     loaded, again = quick_start.load(run), quick_start.load(run)
     own = scores_of(loaded)

@@ -11,7 +11,8 @@ from conftest import ON_ML_100K
 import recbole_gen
 from recbole_gen import compat
 from recbole_gen.config import registry
-from recbole_gen.config.config import PROPERTIES, Config
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.options import read_yaml
 

@@ -14,8 +14,8 @@ from recbole.utils import EvaluatorType, ModelType
 from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
 from recbole_gen.compare.finished_runs import EVALUATION_KEYS
 from recbole_gen.config import registry
-from recbole_gen.config.config import DEFAULT_PROTOCOL, Config
-from recbole_gen.config.layers import run_values, with_origins
+from recbole_gen.config.config import Config
+from recbole_gen.config.layers import DEFAULT_PROTOCOL, run_values, with_origins
 from recbole_gen.data import requirements
 from recbole_gen.data.held_out import KINDS as SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError

@@ -12,10 +12,11 @@ from recbole.utils import FeatureType, ModelType
 
 from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
+from recbole_gen.config.resume import stored_settings
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
-from recbole_gen.quick_start import best_checkpoint, create_model, settings_of
+from recbole_gen.quick_start import best_checkpoint, create_model
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def load_saved_model(folder: str | Path, device: str | None = None) -> SavedMode
     content = checkpoint.load(path)
     _require_complete(path, content)
     changes = {} if device is None else {"use_gpu": device != "cpu"}
-    config = Config(stored={**settings_of(content), **changes}, needs_data=False)
+    config = Config(stored={**stored_settings(content), **changes}, needs_data=False)
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise UserError(f"{content['model']} reads no histories: recommending needs a sequential model")
     model = _build_model(path, config, content)

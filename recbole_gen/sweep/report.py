@@ -11,10 +11,10 @@ import yaml
 from tabulate import tabulate
 
 from recbole_gen.files import write_text
-from recbole_gen.quick_start import report
 from recbole_gen.sweep import state
 from recbole_gen.sweep.hparams import write_hparams
 from recbole_gen.sweep.parallel_coordinates import write_parallel_coordinates
+from recbole_gen.training.report import describe_result
 
 
 def trials_table(trials: list[dict[str, Any]], metric: str, bigger: bool) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def results_text(trials: list[dict[str, Any]], best: dict[str, Any] | None, conf
     body = frame.where(frame.notna(), None)
     parts = [tabulate(body.values.tolist(), headers=list(body), floatfmt=".4g", missingval="-")]
     if best is not None:
-        parts += ["", "the best by validation, tested:", report(best)]
+        parts += ["", "the best by validation, tested:", describe_result(best)]
     return "\n".join(parts)
 
 

@@ -9,8 +9,9 @@ import yaml
 from recbole.model.general_recommender import BPR
 
 from recbole_gen import cli
-from recbole_gen.config import config, registry
-from recbole_gen.config.config import RECBOLE_PROPERTIES, Config
+from recbole_gen.config import places, registry
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import RECBOLE_PROPERTIES
 from recbole_gen.errors import UserError
 from recbole_gen.model.dreamrec import DreamRec
 from recbole_gen.options import YamlLoader, parse_arguments, parse_scalar
@@ -20,7 +21,7 @@ from recbole_gen.options import YamlLoader, parse_arguments, parse_scalar
 def properties(tmp_path, monkeypatch, walks):
     """A copy of properties/ in which each file sets the keys of all layers above it, too: `state_N` for layer N."""
     folder = tmp_path / "properties"
-    monkeypatch.setattr(config, "PROPERTIES", folder)
+    monkeypatch.setattr(places, "PROPERTIES", folder)
     for name, lines in {
         "overall.yaml": "",
         "model/DreamRec.yaml": "",
@@ -28,7 +29,7 @@ def properties(tmp_path, monkeypatch, walks):
         "protocol/leave_one_out.yaml": "",
         "paper/mine.yaml": "model: DreamRec\ndataset: toy\n",
     }.items():
-        original = config.ROOT / "properties" / name
+        original = places.ROOT / "properties" / name
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text((original.read_text() if original.exists() else "") + lines)
     return folder

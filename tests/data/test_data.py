@@ -12,7 +12,8 @@ from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoa
 from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.utils import KGDataLoaderState, init_seed
 
-from recbole_gen.config.config import RECBOLE_PROPERTIES, Config
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import RECBOLE_PROPERTIES
 from recbole_gen.data.loaders import LeanFullSortLoader, LeanTrainLoader, create_dataset, create_loaders
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import SequenceDataset

@@ -506,7 +506,9 @@ def test_diagnostics_of_scenes_by_hand(scene_run):
     }
     result = scene_run(columns, MAX_ITEM_LIST_LENGTH=2)
     assert result["diagnostics"]["scene"] == {"rows": 4, "last_again": 0.5, "most_common": 0.75}
-    assert "next scene: 50.0% of 4 are the last scene again, 75.0% the most common one" in quick_start.report(result)
+    assert "next scene: 50.0% of 4 are the last scene again, 75.0% the most common one" in quick_start.describe_result(
+        result
+    )
     columns["scene:token"][-1] = ""  # x's next scene is not known
     assert scene_run(columns)["diagnostics"]["scene"] == pytest.approx(
         {"rows": 3, "last_again": 1 / 3, "most_common": 2 / 3}

@@ -20,6 +20,7 @@ from recbole_gen.data.loaders import create_dataset, create_loaders, history_siz
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
+from recbole_gen.training.report import describe_result
 from recbole_gen.training.trainer import create_trainer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
@@ -855,7 +856,7 @@ def test_groups_are_those_of_the_ranks(protocol, before, run, write_atomic):
     ranks = ranks_of(result)
     sizes = {user: before(len(items)) for user, items in sequences.items() if user in ranks}
     assert max(sizes.values()) > 5  # longer than what is read
-    assert all(f"SASRec, {name} (" in quick_start.report(result) for name in ("low", "medium", "high"))
+    assert all(f"SASRec, {name} (" in describe_result(result) for name in ("low", "medium", "high"))
     found = result["diagnostics"]["groups"]
     assert list(found) == ["low", "medium", "high"]
     for name, users in groups_by_hand(sizes).items():

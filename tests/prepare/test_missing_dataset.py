@@ -17,7 +17,8 @@ from test_download import serving
 
 from recbole_gen import catalogue, cli, quick_start
 from recbole_gen.compare.jobs import plan_jobs
-from recbole_gen.config.config import Config, find_dataset
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import find_dataset
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.prepare import download, missing_dataset
 from recbole_gen.sweep import plan as sweep_plan

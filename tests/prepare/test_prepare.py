@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from recbole_gen.cli import main
-from recbole_gen.config.config import PROPERTIES, ROOT, find_dataset
+from recbole_gen.config.places import PROPERTIES, ROOT, find_dataset
 from recbole_gen.options import read_yaml
 from recbole_gen.prepare import filters, from_recipe, statistics
 from recbole_gen.prepare.fields import ITEM, RATING, SCENE, TIME, USER

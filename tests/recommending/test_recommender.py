@@ -17,7 +17,7 @@ from evaluator_ranks import require_ranks_of_evaluator, rows_of_test
 from recbole_gen import checkpoint, quick_start
 from recbole_gen.cli import main
 from recbole_gen.config import registry
-from recbole_gen.config.config import ROOT
+from recbole_gen.config.places import ROOT
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
 from recbole_gen.recommending.histories import Histories
@@ -89,7 +89,7 @@ def test_a_copy_without_the_data_set_says_the_same(trained, moved, monkeypatch, 
     rows = rows_of_test(trained(model))
     here = Recommender.load(trained(model)).recommend(**rows)
     folder = moved(model)
-    monkeypatch.setattr("recbole_gen.config.config.find_dataset", lambda *_: pytest.fail("it looked for the data set"))
+    monkeypatch.setattr("recbole_gen.config.places.find_dataset", lambda *_: pytest.fail("it looked for the data set"))
     recommender = Recommender.load(folder)
     pd.testing.assert_frame_equal(recommender.recommend(**rows), here)
     pd.testing.assert_frame_equal(recommender.recommend(**rows), here)  # and again

@@ -12,7 +12,8 @@ from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 
 from recbole_gen.config import registry
-from recbole_gen.config.config import PROPERTIES, Config
+from recbole_gen.config.config import Config
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.errors import UserError
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space

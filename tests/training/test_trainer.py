@@ -14,9 +14,10 @@ from stubs import equal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_gen import checkpoint, quick_start
-from recbole_gen.config.config import ROOT
+from recbole_gen.config.places import ROOT
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.errors import UserError
+from recbole_gen.training import environment
 from recbole_gen.training.trainer import NonFiniteLoss, create_trainer
 
 
@@ -245,16 +246,16 @@ def test_the_commit_is_that_of_the_source(monkeypatch, tmp_path):
         line = ["git", "-C", tmp_path, *command]
         return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
 
-    assert quick_start.git_commit() is None or (ROOT / ".git").exists()
-    monkeypatch.setattr(quick_start, "ROOT", tmp_path)
-    assert quick_start.git_commit() is None
+    assert environment.git_commit() is None or (ROOT / ".git").exists()
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.git_commit() is None
     git("init", "-q")
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "one")
-    assert quick_start.git_commit() == git("rev-parse", "HEAD")
+    assert environment.git_commit() == git("rev-parse", "HEAD")
     (tmp_path / "file").write_text("2")
-    assert quick_start.git_commit() == git("rev-parse", "HEAD") + "-dirty"
+    assert environment.git_commit() == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_tensorboard_can_be_switched_off(run):
@@ -308,5 +309,5 @@ def test_peak_memory_is_that_of_the_run(run):
     with mmap.mmap(-1, 1 << 30) as large:  # goes back to the system, which malloc's memory need not
         for _ in range(1 << 10):
             large.write(bytes(1 << 20))
-        before = quick_start.peak_memory()["process"]
+        before = environment.peak_memory()["process"]
     assert run("SASRec", epochs=1)["peak_memory_mib"]["process"] < before - 300

@@ -1,0 +1,64 @@
+"""Where things lie: our YAML files, RecBole's, and the data sets. Nothing is imported for it, RecBole included."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from recbole_gen.errors import MissingDataset, UserError, did_you_mean
+from recbole_gen.options import read_yaml
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = _PACKAGE.parent if (_PACKAGE.parent / "properties/overall.yaml").is_file() else _PACKAGE
+"""Where properties/ and dataset/ lie: the top of the repository, or inside an installed package."""
+PROPERTIES = ROOT / "properties"
+
+
+def _recbole_folder() -> Path:
+    spec = importlib.util.find_spec("recbole")  # which looks for the package, and does not run it
+    return Path(spec.origin).parent if spec and spec.origin else Path("recbole")  # compat says that it is missing
+
+
+RECBOLE = _recbole_folder()
+"""The folder of the recbole package."""
+RECBOLE_PROPERTIES = RECBOLE / "properties"
+
+
+def named_file(folder: str, name: str) -> Path:
+    """properties/FOLDER/NAME.yaml. Raises UserError, with the nearest name, if there is none."""
+    path = PROPERTIES / folder / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise UserError(f"there is no {folder} '{name}'.{did_you_mean(name, names)} There are: {', '.join(names)}")
+    return path
+
+
+def find_dataset(name: str, data_path: str) -> Path:
+    """The folder of a data set: under ``data_path``, under our dataset/, or ml-100k inside the recbole package.
+
+    Raises MissingDataset that says where it was looked for and how to get it.
+    """
+    places = [Path(data_path) / name, ROOT / "dataset" / name]
+    if name == "ml-100k":
+        places.append(RECBOLE / "dataset_example/ml-100k")
+    for place in places:
+        if any(file.name.startswith(name) for file in place.glob("*.inter")):
+            return place.resolve()
+    from recbole_gen.prepare import missing_dataset  # the recipes' readers take their time to load
+
+    looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))
+    url = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml").get(name)
+    source = (
+        f"RecBole offers it as atomic files at {url} : unpack them into {places[0]}/."
+        if url
+        else "Write it as atomic files (a tab-separated table with a title line such as "
+        "'user_id:token<tab>item_id:token<tab>timestamp:float')."
+    )
+    if missing_dataset.has_recipe(name):
+        source = f"`recbole-gen prepare {name}` makes it. {source if url else ''}".strip()
+    raise MissingDataset(
+        f"there is no data set '{name}'. Looked for\n  {looked}\n{source} "
+        f"--data_path=FOLDER names another folder. To try things out: --dataset=ml-100k, which needs no download.",
+        name,
+        str(data_path),
+    )

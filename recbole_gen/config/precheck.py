@@ -1,0 +1,81 @@
+"""What `Config` would refuse of names and keys, found before RecBole, torch or a model is imported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from recbole_gen.config import keys, registry
+from recbole_gen.config.keys import Layer
+from recbole_gen.config.layers import (
+    choose,
+    layers_of_verb,
+    merge_layers,
+    read_user_layers,
+    resumed_checkpoint,
+    shipped_layers,
+    without_print_config,
+)
+from recbole_gen.errors import UserError
+
+LABEL_HINT = " (A label of your own needs a file with `model: NAME` in it, see --model_configs.)"
+
+
+def check_command_line(argv: Sequence[str]) -> None:
+    """The command line of a run: its keys, files, model, protocol and paper, and the checkpoint that it resumes.
+
+    Raises UserError as `Config` does. A class of the user's own, and the settings of a resumed run, would have to be
+    loaded: what depends on them is left to `Config`.
+    """
+    layers = read_user_layers(argv=argv)
+    if resumed_checkpoint(merge_layers(layers)) is None:
+        _check(layers)
+
+
+def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Sequence[str] = (), **more: Any) -> None:
+    """The same for what a verb gives its runs, as `layers.run_values` takes it.
+
+    ``options`` are the verb's own: a message about an unknown key that is near to one of them says so.
+    """
+    try:
+        _check([("", more), *layers_of_verb(values, files)])
+    except keys.UnknownKeys as error:
+        raise UserError("\n".join([without_print_config(str(error)), *option_hints(values, options)])) from None
+
+
+def check_models(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> None:
+    """The same for several models with settings in common: ``files`` has for each label those that it has alone.
+
+    A label names its model where its files do not. Keys that some of the models lack are no mistake. Raises UserError
+    for a model that does not exist, and if there are keys that each of them does not know.
+    """
+    reasons: dict[str, str] = {}
+    for label, own in files.items():
+        layers = [("", {"model": label}), *layers_of_verb(values, own)]
+        try:
+            registry.model_info(str(merge_layers(layers)["model"]))
+        except UserError as error:
+            raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
+        try:
+            _check(layers)
+        except keys.UnknownKeys as error:
+            reasons[label] = without_print_config(str(error))
+    if len(reasons) == len(files):
+        lines = ["no model can run:", *(f"{label}: {reason}" for label, reason in reasons.items())]
+        raise UserError(reasons.popitem()[1] if len(set(reasons.values())) == 1 else "\n".join(lines))
+
+
+def option_hints(values: Mapping[str, Any], options: Iterable[str]) -> list[str]:
+    """A line about each key that is near to an option of `tune`, or of another verb that runs are made by."""
+    near = {key: difflib.get_close_matches(key, list(options), n=1, cutoff=0.8) for key in values}
+    return [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
+
+
+def _check(layers: Sequence[Layer]) -> None:
+    choice = choose(layers)
+    info = None if isinstance(choice.model, type) else registry.model_info(str(choice.model))
+    if info is None:
+        return
+    shipped, _ = shipped_layers(info, choice)
+    keys.sort_out(info, shipped, [choice.paper, *layers])

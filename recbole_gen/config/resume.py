@@ -1,0 +1,38 @@
+"""The configuration of a run that may go on from the checkpoint of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_gen import checkpoint
+from recbole_gen.config import registry
+from recbole_gen.config.config import Config
+from recbole_gen.config.layers import merge_layers, read_user_layers, resumed_checkpoint
+
+
+def configure(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    argv: Sequence[str] = (),
+) -> tuple[Config, Path | None]:
+    """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key)."""
+    given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
+    path = resumed_checkpoint(given)
+    if path is None:
+        return Config(model, dataset, config_file_list, config_dict, argv), None
+    content = checkpoint.load(path)
+    stored = content["config"]
+    for key, value in (("model", model), ("dataset", dataset), ("protocol", None)):
+        wanted = registry.class_path(value) if isinstance(value, type) else value or given.get(key)
+        if wanted and wanted != stored[key]:
+            raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
+    return Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content)), path.resolve()
+
+
+def stored_settings(content: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a checkpoint's run ended up with; what chose its layers has had its effect."""
+    return {key: value for key, value in content["config"].items() if key not in ("paper", "resume")}

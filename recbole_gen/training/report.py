@@ -1,0 +1,72 @@
+"""The result of a run for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabulate import tabulate
+
+from recbole_gen.evaluation.ranking import TASKS
+
+
+def describe_result(result: dict[str, Any]) -> str:
+    """Test result and diagnostics as a table for people."""
+    test, diagnostics = result["test_result"], result["diagnostics"]
+    if not test:
+        return "no test result"
+    model = result["model"]
+    rows: list[list[Any]] = []
+    for task, values in _by_task(test).items():
+        rows.append([f"{model}, test" + (f", {TASKS[task]}" if task else ""), None, values])
+    names = list(dict.fromkeys(name for _, _, values in rows for name in values))
+    rows.append([f"{model}, best valid", None, result["best_valid_result"]])
+    notes = []
+    if diagnostics:
+        rows[0][1] = diagnostics["rows"]
+        rows.append(["Pop, test", diagnostics["rows"], diagnostics["pop"]])
+        trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
+        rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
+        rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
+        groups = [key for key in ("with_history", "without_history") if key in diagnostics]
+        if "without_history" in groups:  # else the one row would repeat the first
+            for key in groups:
+                rows.append([f"{model}, rows {key.replace('_', ' ')}", diagnostics[key]["rows"], diagnostics[key]])
+        for name, values in diagnostics.get("groups", {}).items():
+            least, most = values["history"]
+            rows.append([f"{model}, {name} ({least} to {most} before)", values["rows"], values])
+        overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
+        hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
+        notes.append(
+            f"top-{lists['length']} lists: {lists['distinct_items']} distinct items; two lists share {overlap} of "
+            f"{lists['length']} on average; {lists['untrained_share']:.1%} of the places go to the "
+            f"{lists['untrained_items']} items that never occur in training, and {hits} of the hits"
+        )
+        if "scene" in diagnostics:
+            scene = diagnostics["scene"]
+            notes.append(
+                f"next scene: {scene['last_again']:.1%} of {scene['rows']} are the last scene again, "
+                f"{scene['most_common']:.1%} the most common one"
+            )
+        if "latent" in diagnostics:
+            notes.append("latent: " + ", ".join(f"{k} {v:.3g}" for k, v in diagnostics["latent"].items()))
+        if "item_table" in diagnostics:
+            notes.append("item table: " + ", ".join(f"{k} {v:.3g}" for k, v in diagnostics["item_table"].items()))
+    body = [[title, n, *((values or {}).get(name) for name in names)] for title, n, values in rows]
+    table = tabulate(body, headers=["", "rows", *names], floatfmt=".4f", missingval="-")
+    seconds = result["seconds"]
+    memory = ", ".join(f"{size} MiB ({where})" for where, size in result["peak_memory_mib"].items())
+    notes.append(
+        f"best epoch {result['best_epoch'] + 1} of {result['epochs']}; load {seconds['load']} s, "
+        f"train {seconds['train']} s, test {seconds['test']} s; peak memory {memory}"
+    )
+    notes.append(f"everything is in {result['run_dir']}")
+    return "\n".join([table, *notes])
+
+
+def _by_task(result: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Metrics by the prefix of their names, such as `scene` of scene_recall@5; the run's own have none."""
+    tasks: dict[str, dict[str, float]] = {}
+    for name, value in result.items():
+        task, _, metric = name.rpartition("_")
+        tasks.setdefault(task, {})[metric] = value
+    return tasks
