@@ -23,7 +23,6 @@ from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
-from recbole_gen.prepare.recipes import RECIPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,12 +89,13 @@ def _print_list_or_page(
 
 def model_list() -> str:
     """All models for people: a table of ours, and RecBole's names by kind."""
+    published = published_settings()
     rows = [
         [
             name,
             textwrap.fill(paper_of_model(name), 38),
             "\n".join(registry.NEEDS.get(name, ())),
-            "\n".join(published_settings(model=name)),
+            "\n".join(key for key, setting in published.items() if setting["model"] == name),
             "\n".join(
                 str(file.relative_to(ROOT)) for file in (_model_file(name), _search_space_file(name)) if file.exists()
             ),
@@ -199,17 +199,25 @@ def recbole_kind(name: str) -> str:
 
 def missing_packages(name: str) -> list[str]:
     """Packages that the file of a model of RecBole imports, there or in a function, and that are not installed."""
+    text = registry.recbole_file(name).read_text(encoding="utf-8")
+    lines = re.findall(r"^[ \t]*(?:import ([^#\n]+)|from ([A-Za-z_][\w.]*) import)", text, flags=re.MULTILINE)
+    packages = [each.split()[0].partition(".")[0] for pair in lines for each in ",".join(filter(None, pair)).split(",")]
+    missing = [package for package in dict.fromkeys(packages) if importlib.util.find_spec(package) is None]
+    return [package for package in missing if package in _imported_packages(text)]
+
+
+def _imported_packages(source: str) -> set[str]:
+    """What Python sees of it: a line of a docstring may look like an import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of backslashes in RecBole's docstrings
-        tree = ast.parse(registry.recbole_file(name).read_text(encoding="utf-8"))
+        tree = ast.parse(source)
     modules: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.append(node.module)
-    packages = dict.fromkeys(module.partition(".")[0] for module in modules)
-    return [package for package in packages if importlib.util.find_spec(package) is None]
+    return {module.partition(".")[0] for module in modules}
 
 
 def _model_file(name: str) -> Path:
@@ -342,6 +350,8 @@ def dataset_list(data_path: str) -> str:
     """The data sets that are here, with those that RecBole offers, for people. Raises UserError for no such folder."""
     if not Path(data_path).is_dir() and Path(data_path) != Path("dataset"):  # the default need not be there
         raise UserError(f"there is no folder {data_path}: --data_path names one with a folder for each data set")
+    from recbole_gen.prepare.recipes import RECIPES
+
     here = {name: find_dataset(name, data_path) for name in _dataset_names(data_path)}
     lines: list[str] = []
     for place in dict.fromkeys(folder.parent for folder in here.values()):

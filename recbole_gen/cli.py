@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from recbole_gen.config.precheck import check_command_line
 from recbole_gen.errors import UserError, did_you_mean
 
 USAGE = """\
@@ -80,6 +79,8 @@ def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
 
 def _run(arguments: list[str]) -> int:
     given = [argument for argument in arguments if argument != "--print-config"]
+    from recbole_gen.config.precheck import check_command_line
+
     check_command_line(given)  # before what takes its time to load
 
     from recbole_gen.quick_start import configure, run

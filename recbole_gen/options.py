@@ -16,11 +16,16 @@ class YamlLoader(yaml.SafeLoader):
     """YAML without constructors for Python objects, that reads 1e-3 and .5 as numbers (YAML 1.1 does not)."""
 
 
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
+class _FileLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same by libyaml where it is there, for files: several times as fast."""
+
+
+for _loader in (YamlLoader, _FileLoader):
+    _loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"),
+        list("-+0123456789."),
+    )
 
 
 def parse_scalar(text: str) -> Any:
@@ -62,7 +67,7 @@ def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of keys and values. Raises UserError if it is missing or something else."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_FileLoader)
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.evaluator.base_metric import AbstractMetric, TopkMetric
+from recbole.evaluator.base_metric import AbstractMetric
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metric_information, metric_types, metrics_dict, smaller_metrics
 from recbole.utils import EvaluatorType
@@ -105,31 +105,25 @@ def check_names(config) -> None:
 
 
 def has_row_values(name: str) -> bool:
-    """Whether a metric of one's own, by the name of its class, is a mean over test rows of what `row_values` gives."""
+    """Whether a metric of one's own, by the name of its class in any case, is the mean over test rows of what its
+    `metric_info` returns, [n, K], for rows of hits, [n, K] bool, and their numbers of targets, [n], if it takes them.
+    """
     metric = metrics_dict.get(name.lower())
-    if metric is None or metric.__module__.startswith("recbole.") or not issubclass(metric, TopkMetric):
+    if metric is None or metric.__module__.startswith("recbole.") or metric.metric_need != ["rec.topk"]:
         return False
-    if metric.metric_need != ["rec.topk"]:
-        return False
-    hits = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
-    counts = np.array([3, 1, 1, 2])
-    cut_offs = [1, 2, 3]
+    hits, counts = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool), np.array([3, 1, 1, 2])
+    tried = metric({"topk": [1, 2, 3], "metric_decimal_place": 12})
     try:
-        values = row_values(name, hits, counts)
-        means = metric({"topk": cut_offs, "metric_decimal_place": 12}).calculate_metric(_hits(hits, counts))
-        return values.shape == hits.shape and all(
-            np.isclose(means[f"{name.lower()}@{k}"], values[:, k - 1].mean(), atol=1e-9) for k in cut_offs
-        )
+        values = np.asarray(tried.metric_info(*((hits, counts) if takes_counts(tried) else (hits,))))
+        means = tried.calculate_metric(_hits(hits, counts))
+        return all(abs(means[f"{name.lower()}@{k}"] - values[:, k - 1].mean()) < 1e-9 for k in (1, 2, 3))
     except Exception:  # of the user's code, which need not have a `metric_info` that can be called so
         return False
 
 
-def row_values(name: str, hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Values of a metric at each cut-off, [n, K], of rows whose best K items are hits, [n, K] bool, and that have
-    ``counts`` targets, [n]."""
-    metric = metrics_dict[name.lower()]({"topk": list(range(1, hits.shape[1] + 1)), "metric_decimal_place": 12})
-    takes_counts = len(inspect.signature(metric.metric_info).parameters) > 1
-    return np.asarray(metric.metric_info(hits, counts) if takes_counts else metric.metric_info(hits))
+def takes_counts(metric: AbstractMetric) -> bool:
+    """Whether the `metric_info` of a top-k metric reads the number of targets of each row beside its hits."""
+    return len(inspect.signature(metric.metric_info).parameters) > 1
 
 
 def _hits(hits: np.ndarray, counts: np.ndarray) -> DataStruct:

@@ -18,6 +18,7 @@ import scipy.stats
 from recbole.evaluator.register import metrics_dict
 
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation import own_metrics
 
 PER_ROW = ("hit", "mrr", "precision", "ndcg", "recall", "map")
 """RecBole's metrics that are a mean over test rows of something that the row's own hits decide."""
@@ -53,7 +54,11 @@ class PerUser:
 
 def per_row(metrics: Sequence[str]) -> list[str]:
     """Those of the metrics, named as in a run's test_result (`ndcg@10`), that have a value a row and so a user."""
-    return [name for name in metrics if name.partition("@")[0] in PER_ROW and name.partition("@")[2].isdigit()]
+    return [name for name in metrics if _has_row_values(name.partition("@")[0]) and name.partition("@")[2].isdigit()]
+
+
+def _has_row_values(metric: str) -> bool:
+    return metric in PER_ROW or own_metrics.has_row_values(metric)
 
 
 def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], topk: Sequence[int]) -> dict:
@@ -77,8 +82,8 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
         hits = np.zeros((stop - start, width), dtype=bool)
         hits[rows[lines] - start, places[lines] - 1] = True
         for name, metric_class in classes.items():
-            given = (hits, counts[start:stop]) if name in WITH_COUNTS else (hits,)
-            values = metric_class.metric_info(*given)
+            with_counts = name in WITH_COUNTS or (name not in PER_ROW and own_metrics.takes_counts(metric_class))
+            values = metric_class.metric_info(*((hits, counts[start:stop]) if with_counts else (hits,)))
             for metric in metrics:
                 kind, _, k = metric.partition("@")
                 if kind == name:
