@@ -209,3 +209,11 @@ def test_a_comparison_tests_it_per_user_where_it_can_be(metrics, arguments, tmp_
     result = json.loads((tmp_path / "out/runs/Pop-2020/result.json").read_text())
     assert "first@5" in result["test_result"] and "longest@5" in result["test_result"]
     assert torch.tensor(result["test_result"]["longest@5"]).isfinite()
+
+
+def test_the_workers_of_a_sweep_know_it(metrics, arguments, tmp_path):
+    (tmp_path / "space.yaml").write_text("learning_rate: {grid: [0.001]}\n")
+    chosen = ["--metrics=[NDCG, my_metrics:First]", "--valid_metric=First@5", f"--space={tmp_path}/space.yaml"]
+    line = ["tune", *arguments(*chosen, model="SASRec"), "--num_samples=1", f"--output={tmp_path}/sweep"]
+    assert cli.main(line) == 0
+    assert "first@5" in json.loads((tmp_path / "sweep/trials/0000/result.json").read_text())["test_result"]

@@ -1,0 +1,41 @@
+"""The quick door: what needs no model is answered before anything large is imported. No timing: see benchmarks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recbole_gen
+
+LARGE = ("torch", "ray", "pandas", "numpy", "recbole", "pyarrow", "scipy")
+ANSWER = f"""
+import sys
+from recbole_gen import cli
+code = cli.main(sys.argv[1:])
+found = [name for name in {LARGE} if name in sys.modules]
+print(f"code {{code}}; imported: {{', '.join(found)}}", file=sys.stderr)
+"""
+LIGHT = {  # command -> exit code
+    "--help": 0, "models --help": 0, "datasets --help": 0, "models": 0, "models SASRec": 0, "models recbole.DiffRec": 0,
+    "models SASRek": 2, "models --kind=ours": 2, "datasets --path=x": 2, "datasets --data_path=nowhere": 2, "tunee": 2,
+    "--model=DreamRek --dataset=ml-100k": 2, "--model=DreamRec --dataset=ml-100k --lerning_rate=0.1": 2,
+    "run --model=BPR --dataset=ml-100k --kl_weight=1": 2, "--model=BPR --dataset=ml-100k --protocol=leave_one": 2,
+    "--paper=nobody": 2, "--model=BPR --dataset=ml-100k --config_files=nowhere.yaml": 2, "--resume=nowhere": 2,
+    "--model=BPR --dataset=ml-100k --lerning_rate=0.1 --print-config": 2, "epochs=3": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LIGHT)
+def test_nothing_large_is_imported(command, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", ANSWER, *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(recbole_gen.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    *_, last = process.stderr.splitlines()
+    assert last == f"code {LIGHT[command]}; imported: ", process.stderr
+    assert bool(process.stdout) == (LIGHT[command] == 0)
