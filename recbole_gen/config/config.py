@@ -20,7 +20,7 @@ from recbole.utils import InputType, ModelType
 from recbole_gen.config import keys, places, registry
 from recbole_gen.config.checks import Checks, as_list
 from recbole_gen.config.keys import RESUMED, Layer
-from recbole_gen.config.layers import choose, read_user_layers, shipped_layers
+from recbole_gen.config.layers import read_user_layers, selected_run, shipped_layers
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import own_metrics
 from recbole_gen.options import YamlLoader
@@ -66,13 +66,13 @@ class Config(RecBoleConfig):
         self.parameters = keys.argument_lists()
         self.yaml_loader = YamlLoader
         user_layers = [(RESUMED, stored or {}), *read_user_layers(config_file_list, config_dict, argv)]
-        chosen = choose(user_layers, model, dataset)
-        choice = registry.resolve(chosen.model)
+        selected = selected_run(user_layers, model, dataset)
+        choice = registry.resolve(selected.model)
         self.model, self.model_class, self.is_recbole_model = choice.name, choice.model_class, choice.is_recbole
-        self.dataset, self.missing_settings = chosen.dataset, choice.info.missing_settings
+        self.dataset, self.missing_settings = selected.dataset, choice.info.missing_settings
 
-        shipped, protocol = shipped_layers(choice.info, chosen)
-        given, self.ignored = keys.sort_out(choice.info, shipped, [chosen.paper, *user_layers])
+        shipped, protocol = shipped_layers(choice.info, selected)
+        given, self.ignored = keys.require_known_keys(choice.info, shipped, [selected.paper, *user_layers])
         self._merge([*shipped, *given])
         values = self.final_config_dict
         values.update(model=self.model, dataset=self.dataset, protocol=protocol)
@@ -84,9 +84,9 @@ class Config(RecBoleConfig):
         checks.check_values()
         checks.check_eval_args()
         checks.check_metrics(self.model_class, own, needs_data and needs_metrics)
-        self._settings = {key: _plain(values[key]) for key in sorted(values)}
-        self._settings["metrics"] = _plain(metrics)
-        given_model = chosen.model
+        self._settings = {key: _to_plain_data(values[key]) for key in sorted(values)}
+        self._settings["metrics"] = _to_plain_data(metrics)
+        given_model = selected.model
         self._settings["model"] = (
             registry.class_path(given_model) if isinstance(given_model, type) else str(given_model)
         )
@@ -106,7 +106,7 @@ class Config(RecBoleConfig):
                 f"{{distribution: uniform, sample_num: 1}}"
             )
         values["data_path"] = str(folder)  # RecBole's checks have put its own guess there
-        own_metrics.check_names(self)
+        own_metrics.check_value_names(self)
 
     def _merge(self, layers: Sequence[Layer]) -> None:
         values: dict[str, Any] = {}
@@ -127,12 +127,12 @@ class Config(RecBoleConfig):
         """
         values = self.final_config_dict
         given = as_list(values["metrics"])
-        paths = [name for name in given if own_metrics.is_path(name)]
+        paths = [name for name in given if own_metrics.is_class_path(name)]
         if not paths:
             return []
         if needs_metrics:
-            values["metrics"] = own_metrics.register(given)
-            return own_metrics.register(paths)
+            values["metrics"] = own_metrics.register_metrics(given)
+            return own_metrics.register_metrics(paths)
         mode = (values["eval_args"] or {}).get("mode") if isinstance(values["eval_args"], dict) else None
         is_labeled = "labeled" in (mode.values() if isinstance(mode, dict) else [mode])
         values["metrics"] = [name for name in given if name not in paths] or ["AUC" if is_labeled else "NDCG"]
@@ -177,21 +177,21 @@ class Config(RecBoleConfig):
         finally:
             self._read = None
 
-    def _note(self, key: str) -> None:
+    def _note_read(self, key: str) -> None:
         if self._read is not None and key not in self._read:
             values = self.final_config_dict
-            self._read[key] = [_plain(values[key])] if key in values else []
+            self._read[key] = [_to_plain_data(values[key])] if key in values else []
 
     def __getitem__(self, item):
-        self._note(item)
+        self._note_read(item)
         return super().__getitem__(item)
 
     def __contains__(self, key):
-        self._note(key)
+        self._note_read(key)
         return super().__contains__(key)
 
     def __getattr__(self, item):  # called for what is no attribute: RecBole then looks for a key
-        self._note(item)
+        self._note_read(item)
         return super().__getattr__(item)
 
     def settings(self) -> dict[str, Any]:
@@ -212,11 +212,11 @@ class Config(RecBoleConfig):
         return f"there is no {self.missing_settings}, where {self.model} would have the defaults of its own keys"
 
 
-def _plain(value: Any) -> Any:
+def _to_plain_data(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [_to_plain_data(item) for item in value]
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, np.generic):

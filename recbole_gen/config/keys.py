@@ -60,7 +60,9 @@ def _keys_of_models(folder: Path) -> dict[str, set[Any]]:
     return {file.stem: set(read_yaml(file)) for file in sorted(folder.glob("*.yaml"))}
 
 
-def sort_out(info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer]) -> tuple[list[Layer], list[str]]:
+def require_known_keys(
+    info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer]
+) -> tuple[list[Layer], list[str]]:
     """What `without_keys_of_others` returns. Raises UnknownKeys for all other keys that the model does not have: with
     the nearest one that it has, or the models that have it."""
     kept, ignored = without_keys_of_others(info, shipped, given)
@@ -90,13 +92,13 @@ def without_keys_of_others(
                     del left[key]
                     does = "does" if len(owners) == 1 else "do"
                     ignored.append(
-                        f"{key} ({origin}) is ignored: {info.name} does not read it, {_named(owners)} {does}"
+                        f"{key} ({origin}) is ignored: {info.name} does not read it, {_list_models(owners)} {does}"
                     )
         kept.append((origin, left))
     return kept, sorted(ignored)
 
 
-def _named(models: Sequence[str]) -> str:
+def _list_models(models: Sequence[str]) -> str:
     return ", ".join(models[:SHOWN]) + (" ..." if len(models) > SHOWN else "")
 
 
@@ -106,7 +108,7 @@ def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str])
         near, owners = difflib.get_close_matches(str(key), known, n=1), models_with(key)
         hint = f": did you mean '{near[0]}'?" if near else "."
         if owners:
-            hint = f" for {info.name}: it is a key of {_named(owners)}."
+            hint = f" for {info.name}: it is a key of {_list_models(owners)}."
             if not info.missing_settings:
                 hint += f" Leave it out, take --model={owners[0]}, or put it into a file of --config_files, which"
                 hint += " several models may share: there it is ignored, with a warning."

@@ -25,8 +25,8 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the user's layers choose: by these the shipped ones are found.
+class SelectedRun:
+    """What the user's layers ask for: by these the shipped ones are found.
 
     Attributes:
         paper: the layer of the published setting, empty without one.
@@ -39,7 +39,9 @@ class Choice:
     values: dict[str, Any]
 
 
-def choose(user_layers: Sequence[Layer], model: str | type | None = None, dataset: str | None = None) -> Choice:
+def selected_run(
+    user_layers: Sequence[Layer], model: str | type | None = None, dataset: str | None = None
+) -> SelectedRun:
     """Model, data set and published setting; arguments that are not None win over the layers.
 
     Raises UserError if one of the first two is missing, or there is no such paper.
@@ -48,13 +50,13 @@ def choose(user_layers: Sequence[Layer], model: str | type | None = None, datase
     name = user.get("paper")
     paper: Layer = ("paper", {})
     if name:
-        paper = (f"paper/{name}.yaml", read_yaml(places.named_file("paper", name)))
+        paper = (f"paper/{name}.yaml", read_yaml(places.property_file("paper", name)))
     values = {**paper[1], **user}
-    chosen = _required(model or values.get("model"), "model")
-    return Choice(chosen, str(_required(dataset or values.get("dataset"), "dataset")), paper, values)
+    chosen = _require(model or values.get("model"), "model")
+    return SelectedRun(chosen, str(_require(dataset or values.get("dataset"), "dataset")), paper, values)
 
 
-def _required(value: Any, key: str) -> Any:
+def _require(value: Any, key: str) -> Any:
     if value is None or value is True:
         raise UserError(f"no {key} given: say --{key}=... (for a first try: --model=DreamRec --dataset=ml-100k)")
     return value
@@ -74,22 +76,22 @@ def resumed_checkpoint(values: dict[str, Any]) -> Path | None:
     return path
 
 
-def shipped_layers(info: registry.ModelInfo, choice: Choice) -> tuple[list[Layer], str | None]:
+def shipped_layers(info: registry.ModelInfo, selected: SelectedRun) -> tuple[list[Layer], str | None]:
     """RecBole's and our files for the model, the data set and the protocol, in the order in which they win.
 
     Returns them with the name of the protocol, None where the model is not evaluated by ranking. Raises UserError for a
     protocol that does not exist, and for broken files.
     """
-    layers = _files_of_model_and_data(info, choice.dataset)
+    layers = _model_and_dataset_layers(info, selected.dataset)
     # RecBole rates DIN and the context-aware models by AUC.
     ranks_all_items = "AUC" not in merge_layers(layers)["metrics"]
-    protocol = choice.values.get("protocol", DEFAULT_PROTOCOL if ranks_all_items else None)
+    protocol = selected.values.get("protocol", DEFAULT_PROTOCOL if ranks_all_items else None)
     if protocol:
-        layers.append((f"protocol/{protocol}.yaml", read_yaml(places.named_file("protocol", protocol))))
+        layers.append((f"protocol/{protocol}.yaml", read_yaml(places.property_file("protocol", protocol))))
     return layers, protocol
 
 
-def _files_of_model_and_data(info: registry.ModelInfo, dataset: str) -> list[Layer]:
+def _model_and_dataset_layers(info: registry.ModelInfo, dataset: str) -> list[Layer]:
     name, kind, special = info.name, _KINDS.get(info.kind), None
     if info.is_recbole and info.kind == "SEQUENTIAL":
         if name in ("DIN", "DIEN"):
@@ -134,7 +136,7 @@ def read_user_layers(
 ) -> list[Layer]:
     """What the user gives, as (origin, values), the weakest first: files, dict, command line."""
     arguments = parse_arguments(argv)
-    values = {key: _parse_value(value) for key, value in (config_dict or {}).items()}
+    values = {key: _parse_dict_value(value) for key, value in (config_dict or {}).items()}
     files = [*(config_file_list or []), *_file_list(values.pop("config_files", None))]
     files += _file_list(arguments.pop("config_files", None))
     return [*((str(file), read_yaml(Path(file))) for file in files), (DICT, values), (COMMAND_LINE, arguments)]
@@ -148,7 +150,7 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     return merged
 
 
-def _parse_value(value: Any) -> Any:
+def _parse_dict_value(value: Any) -> Any:
     """RecBole reads numbers, lists and dicts out of strings in a dict of parameters; other strings stay as they are."""
     numpy = sys.modules.get("numpy")  # where nobody has imported it, nothing is of its types
     if numpy and isinstance(value, numpy.generic):
@@ -178,9 +180,9 @@ def run_values(values: dict[str, Any], files: Sequence[str] = (), **more: Any) -
 def _without_keys_of_others(layers: list[Layer]) -> list[Layer]:
     """Without what is in files for other models; the same where no model is named yet, or there is no such model."""
     try:
-        choice = choose(layers)
-        info = registry.model_info(str(choice.model)) or registry.resolve(choice.model).info
-        kept, ignored = keys.without_keys_of_others(info, shipped_layers(info, choice)[0], layers)
+        selected = selected_run(layers)
+        info = registry.model_info(str(selected.model)) or registry.resolve(selected.model).info
+        kept, ignored = keys.without_keys_of_others(info, shipped_layers(info, selected)[0], layers)
     except UserError:
         return layers
     for line in ignored:

@@ -24,7 +24,7 @@ RECBOLE = _recbole_folder()
 RECBOLE_PROPERTIES = RECBOLE / "properties"
 
 
-def named_file(folder: str, name: str) -> Path:
+def property_file(folder: str, name: str) -> Path:
     """properties/FOLDER/NAME.yaml. Raises UserError, with the nearest name, if there is none."""
     path = PROPERTIES / folder / f"{name}.yaml"
     if not path.is_file():

@@ -9,11 +9,11 @@ from typing import Any
 from recbole_gen.config import keys, registry
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import (
-    choose,
     layers_of_verb,
     merge_layers,
     read_user_layers,
     resumed_checkpoint,
+    selected_run,
     shipped_layers,
     without_print_config,
 )
@@ -30,7 +30,7 @@ def check_command_line(argv: Sequence[str]) -> None:
     """
     layers = read_user_layers(argv=argv)
     if resumed_checkpoint(merge_layers(layers)) is None:
-        _check(layers)
+        _check_layers(layers)
 
 
 def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Sequence[str] = (), **more: Any) -> None:
@@ -39,7 +39,7 @@ def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Seq
     ``options`` are the verb's own: a message about an unknown key that is near to one of them says so.
     """
     try:
-        _check([("", more), *layers_of_verb(values, files)])
+        _check_layers([("", more), *layers_of_verb(values, files)])
     except keys.UnknownKeys as error:
         raise UserError("\n".join([without_print_config(str(error)), *option_hints(values, options)])) from None
 
@@ -58,7 +58,7 @@ def check_models(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> 
         except UserError as error:
             raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
         try:
-            _check(layers)
+            _check_layers(layers)
         except keys.UnknownKeys as error:
             reasons[label] = without_print_config(str(error))
     if len(reasons) == len(files):
@@ -72,10 +72,10 @@ def option_hints(values: Mapping[str, Any], options: Iterable[str]) -> list[str]
     return [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
 
 
-def _check(layers: Sequence[Layer]) -> None:
-    choice = choose(layers)
-    info = None if isinstance(choice.model, type) else registry.model_info(str(choice.model))
+def _check_layers(layers: Sequence[Layer]) -> None:
+    selected = selected_run(layers)
+    info = None if isinstance(selected.model, type) else registry.model_info(str(selected.model))
     if info is None:
         return
-    shipped, _ = shipped_layers(info, choice)
-    keys.sort_out(info, shipped, [choice.paper, *layers])
+    shipped, _ = shipped_layers(info, selected)
+    keys.require_known_keys(info, shipped, [selected.paper, *layers])

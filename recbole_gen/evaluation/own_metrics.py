@@ -27,26 +27,26 @@ NEEDS = (
 """What RecBole collects for a metric that names it in `metric_need`."""
 
 
-def is_path(name: Any) -> bool:
+def is_class_path(name: Any) -> bool:
     """Whether the name of a metric is that of a class in a module."""
     return isinstance(name, str) and ":" in name
 
 
-def register(names: Sequence[Any]) -> list[Any]:
+def register_metrics(names: Sequence[Any]) -> list[Any]:
     """The names of metrics with those of classes in place of paths; the classes are imported, and RecBole knows them.
 
     Raises UserError for a path that leads to no metric, and for a class with the name of another metric.
     """
     known: dict[str, str] = {}
-    for path in filter(is_path, names):
-        name = _load(path).__name__.lower()
+    for path in filter(is_class_path, names):
+        name = _import_metric(path).__name__.lower()
         if known.setdefault(name, path) != path:
             raise UserError(f"metrics: {known[name]} and {path} have one name: rename one of the classes")
-        _enter(path)
-    return [_load(name).__name__ if is_path(name) else name for name in names]
+        _register_class(path)
+    return [_import_metric(name).__name__ if is_class_path(name) else name for name in names]
 
 
-def _load(path: str) -> type:
+def _import_metric(path: str) -> type:
     module_name, _, class_name = path.partition(":")
     if not module_name or module_name.startswith("."):
         raise UserError(f"metrics: {path}: name the module from the top, as my_package.my_module:MyMetric")
@@ -63,9 +63,9 @@ def _load(path: str) -> type:
     return metric
 
 
-def _enter(path: str) -> None:
+def _register_class(path: str) -> None:
     """Into RecBole's tables (recbole/evaluator/register.py), in place of an earlier class of that name."""
-    metric: Any = _load(path)
+    metric: Any = _import_metric(path)
     name = metric.__name__.lower()
     if name in metrics_dict and metrics_dict[name].__module__.startswith("recbole."):
         raise UserError(f"metrics: {path}: RecBole has a metric {metrics_dict[name].__name__}: rename the class")
@@ -85,7 +85,7 @@ def _enter(path: str) -> None:
         smaller_metrics.append(name)
 
 
-def check_names(config) -> None:
+def check_value_names(config) -> None:
     """See that the metrics of one's own that read top-k hits call their values as RecBole's do, mymetric@10.
 
     They are tried on two rows. Raises UserError for other names, or none.
@@ -95,7 +95,7 @@ def check_names(config) -> None:
         if metric.__module__.startswith("recbole.") or metric.metric_need != ["rec.topk"]:
             continue
         wanted = [f"{name.lower()}@{k}" for k in config["topk"]]
-        values = metric(config).calculate_metric(_hits(np.eye(2, max(config["topk"])), np.ones(2)))
+        values = metric(config).calculate_metric(_collected_hits(np.eye(2, max(config["topk"])), np.ones(2)))
         if not isinstance(values, dict) or not set(wanted) <= values.keys():
             got = ", ".join(map(str, values)) if isinstance(values, dict) else repr(values)
             raise UserError(
@@ -115,7 +115,7 @@ def has_row_values(name: str) -> bool:
     tried = metric({"topk": [1, 2, 3], "metric_decimal_place": 12})
     try:
         values = np.asarray(tried.metric_info(*((hits, counts) if takes_counts(tried) else (hits,))))
-        means = tried.calculate_metric(_hits(hits, counts))
+        means = tried.calculate_metric(_collected_hits(hits, counts))
         return all(abs(means[f"{name.lower()}@{k}"] - values[:, k - 1].mean()) < 1e-9 for k in (1, 2, 3))
     except Exception:  # of the user's code, which need not have a `metric_info` that can be called so
         return False
@@ -126,7 +126,7 @@ def takes_counts(metric: AbstractMetric) -> bool:
     return len(inspect.signature(metric.metric_info).parameters) > 1
 
 
-def _hits(hits: np.ndarray, counts: np.ndarray) -> DataStruct:
+def _collected_hits(hits: np.ndarray, counts: np.ndarray) -> DataStruct:
     """Rows as RecBole collects them: `rec.topk`, [n, K + 1]."""
     struct = DataStruct()
     struct.set("rec.topk", torch.from_numpy(np.column_stack([hits, counts]).astype(np.int32)))

@@ -25,7 +25,7 @@ def run_in_processes(function: Callable[..., dict[str, Any]], nproc: int, argume
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcome.json"
         try:
-            torch.multiprocessing.spawn(_process, (nproc, port, str(file), function, arguments), nproc)
+            torch.multiprocessing.spawn(_run_as_rank, (nproc, port, str(file), function, arguments), nproc)
         except torch.multiprocessing.ProcessExitedException as error:
             if not file.exists():
                 raise UserError(f"one of {nproc} processes was killed ({error}); see the run's log") from None
@@ -35,7 +35,7 @@ def run_in_processes(function: Callable[..., dict[str, Any]], nproc: int, argume
     return outcome["result"]
 
 
-def _process(rank: int, nproc: int, port: int, file: str, function: Callable, arguments: tuple) -> None:
+def _run_as_rank(rank: int, nproc: int, port: int, file: str, function: Callable, arguments: tuple) -> None:
     """One of the processes; the first to have a result, or a user's mistake to report, writes it down."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(nproc), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)

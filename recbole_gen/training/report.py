@@ -16,7 +16,7 @@ def describe_result(result: dict[str, Any]) -> str:
         return "no test result"
     model = result["model"]
     rows: list[list[Any]] = []
-    for task, values in _by_task(test).items():
+    for task, values in _metrics_by_task(test).items():
         rows.append([f"{model}, test" + (f", {TASKS[task]}" if task else ""), None, values])
     names = list(dict.fromkeys(name for _, _, values in rows for name in values))
     rows.append([f"{model}, best valid", None, result["best_valid_result"]])
@@ -63,7 +63,7 @@ def describe_result(result: dict[str, Any]) -> str:
     return "\n".join([table, *notes])
 
 
-def _by_task(result: dict[str, float]) -> dict[str, dict[str, float]]:
+def _metrics_by_task(result: dict[str, float]) -> dict[str, dict[str, float]]:
     """Metrics by the prefix of their names, such as `scene` of scene_recall@5; the run's own have none."""
     tasks: dict[str, dict[str, float]] = {}
     for name, value in result.items():

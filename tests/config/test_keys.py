@@ -10,7 +10,7 @@ from recbole.utils import argument_list
 from recbole_gen import cli
 from recbole_gen.config import keys, precheck, registry
 from recbole_gen.config.config import Config
-from recbole_gen.config.layers import choose, run_values, shipped_layers
+from recbole_gen.config.layers import run_values, selected_run, shipped_layers
 from recbole_gen.errors import UserError
 
 SHARED = "loss_type: CE\nhidden_size: 16\nkl_weight: 0.5\n"
@@ -38,7 +38,7 @@ def test_a_name_says_which_files_a_model_has(name):
     except UserError as error:
         assert "needs a package that is not installed" in str(error)
         return
-    chosen = choose([("dict", {"model": name, "dataset": "ml-100k"})])
+    chosen = selected_run([("dict", {"model": name, "dataset": "ml-100k"})])
     light, full = registry.model_info(name), choice.info
     assert light is not None and shipped_layers(light, chosen) == shipped_layers(full, chosen)
     assert (light.name, light.is_recbole, light.is_users_own) == (full.name, full.is_recbole, False)
@@ -92,6 +92,12 @@ def test_the_warning_is_told_once_a_run(shared, run, settings, caplog):
 def test_a_key_of_another_model_is_a_mistake_where_a_run_goes_on(run, refused):
     folder = run(epochs=1, state="ERROR")["run_dir"]
     refused([f"--resume={folder}", "--kl_weight=1"], "unknown key 'kl_weight' .command line. for DreamRec")
+
+
+def test_a_key_of_another_model_is_a_mistake_in_the_space_of_a_sweep(arguments, refused, tmp_path):
+    (tmp_path / "space.yaml").write_text("kl_weight: {grid: [0, 1]}\n")
+    line = ["tune", *arguments(model="SASRec"), f"--space={tmp_path}/space.yaml", f"--output={tmp_path}/sweep"]
+    refused(line, r"unknown key 'kl_weight' \(.*space\.yaml\) for SASRec: it is a key of ACVAE")
 
 
 def test_a_published_setting_is_a_file(walks, tmp_path):

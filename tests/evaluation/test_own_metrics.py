@@ -189,7 +189,7 @@ def test_processes_of_one_run_know_it(metrics, settings):
 
 
 def test_which_metrics_have_a_value_a_row(metrics):
-    own_metrics.register([f"my_metrics:{name}" for name in ("First", "Missed", "Longest", "Distinct", "Brier")])
+    own_metrics.register_metrics([f"my_metrics:{name}" for name in ("First", "Missed", "Longest", "Distinct", "Brier")])
     assert own_metrics.has_row_values("first") and own_metrics.has_row_values("Missed")
     assert not any(map(own_metrics.has_row_values, ("longest", "distinct", "brier", "ndcg", "none")))
     rows, places = np.array([0, 1, 1, 2]), np.array([1, 0, 2, 0])
