@@ -40,6 +40,7 @@ SHIMS: dict[str, list[str]] = {
     ],
     "recbole.data.dataset.kg_dataset": ["stack.count_elements_of_sequence_columns"],
     "recbole.data.dataset.sequential_dataset": ["stack.count_elements_of_sequence_columns"],
+    "recbole.evaluator.collector": ["faults.collect_counts_beside_tensors"],
     "recbole.model.abstract_recommender": ["stack.restore_dok_update"],
     "recbole.model.layers": ["kernels.use_fused_kernels"],
     "recbole.model.general_recommender.pop": ["faults.count_every_interaction_in_pop"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -103,3 +104,20 @@ def count_every_interaction_in_pop(module: ModuleType) -> None:
         return torch.zeros(1, requires_grad=True, device=self.device)
 
     module.Pop.calculate_loss = calculate_loss
+
+
+def collect_counts_beside_tensors(module: ModuleType) -> None:
+    """collector.py:227 takes everything that was collected to the CPU, and fails on the numbers and counters that
+    ItemCoverage, AveragePopularity, GiniIndex, ShannonEntropy and TailPercentage need."""
+
+    def get_data_struct(self):
+        collected = self.data_struct._data_dict
+        for key, value in collected.items():
+            if isinstance(value, torch.Tensor):
+                collected[key] = value.cpu()
+        returned = copy.deepcopy(self.data_struct)
+        for key in ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label"):
+            collected.pop(key, None)
+        return returned
+
+    module.Collector.get_data_struct = get_data_struct

@@ -166,3 +166,18 @@ def test_what_a_checkpoint_cannot_hold_is_left_out_with_a_warning(settings, tmp_
     assert "user_function" not in config and config["own"] == {1: (2, None)}
     assert "user_function is a builtin_function_or_method, and is left out" in caplog.text
     load_data_and_model(path)
+
+
+def test_metrics_of_coverage_and_popularity(settings):
+    metrics = ["Recall", "ItemCoverage", "AveragePopularity", "GiniIndex", "ShannonEntropy", "TailPercentage"]
+    result = run_recbole("BPR", "toy", config_dict={**settings, "metrics": metrics, "valid_metric": "Recall@3"})
+    assert {*result["test_result"]} == {f"{metric.lower()}@3" for metric in metrics}
+
+
+def test_a_negative_gpu_is_the_cpu(settings, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for gpu_id, device in (("-1", "cpu"), (-1, "cpu"), ("", "cpu"), ("1", "cuda:1")):
+        config = Config("BPR", "toy", config_dict={**settings, "use_gpu": True, "gpu_id": gpu_id})
+        assert config["device"] == torch.device(device), gpu_id
