@@ -15,7 +15,7 @@ from common import record
 from recbole_gen.config.config import Config
 from recbole_gen.data import held_out
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.evaluation.ranking import TopK, distinct_positives
+from recbole_gen.evaluation.ranking import TopKMetrics, distinct_positives
 
 
 def main():
@@ -34,13 +34,13 @@ def main():
         counts = torch.bincount(items, minlength=train._dataset.item_num).float()
         rows = test._dataset.inter_feat[:]
         scores = counts.expand(len(rows), -1)
-        next_item, later = TopK(config), TopK(config)
+        next_item, later = TopKMetrics(config), TopKMetrics(config)
         next_item.add(scores, *distinct_positives(rows[column][:, :1]))
         later.add(scores, *distinct_positives(rows[column]))
         found = next_item.result("next") | later.result("period")
 
         time_field, log = config["TIME_FIELD"], train._dataset.inter_feat.targets
-        moment = held_out.moment(config["period_start"], log[time_field].numpy())
+        moment = held_out.parse_period_start(config["period_start"], log[time_field].numpy())
         old = log[config["ITEM_ID_FIELD"]][log[time_field] < moment].unique()
         new_items = 1 - torch.isin(rows[config["ITEM_ID_FIELD"]], old).double().mean().item()
         last = rows[config["ITEM_LIST_LENGTH_FIELD"]].unsqueeze(1) - 1

@@ -19,7 +19,7 @@ from recbole.utils import init_seed
 import recbole_gen  # noqa: F401
 from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.data.rows import training_counts
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.training.trainer import Trainer
 
@@ -39,7 +39,7 @@ def main(argv):
     model = config.model_class(config, train._dataset).to(config["device"])
     trainer = Trainer(config, model)
     trainer.eval_collector.data_collect(train)
-    counts = training_counts(train._dataset.inter_feat, data.iid_field, data.item_num)
+    counts = training_item_counts(train._dataset.inter_feat, data.iid_field, data.item_num)
     table = []
     started = time.time()
     for epoch in range(config["epochs"] + 1):

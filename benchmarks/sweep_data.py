@@ -51,7 +51,7 @@ def work(dataset, settings, folder):
     before = memory()
     say("measured")
     started = time.perf_counter()
-    data, parts = cache.shared(config, folder) if folder else loaders.built(config)
+    data, parts = cache.shared_dataset(config, folder) if folder else loaders.build_dataset(config)
     seconds = time.perf_counter() - started
     train = loaders.create_loaders(config, data, parts)[0]
     rows = sum(len(batch["item_id"]) for batch in train)

@@ -105,7 +105,7 @@ def model_list() -> str:
     heads = ["--model=", "paper", "needs", "--paper=", "files"]
     lines = [tabulate(rows, headers=heads, disable_numparse=True), "", "RecBole's"]
     by_kind: dict[str, list[str]] = {kind: [] for kind in KINDS.values()}
-    for name in registry.recbole_names():
+    for name in registry.recbole_model_names():
         missing = missing_packages(name)
         shown = f"recbole.{name}" if name in registry.MODELS else name
         by_kind[recbole_kind(name)].append(shown + (f" (needs {', '.join(missing)})" if missing else ""))
@@ -121,9 +121,9 @@ def model_page(name: str) -> str:
     plain = name.removeprefix("recbole.")
     if name in registry.MODELS:
         return _page_of_ours(name)
-    if ":" not in name and plain in registry.recbole_names():
+    if ":" not in name and plain in registry.recbole_model_names():
         return _page_of_recboles(plain)
-    choice = registry.resolve(name)  # a class of the user's own, or no model
+    choice = registry.resolve_model(name)  # a class of the user's own, or no model
     file = Path(inspect.getfile(choice.model_class))
     settings = file.with_name(f"{choice.name}.yaml")
     table = [_hyper_parameter_table(settings)] if settings.exists() else [f"its defaults are looked for in {settings}"]

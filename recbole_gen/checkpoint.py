@@ -112,10 +112,10 @@ def load_weights(path: str | Path, content: dict[str, Any], model: Any) -> None:
         raise CheckpointError(
             f"the weights in {path} do not fit the model; it was trained with other sizes: {error}"
         ) from None
-    model.load_other_parameter(unpack(content["other_parameter"]))
+    model.load_other_parameter(unpack_other_parameter(content["other_parameter"]))
 
 
-def pack(value: Any) -> Any:
+def pack_other_parameter(value: Any) -> Any:
     """RecBole's `other_parameter`, such as ItemKNN's sparse matrices, as tensors and plain data."""
     if scipy.sparse.issparse(value):
         csr = value.tocsr()
@@ -126,16 +126,16 @@ def pack(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: pack(item) for key, item in value.items()}
+        return {key: pack_other_parameter(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [pack(item) for item in value]
+        return [pack_other_parameter(item) for item in value]
     return value
 
 
-def unpack(value: Any) -> Any:
-    """The inverse of `pack`."""
+def unpack_other_parameter(value: Any) -> Any:
+    """The inverse of `pack_other_parameter`."""
     if isinstance(value, list):
-        return [unpack(item) for item in value]
+        return [unpack_other_parameter(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "__csr__" in value:
@@ -143,7 +143,7 @@ def unpack(value: Any) -> Any:
         return scipy.sparse.csr_matrix(parts, shape=tuple(value["__csr__"]))
     if "__array__" in value:
         return value["__array__"].numpy()
-    return {key: unpack(item) for key, item in value.items()}
+    return {key: unpack_other_parameter(item) for key, item in value.items()}
 
 
 def random_states() -> dict[str, Any]:

@@ -12,10 +12,10 @@ from recbole_gen.errors import UserError
 # Okabe and Ito's palette, black last; beyond it colours come again with the next marker and line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-LINES = ("-", "--", "-.", ":")
+LINE_STYLES = ("-", "--", "-.", ":")
 
 
-def new(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 4.0, **options):
+def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 4.0, **options):
     """A figure of panels of so many inches each; returns (figure, axes) as `matplotlib.pyplot.subplots` does.
 
     It belongs to no window and needs no closing.
@@ -30,16 +30,16 @@ def new(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 4.0
     return figure, axes
 
 
-def look(number: int) -> dict[str, str]:
+def series_style(number: int) -> dict[str, str]:
     """Colour, marker and line of the series of this number, from 0."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": LINES[(number // len(COLOURS)) % len(LINES)],
+        "linestyle": LINE_STYLES[(number // len(COLOURS)) % len(LINE_STYLES)],
     }
 
 
-def save(figure, path: str | Path) -> list[Path]:
+def save_figure(figure, path: str | Path) -> list[Path]:
     """Write NAME.png and NAME.svg, whatever the suffix of ``path``. Raises UserError if they cannot be written."""
     path = Path(path)
     written = []
@@ -55,7 +55,7 @@ def save(figure, path: str | Path) -> list[Path]:
     return written
 
 
-def svg(figure) -> str:
+def svg_element(figure) -> str:
     """The figure as an <svg> element, to stand inside a page."""
     text = io.StringIO()
     with _readable_svg():

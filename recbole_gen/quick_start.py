@@ -18,19 +18,19 @@ from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import configure, stored_settings
 from recbole_gen.data import cache
-from recbole_gen.data.loaders import create_loaders, history_sizes
-from recbole_gen.data.rows import training_counts
+from recbole_gen.data.loaders import create_loaders, history_lengths
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import write_json
-from recbole_gen.prepare.missing_dataset import with_data
+from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
 from recbole_gen.training.report import describe_result
 from recbole_gen.training.run_folder import log_to, make_run_folder, new_run_folder
-from recbole_gen.training.state import vocabulary_of
-from recbole_gen.training.trainer import Epoch, Trainer, create_trainer
+from recbole_gen.training.state import token_vocabulary
+from recbole_gen.training.trainer import EpochResult, Trainer, create_trainer
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,7 +53,7 @@ def run(
     argv: Sequence[str] = (),
     run_dir: str | Path | None = None,
     test: bool = True,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
     quiet: bool = False,
     data_cache: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def run(
 
     Raises UserError for bad input, before any long work where it can be known by then.
     """
-    config, resume_from = with_data(partial(configure, model, dataset, config_file_list, config_dict, argv))
+    config, resume_from = with_dataset_fetched(partial(configure, model, dataset, config_file_list, config_dict, argv))
     if config["nproc"] > 1 and not distributed.is_launched():
         if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
@@ -125,7 +125,7 @@ def _train_and_test(
 
     init_seed(config["seed"], config["reproducibility"])
     try:
-        data, parts = cache.load(config, data_cache)
+        data, parts = cache.load_dataset(config, data_cache)
     except NotImplementedError as error:  # RecBole's answer to an option that it does not know
         raise UserError(str(error)) from error
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
@@ -137,7 +137,7 @@ def _train_and_test(
     trainer = create_trainer(config, model)
     trainer.on_epoch = on_epoch
     if resume_from:
-        trainer.resume(resume_from, vocabulary_of(data))
+        trainer.resume(resume_from, token_vocabulary(data))
     if distributed.is_main_process():
         (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
@@ -178,9 +178,9 @@ def _train_and_test(
     }
     if distributed.is_main_process():
         if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
-            measured = calibration.measure(model.eval(), train_data._dataset.inter_feat, valid_data, test_data)
+            measured = calibration.measure_windows(model.eval(), train_data._dataset.inter_feat, valid_data, test_data)
             if measured:
-                write_json(run_dir / calibration.FILE, measured)
+                write_json(run_dir / calibration.WINDOWS_FILE, measured)
         write_json(run_dir / "result.json", result)
         log("\n" + describe_result(result))
     trainer.tensorboard.close()
@@ -190,7 +190,7 @@ def _train_and_test(
 def create_model(config: Config, dataset) -> torch.nn.Module:
     """The model of a configuration, new. Raises UserError if it does not accept that, or lacks a package."""
     try:
-        with config.recording() as read:
+        with config.recording_reads() as read:
             return config.model_class(config, dataset)
     except ValueError as error:
         if not config.is_recbole_model:
@@ -222,7 +222,7 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     by_length = config["group_metrics"] == "length"
     if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
-    counts = training_counts(train_data._dataset.inter_feat, dataset.iid_field, dataset.item_num)
+    counts = training_item_counts(train_data._dataset.inter_feat, dataset.iid_field, dataset.item_num)
     diagnostics = Diagnostics(config, counts)
     result = trainer.evaluate(
         test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
@@ -230,14 +230,14 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     if not distributed.is_main_process():
         return result, None
     if config["save_ranks"]:
-        diagnostics.ranks(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
+        diagnostics.rank_table(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
     if not (config["diagnostics"] or by_length):
         return result, None
-    return result, diagnostics.result(trainer.model, history_sizes(test_data, dataset) if by_length else None)
+    return result, diagnostics.result(trainer.model, history_lengths(test_data, dataset) if by_length else None)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRun:
     """A finished run: its configuration, its model in evaluation mode, and the loaders of its three parts."""
 
     config: Config
@@ -257,7 +257,7 @@ def best_checkpoint(folder: str | Path) -> Path:
     return path
 
 
-def load(folder: str | Path) -> Loaded:
+def load(folder: str | Path) -> LoadedRun:
     """The model of the run in ``folder``, with the weights of its best epoch, and its data, split as it was.
 
     Raises UserError if there is no such run, or its data set is not here or not the one that it was trained on.
@@ -266,9 +266,9 @@ def load(folder: str | Path) -> Loaded:
     content = checkpoint.load(path)
     config = Config(stored=stored_settings(content), needs_metrics=False)
     init_seed(config["seed"], config["reproducibility"])
-    data, parts = cache.load(config)
+    data, parts = cache.load_dataset(config)
     train, valid, test = create_loaders(config, data, parts)
     model = create_model(config, train._dataset).to(config["device"])
-    checkpoint.require_match(path, content, config["model"], vocabulary_of(data))
+    checkpoint.require_match(path, content, config["model"], token_vocabulary(data))
     checkpoint.load_weights(path, content, model)
-    return Loaded(config, model.eval(), train, valid, test)
+    return LoadedRun(config, model.eval(), train, valid, test)

@@ -10,7 +10,7 @@ from recbole_gen import catalogue
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.places import PROPERTIES, ROOT
-from recbole_gen.data.requirements import needs
+from recbole_gen.data.requirements import model_needs
 from recbole_gen.errors import UserError
 from recbole_gen.options import read_yaml
 
@@ -39,7 +39,7 @@ def test_every_model_says_which_paper_it_is(name):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_what_a_model_asks_for_is_what_a_run_asks_for(name):
     config = Config(model=name, dataset="ml-100k", config_dict=ON_ML_100K.get(name))
-    assert list(registry.NEEDS.get(name, ())) == [what for what in ("times", "scenes") if needs(config, what)]
+    assert list(registry.NEEDS.get(name, ())) == [what for what in ("times", "scenes") if model_needs(config, what)]
     assert list(registry.NEEDS.get(name, ())) == {"PASRec": ["times"], "DSPnet": ["scenes"]}.get(name, [])
 
 
@@ -58,7 +58,7 @@ def test_models_lists_ours_and_all_of_recboles(said, without_xgboost):
         assert setting.stem in text
     listed = re.sub(r"\s+", " ", text.partition("RecBole's\n")[2])
     assert "recbole.DiffRec" in listed and "xgboost (needs xgboost)" in listed
-    for name in registry.recbole_names():
+    for name in registry.recbole_model_names():
         assert re.search(rf"[ .]{name}[ ,]", listed), name
     assert re.search(r"sequential \(\d+\): [^:]*SASRec", listed) and re.search(r"general \(\d+\): [^:]*BPR", listed)
 

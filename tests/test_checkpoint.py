@@ -45,7 +45,7 @@ def test_a_run_saves_what_is_read_without_unpickling(run):
     assert content["format"] == checkpoint.FORMAT
     assert content["model"] == "ItemKNN" and content["config"] == result["config"]
     assert content["vocabulary"]["item_id"][0] == "[PAD]" and len(content["vocabulary"]["item_id"]) == 41
-    matrix = checkpoint.unpack(content["other_parameter"])["pred_mat"]
+    matrix = checkpoint.unpack_other_parameter(content["other_parameter"])["pred_mat"]
     assert scipy.sparse.issparse(matrix) and matrix.shape == (61, 41) and matrix.nnz > 100
 
 
@@ -141,8 +141,8 @@ def test_pack_and_unpack_are_inverse(tmp_path):
         "numbers": [np.float32(0.5), np.int64(7), 3, True, None, "text"],
         "nested": {"tensor": torch.ones(2, 2), "arrays": (np.zeros(0), np.array(1.0))},
     }
-    checkpoint.save(tmp_path / "x.pth", {"other_parameter": checkpoint.pack(value)})
-    back = checkpoint.unpack(checkpoint.load(tmp_path / "x.pth")["other_parameter"])
+    checkpoint.save(tmp_path / "x.pth", {"other_parameter": checkpoint.pack_other_parameter(value)})
+    back = checkpoint.unpack_other_parameter(checkpoint.load(tmp_path / "x.pth")["other_parameter"])
     assert back.keys() == value.keys()
     for name in ("csr", "csc", "coo", "empty", "dok"):
         assert back[name].shape == value[name].shape and back[name].dtype == value[name].dtype
@@ -155,9 +155,9 @@ def test_pack_and_unpack_are_inverse(tmp_path):
 
 def test_packing_copies():
     array = np.zeros(3)
-    packed = checkpoint.pack(array)
+    packed = checkpoint.pack_other_parameter(array)
     array[0] = 1
-    assert checkpoint.unpack(packed)[0] == 0
+    assert checkpoint.unpack_other_parameter(packed)[0] == 0
 
 
 def test_random_states_go_through_a_file(tmp_path):

@@ -33,12 +33,12 @@ def _escape_dollar(label: str) -> str:
 def _draw_metric(summary: Summary):
     """The best on top: mean, interval over users, and each seed as a small mark."""
     number = len(summary.contenders)
-    figure, axes = figures.new(width=6.0, height=1.2 + 0.4 * number)
+    figure, axes = figures.new_figure(width=6.0, height=1.2 + 0.4 * number)
     for place, contender in enumerate(summary.contenders):
         spread, (low, high) = contender.test[summary.main_metric], contender.intervals[summary.main_metric]
-        colour = figures.look(place)["color"]
+        colour = figures.series_style(place)["color"]
         axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot(spread.mean, place, color=colour, marker=figures.look(place)["marker"], markersize=8)
+        axes.plot(spread.mean, place, color=colour, marker=figures.series_style(place)["marker"], markersize=8)
         if len(spread.values) > 1:
             axes.plot(spread.values, [place + 0.25] * len(spread.values), "|", color=colour, markersize=7)
     axes.set_yticks(range(number), [_escape_dollar(s.label) for s in summary.contenders])
@@ -53,12 +53,12 @@ def _draw_metric(summary: Summary):
 def _draw_cost(summary: Summary):
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure, axes = figures.new(width=6.0)
+    figure, axes = figures.new_figure(width=6.0)
     points = []
     for place, contender in enumerate(summary.contenders):
         speed, spread = contender.costs["users_per_second"], contender.test[summary.main_metric]
         if speed:
-            look = figures.look(place)
+            look = figures.series_style(place)
             axes.plot(speed, spread.mean, color=look["color"], marker=look["marker"], markersize=8)
             ends = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
             axes.plot([speed, speed], ends, color=look["color"], linewidth=1.5, alpha=0.5)
@@ -120,12 +120,12 @@ def _place_label(label, dx: int, dy: int) -> None:
 
 def _draw_lengths(summary: Summary):
     number = len(summary.contenders)
-    figure, axes = figures.new(width=6.0, height=4.0 + 0.12 * number)
+    figure, axes = figures.new_figure(width=6.0, height=4.0 + 0.12 * number)
     places = range(len(summary.groups))
     lines = []
     for place, contender in enumerate(summary.contenders):
         values = [contender.by_length[group.name] for group in summary.groups]
-        lines += axes.plot(places, values, **figures.look(place), markersize=7)
+        lines += axes.plot(places, values, **figures.series_style(place), markersize=7)
     axes.set_xticks(places, [f"{g.name}\n{length_range(g)}\n{g.rows:,} rows" for g in summary.groups])
     axes.set_xlim(-0.3, len(summary.groups) - 0.7)
     axes.set_xlabel(f"length of the history ({summary.length_of})")

@@ -30,14 +30,14 @@ def write_files(summary: Summary, folder: Path, command: str) -> list[Path]:
         _write_file(folder / "summary.csv", _csv_of_contenders(summary)),
     ]
     drawn = dict(draw_figures(summary))
-    svgs = {name: with_prefixed_ids(figures.svg(figure), name) for name, figure in drawn.items()}
+    svgs = {name: with_prefixed_ids(figures.svg_element(figure), name) for name, figure in drawn.items()}
     written += [
         _write_file(folder / "comparison.md", markdown_text(summary, command, list(drawn))),
         _write_file(folder / "comparison.tex", latex_text(summary)),
         _write_file(folder / "comparison.html", page_text(summary, command, svgs)),
     ]
     for name, figure in drawn.items():
-        written += figures.save(figure, folder / f"figures/{name}.png")
+        written += figures.save_figure(figure, folder / f"figures/{name}.png")
     return written
 
 

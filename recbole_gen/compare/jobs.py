@@ -17,10 +17,10 @@ from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import DEFAULT_PROTOCOL, run_values, with_origins
 from recbole_gen.data import requirements
-from recbole_gen.data.held_out import KINDS as SET_SPLITS
+from recbole_gen.data.held_out import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
-from recbole_gen.prepare.missing_dataset import with_data
+from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _require_comparable(jobs: Sequence[Job]) -> None:
 def _require_model(label: str, given: dict[str, Any], own: Sequence[str]) -> None:
     """Raise UserError for a name that no model has; one whose packages are missing is left to `_comparable_config`."""
     try:
-        registry.resolve(given["model"])
+        registry.resolve_model(given["model"])
     except UserError as error:
         if isinstance(error.__cause__, ImportError):
             return
@@ -117,14 +117,14 @@ def _require_model(label: str, given: dict[str, Any], own: Sequence[str]) -> Non
 
 def _comparable_config(values: dict[str, Any]) -> Config:
     """The configuration of a run that ranks all items, as a comparison needs; raises UserError if it is not one."""
-    config = with_data(partial(Config, config_dict=values))
+    config = with_dataset_fetched(partial(Config, config_dict=values))
     if config["nproc"] > 1:
         raise UserError("a comparison runs each model in one process: nproc must be 1")
     if config["eval_type"] != EvaluatorType.RANKING or config["eval_args"]["mode"]["test"] != "full":
         raise UserError("it is not evaluated by ranking all items")
     if not config["save_ranks"]:
         raise UserError("the tests per user read the ranks of all targets: save_ranks must be True")
-    if not any(metric.lower() in significance.PER_ROW for metric in config["metrics"]):
+    if not any(metric.lower() in significance.PER_ROW_METRICS for metric in config["metrics"]):
         raise UserError(f"none of the metrics {', '.join(config['metrics'])} has a value for each user: add NDCG, say")
     sets = not config["benchmark_filename"] and set(config["eval_args"]["split"] or ()) & set(SET_SPLITS)
     if config["mask_history"] and config["MODEL_TYPE"] != ModelType.SEQUENTIAL and not sets:

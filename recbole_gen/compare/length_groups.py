@@ -9,7 +9,7 @@ import torch
 
 from recbole_gen.compare.finished_runs import FinishedRun
 from recbole_gen.compare.summary import LengthGroup
-from recbole_gen.evaluation.diagnostics import length_groups
+from recbole_gen.evaluation.diagnostics import history_length_groups
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def groups_by_read_length(runs: dict[str, list[FinishedRun]], main, histories, r
         return GroupedMetric([], notes=[f"No run tells how long its users' histories are: {advice}."])
     longest = max(known, key=lambda label: float(known[label].max()))
     sizes, limit = known[longest], runs[longest][0].config.get("MAX_ITEM_LIST_LENGTH")
-    chosen = {name: who.numpy() for name, who in length_groups(torch.from_numpy(sizes)).items() if who.any()}
+    chosen = {name: who.numpy() for name, who in history_length_groups(torch.from_numpy(sizes)).items() if who.any()}
     cut = f"at most MAX_ITEM_LIST_LENGTH = {limit} interactions are read" if limit and sizes.max() >= limit else ""
     if len(chosen) < 2:
         why = f"{cut}, and most users have more" if cut else f"all have {sizes.max():g} interactions"

@@ -39,7 +39,7 @@ def summarise(
             metric: two metrics are two families.
         metrics: names such as ndcg@10, the main one first. By default the runs' valid_metric, then all others of the
             test result that have a value for each user.
-        resamples, seed: of the bootstrap over users, see `significance.bootstrap`.
+        resamples, seed: of the bootstrap over users, see `significance.bootstrap_means`.
         left_out, failed: label -> why it is not among the contenders; only shown.
 
     Raises UserError for folders without a finished, tested run of this version, for runs that do not answer the same
@@ -60,7 +60,7 @@ def summarise(
     differences: dict[str, dict[str, BaselineDifference]] = {}
     for label in (label for label in runs if label != chosen):
         own = _average_over_seeds(runs[label], names)
-        significance.require_same_test(base, own, (describe_run(runs[chosen][0]), describe_run(runs[label][0])))
+        significance.require_same_test_set(base, own, (describe_run(runs[chosen][0]), describe_run(runs[label][0])))
         main[label], histories[label] = own.values[names[0]], own.history
         intervals[label], differences[label] = _compare_with_baseline(own, base, test, resamples, seed)
     differences = {chosen: {}, **_holm_corrected(differences, names)}
@@ -104,11 +104,11 @@ def _choose_metrics(run: FinishedRun, given: Sequence[str] | None) -> list[str]:
     if given:
         names = list(dict.fromkeys(str(name).lower() for name in given))
         for name in names:
-            if name not in significance.per_row(reported):
-                known = ", ".join(significance.per_row(reported)) or "none"
+            if name not in significance.per_user_metrics(reported):
+                known = ", ".join(significance.per_user_metrics(reported)) or "none"
                 raise UserError(f"the runs have no {name} of each user; there are: {known}")
         return names
-    names = significance.per_row(reported)
+    names = significance.per_user_metrics(reported)
     if not names:
         raise UserError(f"none of the metrics {', '.join(reported)} has a value for each user: run with NDCG, say")
     valid = str(run.result["valid_metric"]).lower()
@@ -117,12 +117,12 @@ def _choose_metrics(run: FinishedRun, given: Sequence[str] | None) -> list[str]:
 
 
 def _average_over_seeds(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> significance.PerUser:
-    return significance.average([significance.read(run.folder, run.result, metrics) for run in runs])
+    return significance.average_runs([significance.read_per_user(run.folder, run.result, metrics) for run in runs])
 
 
 def _bootstrap_intervals(own: significance.PerUser, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    means = significance.bootstrap(np.stack(list(own.values.values())), own.rows, resamples, seed)
-    return {name: significance.interval(line) for name, line in zip(own.values, means)}
+    means = significance.bootstrap_means(np.stack(list(own.values.values())), own.rows, resamples, seed)
+    return {name: significance.percentile_interval(line) for name, line in zip(own.values, means)}
 
 
 def _compare_with_baseline(
@@ -131,13 +131,13 @@ def _compare_with_baseline(
     """Intervals of a model's means, and its differences to the baseline, whose p is not corrected yet."""
     names = list(own.values)
     both = np.stack([*own.values.values(), *(base.values[name] for name in names)])
-    means = significance.bootstrap(both, own.rows, resamples, seed)
+    means = significance.bootstrap_means(both, own.rows, resamples, seed)
     intervals, differences = {}, {}
     for name, mine, theirs in zip(names, means, means[len(names) :]):
-        intervals[name] = significance.interval(mine)
+        intervals[name] = significance.percentile_interval(mine)
         p = significance.paired_test(own.values[name], base.values[name], test)
         differences[name] = BaselineDifference(
-            own.mean(name) - base.mean(name), *significance.interval(mine - theirs), p, p
+            own.mean(name) - base.mean(name), *significance.percentile_interval(mine - theirs), p, p
         )
     return intervals, differences
 
@@ -149,7 +149,7 @@ def _holm_corrected(
     out: dict[str, dict[str, BaselineDifference]] = {label: {} for label in differences}
     for name in metrics:
         found = [own[name] for own in differences.values()]
-        for label, each, p in zip(out, found, significance.holm([each.p for each in found])):
+        for label, each, p in zip(out, found, significance.holm_correction([each.p for each in found])):
             out[label][name] = replace(each, p_holm=p)
     return out
 

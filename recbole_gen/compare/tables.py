@@ -131,7 +131,7 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 def other_metrics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Test metrics that have no value a user, so no test."""
-    names = [name for name in summary.contenders[0].test if name not in significance.per_row([name])]
+    names = [name for name in summary.contenders[0].test if name not in significance.per_user_metrics([name])]
     names = [name for name in names if all(name in s.test for s in summary.contenders)]
     body = [[s.label, *(_mean_and_sd(s.test[name]) for name in names)] for s in summary.contenders]
     return ["model", *map(metric_title, names)], body if names else []

@@ -140,7 +140,7 @@ def load_plain_data_and_model(module: Any) -> None:
 
 
 def _save(path, config, other_parameter, **content) -> None:
-    packed = checkpoint.pack({**content, "other_parameter": other_parameter})
+    packed = checkpoint.pack_other_parameter({**content, "other_parameter": other_parameter})
     settings = {}
     for key, value in config.final_config_dict.items():
         if key in PLACES:

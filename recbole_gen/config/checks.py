@@ -14,11 +14,9 @@ from recbole.utils import EvaluatorType
 
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.registry import MODELS
-from recbole_gen.data.held_out import KINDS as SET_SPLITS
-from recbole_gen.data.held_out import POSITIVES
-from recbole_gen.data.scenes import RULES as SCENE_RULES
-from recbole_gen.data.splits import KINDS as SPLITS
-from recbole_gen.data.splits import TRAIN_PAIRS
+from recbole_gen.data.held_out import POSITIVES, SET_SPLITS
+from recbole_gen.data.scenes import SCENE_RULES
+from recbole_gen.data.splits import SPLITS, TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
 from recbole_gen.errors import UserError
 from recbole_gen.options import is_number, is_whole

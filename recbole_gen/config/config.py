@@ -30,7 +30,7 @@ class Config(RecBoleConfig):
     """The merged configuration of a run; `config[key]` is None for a key that no layer sets, as in RecBole.
 
     Args:
-        model: a name (see `registry.resolve`) or a class; None to take it from the layers.
+        model: a name (see `registry.resolve_model`) or a class; None to take it from the layers.
         dataset: name of a data set; None to take it from the layers.
         config_file_list: the user's YAML files, later ones win.
         config_dict: values that win over the files.
@@ -67,7 +67,7 @@ class Config(RecBoleConfig):
         self.yaml_loader = YamlLoader
         user_layers = [(RESUMED, stored or {}), *read_user_layers(config_file_list, config_dict, argv)]
         selected = selected_run(user_layers, model, dataset)
-        choice = registry.resolve(selected.model)
+        choice = registry.resolve_model(selected.model)
         self.model, self.model_class, self.is_recbole_model = choice.name, choice.model_class, choice.is_recbole
         self.dataset, self.missing_settings = selected.dataset, choice.info.missing_settings
 
@@ -168,7 +168,7 @@ class Config(RecBoleConfig):
         self.origins["train_neg_sample_args"] = layers[0][0]
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[dict[str, list[Any]]]:
+    def recording_reads(self) -> Iterator[dict[str, list[Any]]]:
         """Note the keys that are read meanwhile: key -> [value at the first read, plain], or [] where none is set."""
         read: dict[str, list[Any]] = {}
         self._read = read

@@ -181,7 +181,7 @@ def _without_keys_of_others(layers: list[Layer]) -> list[Layer]:
     """Without what is in files for other models; the same where no model is named yet, or there is no such model."""
     try:
         selected = selected_run(layers)
-        info = registry.model_info(str(selected.model)) or registry.resolve(selected.model).info
+        info = registry.model_info(str(selected.model)) or registry.resolve_model(selected.model).info
         kept, ignored = keys.without_keys_of_others(info, shipped_layers(info, selected)[0], layers)
     except UserError:
         return layers

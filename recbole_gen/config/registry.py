@@ -87,8 +87,8 @@ def model_info(name: str) -> ModelInfo | None:
     if name in MODELS:
         return _shipped_info(name, "SEQUENTIAL", False)
     plain = name.removeprefix("recbole.")
-    if plain not in recbole_names():
-        known = {known.lower(): known for known in [*MODELS, *recbole_names()]}
+    if plain not in recbole_model_names():
+        known = {known.lower(): known for known in [*MODELS, *recbole_model_names()]}
         near = [known[match] for match in difflib.get_close_matches(plain.lower(), known, n=3)]
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
@@ -103,7 +103,7 @@ def _shipped_info(name: str, kind: str, is_recbole: bool) -> ModelInfo:
     return ModelInfo(name, kind, is_recbole, None if is_other else places.PROPERTIES / f"model/{name}.yaml")
 
 
-def resolve(name: str | type) -> ModelChoice:
+def resolve_model(name: str | type) -> ModelChoice:
     """The model that `--model=name` means, imported.
 
     `DreamRec` and the other names of MODELS are ours, also where RecBole has a model of that name;
@@ -125,7 +125,7 @@ def resolve(name: str | type) -> ModelChoice:
         raise UserError(f"RecBole's model {info.name} needs a package that is not installed: {error}") from error
 
 
-def recbole_names() -> list[str]:
+def recbole_model_names() -> list[str]:
     """Names of RecBole's models, by its folder of defaults."""
     return sorted(file.stem for file in (places.RECBOLE_PROPERTIES / "model").glob("*.yaml"))
 
@@ -137,7 +137,7 @@ def recbole_file(name: str) -> Path:
 
 
 def class_path(model: type) -> str:
-    """The name under which `resolve` finds a class again."""
+    """The name under which `resolve_model` finds a class again."""
     return f"{model.__module__}:{model.__qualname__}"
 
 

@@ -43,15 +43,15 @@ _ENTRY_NAMES = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}(\.\d+\.tmp)?")
 _HERE = Path(__file__).resolve().parent
 
 
-def load(config, folder: str | Path | None = None):
+def load_dataset(config, folder: str | Path | None = None):
     """The data set of a configuration and its three parts: built, or from where ``folder``, or else the key data_cache,
     says that they are kept.
 
     Raises UserError for a folder that was asked for and cannot be made or that others may write into, and what
-    `loaders.built` raises.
+    `loaders.build_dataset` raises.
     """
     place = _cache_folder(config, config["data_cache"] if folder is None else folder)
-    loaded = loaders.built(config) if place is None else shared(config, place)
+    loaded = loaders.build_dataset(config) if place is None else shared_dataset(config, place)
     compat.return_freed_memory()  # building takes more than what is built, and training would never use it
     return loaded
 
@@ -78,19 +78,19 @@ def _raw_files(config) -> list[Path]:
     return [path for path in files if path.name.startswith(config["dataset"]) and path.is_file()]
 
 
-def shared(config, folder: str | Path):
-    """The data set of a configuration and its three parts, as `loaders.built` returns them.
+def shared_dataset(config, folder: str | Path):
+    """The data set of a configuration and its three parts, as `loaders.build_dataset` returns them.
 
     They come from an entry in ``folder`` if there is one for this configuration, else they are built and written
     there. Of several processes that ask at once, one builds and the others wait for it. The global random generators
     end up where building leaves them. What cannot be written (no space left) is a warning, not an error.
 
     Args:
-        config: seeded already, as for `loaders.built`: splits draw from the global generators.
+        config: seeded already, as for `loaders.build_dataset`: splits draw from the global generators.
         folder: made, for its owner alone, if it is not there.
 
     Raises UserError for a folder that cannot be made or that others may write into, and what
-    `loaders.built` raises.
+    `loaders.build_dataset` raises.
     """
     folder = _private_folder(Path(folder))
     return _find_entry(config, folder, logging.DEBUG) or _build_once(config, folder)
@@ -125,7 +125,7 @@ def _build_once(config, folder: Path):
         lock = _acquire_lock(folder / "lock")
     except OSError as error:
         logging.getLogger().warning(f"the data set is not shared, for {folder} cannot be locked: {error}")
-        return loaders.built(config)
+        return loaders.build_dataset(config)
     try:
         return _find_entry(config, folder, logging.WARNING) or _build_entry(config, folder)
     finally:
@@ -148,7 +148,7 @@ def _build_entry(config, folder: Path):
     made_from = _dependencies(config)  # before building, so that a file that changes meanwhile does not match
     stale = _stale_entries(folder, made_from)
     seeded, before = _random_states(), dict(config.final_config_dict)
-    with config.recording() as read:
+    with config.recording_reads() as read:
         data = loaders.create_dataset(config)
         summary = str(data)  # of the log; later it could tell the numbers of rows only
         log.info(summary)
@@ -230,7 +230,7 @@ def _find_entry(config, folder: Path, level: int):
 
 
 def _same_values_read(config, stored: dict[str, list]) -> bool:
-    with config.recording() as read:
+    with config.recording_reads() as read:
         for key in stored:
             config[key]
     return json.dumps(read) == json.dumps(stored)  # as text: NaN is NaN, and 1 is not True

@@ -26,7 +26,7 @@ from recbole.data.interaction import Interaction
 from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data.general import GeneralSets, KnowledgeSets
+from recbole_gen.data.general import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.data.times import DayRange
@@ -35,7 +35,7 @@ FORMAT = "recbole_gen data set 2"
 CLASSES: dict[str, type] = {
     each.__name__: each
     for each in (
-        SequenceDataset, KGSequenceDataset, GeneralSets, KnowledgeSets, SequenceRows, DayRange,
+        SequenceDataset, KGSequenceDataset, GeneralSetDataset, KnowledgeSetDataset, SequenceRows, DayRange,
         Dataset, KnowledgeBasedDataset, DIENDataset, SeqSampler, Interaction,
     )
 }  # fmt: skip

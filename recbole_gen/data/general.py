@@ -13,7 +13,7 @@ from recbole_gen.data.sequences import TimedLog, refuse_empty_parts
 from recbole_gen.errors import UserError
 
 
-class UserSets(TimedLog):
+class HeldOutSets(TimedLog):
     """Splits a log into what is known in training and one row a user, whose positives are a set.
 
     The rows are those of a sequential model under the same protocol, with the same positives and the same items seen
@@ -48,9 +48,9 @@ class UserSets(TimedLog):
         return parts
 
 
-class GeneralSets(UserSets, Dataset):
+class GeneralSetDataset(HeldOutSets, Dataset):
     """RecBole's `Dataset` split into sets."""
 
 
-class KnowledgeSets(UserSets, KnowledgeBasedDataset):
+class KnowledgeSetDataset(HeldOutSets, KnowledgeBasedDataset):
     """The same with a knowledge graph beside it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from recbole_gen.errors import UserError
 
-KINDS = ("HO", "PS")
+SET_SPLITS = ("HO", "PS")
 POSITIVES = ("next", "set", "both")
 
 
@@ -37,11 +37,11 @@ class HeldOut:
 
 
 def held_out_parts(config, users: np.ndarray, times: np.ndarray) -> HeldOut:
-    """The parts that ``eval_args`` ask for by one of KINDS. Raises UserError for a moment outside of the log."""
+    """The parts that ``eval_args`` ask for by one of SET_SPLITS. Raises UserError for a moment outside of the log."""
     ((kind, shares),) = config["eval_args"]["split"].items()
     if kind == "HO":
         return hold_out_last(users, shares)
-    start = moment(config["period_start"], times)
+    start = parse_period_start(config["period_start"], times)
     least = (config["least_history"], config["least_future"])
     return hold_out_period(users, times, start, shares, config["sequence_order"], config["seed"], *least)
 
@@ -140,7 +140,7 @@ def last_events_mask(users: np.ndarray, number: int) -> np.ndarray:
     return np.repeat(first + sizes, sizes) - np.arange(len(users)) <= number
 
 
-def moment(start: Any, times: np.ndarray) -> float:
+def parse_period_start(start: Any, times: np.ndarray) -> float:
     """When the future begins, in the times of the log: a share of its events (0 to 1), a time, or a date (UTC).
 
     At a share the moment is the time of the event there, so events of equal time stay together. Raises UserError for

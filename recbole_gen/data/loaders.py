@@ -20,7 +20,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data.general import GeneralSets, KnowledgeSets
+from recbole_gen.data.general import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.requirements import check_before_loading, predicts_sets, special_dataset_class
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
@@ -74,7 +74,7 @@ class _RowNumbers(torch.utils.data.Dataset):
         return rows
 
 
-class LeanLoader(AbstractDataLoader):
+class RowBatchLoader(AbstractDataLoader):
     """RecBole's loader without its list of all row numbers as Python integers: same batches, same order."""
 
     def __init__(self, config, dataset, sampler, shuffle=False):
@@ -96,7 +96,7 @@ class LeanLoader(AbstractDataLoader):
         )
 
 
-class LeanTrainLoader(TrainDataLoader, LeanLoader):
+class RowBatchTrainLoader(TrainDataLoader, RowBatchLoader):
     """Training batches of a sequence data set, gathered on the GPU that trains if the data set has room there."""
 
     @cached_property
@@ -105,7 +105,7 @@ class LeanTrainLoader(TrainDataLoader, LeanLoader):
         device, rows = self.config["device"], self._dataset.inter_feat
         # Negative items, transforms and worker processes need their rows on the CPU.
         gathers = self.neg_sample_args["distribution"] == "none" and not self.config["transform"]
-        if not gathers or self.config["worker"] or not isinstance(rows, SequenceRows) or not has_room(device, rows):
+        if not gathers or self.config["worker"] or not isinstance(rows, SequenceRows) or not fits_on_gpu(device, rows):
             return None
         return self._dataset.to(device)
 
@@ -114,7 +114,7 @@ class LeanTrainLoader(TrainDataLoader, LeanLoader):
         return super().collate_fn(index) if self._dataset_on_gpu is None else self._dataset_on_gpu[index]
 
 
-def has_room(device: torch.device, rows: SequenceRows) -> bool:
+def fits_on_gpu(device: torch.device, rows: SequenceRows) -> bool:
     """Whether a device is a GPU, and the arrays of the rows take at most `GPU_SHARE` of what is free there."""
     if device.type != "cuda":
         return False
@@ -122,7 +122,7 @@ def has_room(device: torch.device, rows: SequenceRows) -> bool:
     return rows.nbytes <= GPU_SHARE * free
 
 
-class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):
+class RowBatchFullSortLoader(FullSortEvalDataLoader, RowBatchLoader):
     """Evaluation batches of a sequence data set, ranked against all items.
 
     With `mask_seen` what the user has seen leaves the ranking, but for the target, as RecBole does for general models.
@@ -138,7 +138,7 @@ class LeanFullSortLoader(FullSortEvalDataLoader, LeanLoader):
         return interaction, seen, positive_u, positive_i
 
 
-class RankAllLoader(FullSortEvalDataLoader):
+class UnmaskedFullSortLoader(FullSortEvalDataLoader):
     """Evaluation batches of a general model with the items in the ranking that its user has seen."""
 
     def collate_fn(self, index):
@@ -147,7 +147,7 @@ class RankAllLoader(FullSortEvalDataLoader):
         return interaction, None, positive_u, positive_i
 
 
-class SetLoader(FullSortEvalDataLoader, LeanLoader):
+class HeldOutSetLoader(FullSortEvalDataLoader, RowBatchLoader):
     """One row a user, ranked against all items; its positives are the events held out, the next one, or both.
 
     `positives: both` scores the next item, and hands the set on in the column `future_item_id_list`. With
@@ -158,7 +158,7 @@ class SetLoader(FullSortEvalDataLoader, LeanLoader):
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
         self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         self.sample_size = len(dataset.inter_feat)
-        LeanLoader.__init__(self, config, dataset, sampler, shuffle)
+        RowBatchLoader.__init__(self, config, dataset, sampler, shuffle)
 
     def collate_fn(self, index):
         """(rows, (row, item) to mask or None, row of each positive, item of each positive)."""
@@ -189,11 +189,11 @@ def create_dataset(config):
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         return SequenceDataset(config)
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return (KnowledgeSets if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
-    return (GeneralSets if predicts_sets(config) else recbole_datasets.Dataset)(config)
+        return (KnowledgeSetDataset if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
+    return (GeneralSetDataset if predicts_sets(config) else recbole_datasets.Dataset)(config)
 
 
-def history_sizes(loader, dataset) -> torch.Tensor | None:
+def history_lengths(loader, dataset) -> torch.Tensor | None:
     """How many interactions the user of each row of a test loader had before, [rows], in the loader's order.
 
     dataset: the whole one, of which RecBole's loaders of general models hold one part.
@@ -206,7 +206,7 @@ def history_sizes(loader, dataset) -> torch.Tensor | None:
     return (counts[0] - counts[1])[loader.uid_list]
 
 
-def built(config):
+def build_dataset(config):
     """The data set of a configuration, and its three parts."""
     dataset = create_dataset(config)
     dataset.logger.info(dataset)  # now it can tell the numbers of the log, not of rows
@@ -236,15 +236,15 @@ def create_loaders(config, dataset, parts=None):
             full = config["eval_args"]["mode"][phase] == "full"
             loader_class = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
         if phase != "train" and predicts_sets(config):
-            loader_class = SetLoader
+            loader_class = HeldOutSetLoader
         if loader_class is FullSortEvalDataLoader and not is_windowed and config["mask_seen"] is False:
-            loader_class = RankAllLoader
+            loader_class = UnmaskedFullSortLoader
         if is_windowed or distributed.world_size() > 1:
             loader_class = {
-                TrainDataLoader: LeanTrainLoader,
-                FullSortEvalDataLoader: LeanFullSortLoader,
+                TrainDataLoader: RowBatchTrainLoader,
+                FullSortEvalDataLoader: RowBatchFullSortLoader,
             }.get(loader_class, loader_class)
-        if distributed.world_size() > 1 and not issubclass(loader_class, (LeanLoader, FullSortEvalDataLoader)):
+        if distributed.world_size() > 1 and not issubclass(loader_class, (RowBatchLoader, FullSortEvalDataLoader)):
             raise UserError(
                 f"{config['model']} has batches of its own kind, which nproc cannot share out: use nproc: 1"
             )

@@ -11,7 +11,7 @@ from recbole_gen.data import held_out, scenes, times
 from recbole_gen.errors import UserError
 
 
-def needs(config, what: str) -> bool:
+def model_needs(config, what: str) -> bool:
     """Whether the model reads ``times``, ``scenes`` or ``future`` events, as its static `needs_<what>(config)` says."""
     ask = getattr(config.model_class, f"needs_{what}", None)
     return ask is not None and ask(config)
@@ -20,7 +20,7 @@ def needs(config, what: str) -> bool:
 def check_before_loading(config) -> None:
     """Raise UserError for what can be known to be missing before the data set is loaded."""
     _require_files(config)
-    if needs(config, "scenes"):
+    if model_needs(config, "scenes"):
         path, columns = _interaction_columns(config)
         scenes.require_scene_column(config, columns, path)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
@@ -60,7 +60,7 @@ def special_dataset_class(config):
 def predicts_sets(config) -> bool:
     """Whether the protocol's targets are sets of events, see `recbole_gen.data.held_out`."""
     split = config["eval_args"]["split"]
-    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.KINDS
+    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.SET_SPLITS
 
 
 def _interaction_columns(config) -> tuple[Path, list[str]]:
@@ -72,7 +72,7 @@ def _interaction_columns(config) -> tuple[Path, list[str]]:
 
 def _require_time_column(config) -> None:
     """A model that reads times says so before the log is loaded."""
-    if not needs(config, "times"):
+    if not model_needs(config, "times"):
         return
     path, columns = _interaction_columns(config)
     field = config["TIME_FIELD"]

@@ -222,7 +222,7 @@ def _zero_padding(padding: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return values.masked_fill_(padding.reshape(padding.shape + (1,) * (values.dim() - padding.dim())), 0)
 
 
-def training_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
+def training_item_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
     """How often each item occurs in the training part, as a target or only in a history: [n_items], float."""
     if not isinstance(train_rows, SequenceRows):
         return torch.bincount(train_rows[item_field], minlength=n_items).float()

@@ -15,7 +15,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 
-RULES = ("first", "frequent")
+SCENE_RULES = ("first", "frequent")
 SCENE_TYPES = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
@@ -103,7 +103,7 @@ def one_scene_per_item(values: torch.Tensor, rule: str | None, where: str, field
     if rule is None:
         raise UserError(
             f"{where}: items have several values of '{field}', and a scene is one: say which with "
-            f"--scene_rule={'|'.join(RULES)}"
+            f"--scene_rule={'|'.join(SCENE_RULES)}"
         )
     if rule == "first":
         return values[:, 0]

@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen.data import held_out, scenes, splits, times
-from recbole_gen.data.requirements import needs
+from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
 from recbole_gen.errors import UserError
 from recbole_gen.model.layers import FUTURE
@@ -116,7 +116,7 @@ class TimedLog(_DatasetBase):
             )
 
 
-class LeanSequences(TimedLog):
+class WindowedSequences(TimedLog):
     """Replaces RecBole's augmentation, splitting and benchmark loading by windows; mixed into its data set classes.
 
     Raises UserError for missing columns, a missing, incomplete or non-numeric time, a history length below 1, and an
@@ -328,13 +328,13 @@ class LeanSequences(TimedLog):
         split.parts[0] = splits.training_pairs(self, every_training_row, split.cut)
         refuse_empty_parts(self, split.parts, split.may_be_empty)
         scaled = None
-        if needs(self.config, "times"):
+        if model_needs(self.config, "times"):
             self.day_range, *scaled = times.scale_times(self, split.parts[0])
         rows, by_time = self.inter_feat, None
         if self.benchmark_filename_list is None:
             by_time = splits.compact_indices(np.argsort(rows[self.time_field].numpy(), kind="stable"))
         sets = self._event_counts(split, every_training_row)
-        if needs(self.config, "scenes"):
+        if model_needs(self.config, "scenes"):
             scenes.add_scenes(self, rows)
         self._drop_unused_col()  # not before the split and the scale, which may need them
         if scaled:
@@ -343,8 +343,8 @@ class LeanSequences(TimedLog):
         parts = [rows.take(chosen) for chosen in split.parts]
         for part, (future, seen) in zip(parts, sets, strict=True):
             part.future_counts, part.seen_counts = future, part.seen_counts if seen is None else seen
-            if needs(self.config, "future"):
-                fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if needs(self.config, "scenes") else [])]
+            if model_needs(self.config, "future"):
+                fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if model_needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
         if by_time is not None:
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
@@ -356,7 +356,7 @@ class LeanSequences(TimedLog):
             return [(None, None)] * 3
         rows = self.inter_feat
         users, future = rows.targets[self.uid_field], None
-        if needs(self.config, "future"):
+        if model_needs(self.config, "future"):
             most = self.config["future_events"]
             of_rows = splits.training_future_counts(users[rows.target].numpy(), every_training_row, most)
             future = torch.from_numpy(of_rows[split.parts[0]])
@@ -379,11 +379,11 @@ def refuse_empty_parts(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> No
             )
 
 
-class SequenceDataset(LeanSequences, SequentialDataset):
+class SequenceDataset(WindowedSequences, SequentialDataset):
     """RecBole's `SequentialDataset` in O(N) memory, with exact times and a stable order."""
 
 
-class KGSequenceDataset(LeanSequences, KGSeqDataset):
+class KGSequenceDataset(WindowedSequences, KGSeqDataset):
     """The same with a knowledge graph beside it (GRU4RecKG, KSR)."""
 
     tokens_as_categories = False  # RecBole matches the graph's tokens with the items' as strings

@@ -14,7 +14,7 @@ from recbole_gen.data import held_out
 from recbole_gen.errors import UserError
 
 Parts = list[np.ndarray]
-KINDS = ("RS", "LS", "TS", "SS", "TC", *held_out.KINDS)
+SPLITS = ("RS", "LS", "TS", "SS", "TC", *held_out.SET_SPLITS)
 SEQUENCE_ORDERS = ("time", "file", "shuffle")
 TRAIN_PAIRS = ("all", "last", "window", "cut", "after")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
@@ -88,8 +88,8 @@ def split_rows(dataset) -> Split:
         cuts = np.cumsum(dataset.file_size_list)[:-1]
         return Split(np.split(np.arange(len(rows)), cuts))
     wanted = config["eval_args"]["split"]
-    if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= set(KINDS):
-        raise UserError(f"eval_args: split must be one of {', '.join(KINDS)} with its value, got {wanted!r}")
+    if not isinstance(wanted, dict) or len(wanted) != 1 or not wanted.keys() <= set(SPLITS):
+        raise UserError(f"eval_args: split must be one of {', '.join(SPLITS)} with its value, got {wanted!r}")
     ((kind, value),) = wanted.items()
     if kind != "LS" and not _are_ratios(value):
         raise UserError(f"eval_args: split: {kind} needs three shares such as [8, 1, 1], got {value!r}")
@@ -97,7 +97,7 @@ def split_rows(dataset) -> Split:
     order = config["sequence_order"]
     if kind in ("SS", "PS") and order not in SEQUENCE_ORDERS:
         raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
-    if kind in held_out.KINDS:
+    if kind in held_out.SET_SPLITS:
         events = (rows.targets[field].numpy() for field in (dataset.uid_field, dataset.time_field))
         return _split_of_held_out(
             held_out.held_out_parts(config, *events), rows.target.numpy(), held_out.parts_without_share(config)

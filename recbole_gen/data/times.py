@@ -16,7 +16,7 @@ from recbole.utils import FeatureType
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 
-DAY = 86400
+SECONDS_PER_DAY = 86400
 END_OF_CALENDAR = 253402300800
 """Seconds up to the year 10000; later times are no Unix seconds."""
 TIME_RANGES = ("all", "train")
@@ -34,7 +34,7 @@ class DayRange:
         """Unix seconds, float64 [...] -> float32 [...]. The day is exact; days after ``last`` are above 1."""
         if seconds.numel() > CHUNK_SIZE:  # float64 copies of a part only
             return torch.cat([self.scale(part) for part in seconds.flatten().split(CHUNK_SIZE)]).view(seconds.shape)
-        days = torch.floor(seconds.double() / DAY)
+        days = torch.floor(seconds.double() / SECONDS_PER_DAY)
         return ((days - self.first) / (self.last - self.first)).float()
 
 
@@ -78,7 +78,7 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
     only = config["time_range"]
     if only == "train":
         every = torch.cat([histories[rows.take(train).in_some_history()], targets[rows.target[train]]])
-    days = torch.floor(every.double() / DAY)
+    days = torch.floor(every.double() / SECONDS_PER_DAY)
     first, last = int(days.min()), int(days.max())
     if first == last:
         wider = " Or scale by all of them: --time_range=all." if only == "train" else ""

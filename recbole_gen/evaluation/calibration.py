@@ -20,20 +20,20 @@ import torch.nn.functional as F
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
 
-FILE = "when.json"
+WINDOWS_FILE = "when.json"
 LEVEL = 0.8
 """Share of the true days that shall lie in a window."""
-LEAST_ROWS, MOST_ROWS = 20, 100_000
+MIN_ROWS, MAX_ROWS = 20, 100_000
 """Of fewer validation rows nothing is said; of more of either part, the first ones are measured."""
 GUESSES = ("persistence", "constant")
 
 
 @dataclass(frozen=True)
-class Window:
+class DayWindow:
     """Days before and after a predicted day, negative ``before`` for a window that begins later.
 
     Attributes:
-        report: what was measured, as `measure` returns it.
+        report: what was measured, as `measure_windows` returns it.
     """
 
     lower: int
@@ -44,7 +44,7 @@ class Window:
         """First and last day of each window; none begins before the last interaction."""
         return np.maximum(day + self.lower, last), np.maximum(day + self.upper, last)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """In words, with what it means where a guess is as good."""
         report, model = self.report, self.report["model"]
         lines = [
@@ -69,7 +69,7 @@ def _median_days(measured: dict[str, Any]) -> str:
     return f"{measured['median_width']:.0f} day{'' if measured['median_width'] == 1 else 's'}"
 
 
-def read(path: Path) -> Window | None:
+def read_window(path: Path) -> DayWindow | None:
     """The window of a run, or None where none was measured. Raises UserError for a damaged file."""
     if not path.exists():
         return None
@@ -82,10 +82,10 @@ def read(path: Path) -> Window | None:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is damaged: remove it, and times come without windows") from None
-    return Window(int(lower), int(upper), report)
+    return DayWindow(int(lower), int(upper), report)
 
 
-def measure(model, train_rows, valid, test) -> dict[str, Any] | None:
+def measure_windows(model, train_rows, valid, test) -> dict[str, Any] | None:
     """Windows from the rows of one loader, and their worth on those of another; None for too few rows.
 
     Args:
@@ -94,13 +94,13 @@ def measure(model, train_rows, valid, test) -> dict[str, Any] | None:
         valid, test: loaders.
     """
     constant = mean_direction(model.time_encoding, train_rows[model.TOI])
-    fitted, tested = (day_rows(model, loader, constant) for loader in (valid, test))
-    if len(fitted["true"]) < LEAST_ROWS or not len(tested["true"]):
+    fitted, tested = (predicted_days(model, loader, constant) for loader in (valid, test))
+    if len(fitted["true"]) < MIN_ROWS or not len(tested["true"]):
         return None
     report: dict[str, Any] = {"level": LEVEL, "valid_rows": len(fitted["true"]), "test_rows": len(tested["true"])}
     for name in ("model", *GUESSES):
         errors = np.sort(fitted["true"] - fitted[name])
-        lower, upper = _quantile(errors, (1 - LEVEL) / 2), _quantile(errors, (1 + LEVEL) / 2)
+        lower, upper = _conformal_quantile(errors, (1 - LEVEL) / 2), _conformal_quantile(errors, (1 + LEVEL) / 2)
         first = np.maximum(tested[name] + lower, tested["last"])
         last = np.maximum(tested[name] + upper, tested["last"])
         report[name] = {
@@ -110,7 +110,7 @@ def measure(model, train_rows, valid, test) -> dict[str, Any] | None:
     return report
 
 
-def _quantile(ordered: np.ndarray, p: float) -> int:
+def _conformal_quantile(ordered: np.ndarray, p: float) -> int:
     n = len(ordered)
     place = math.floor(p * (n + 1)) if p < 0.5 else math.ceil(p * (n + 1))
     return int(ordered[min(max(place, 1), n) - 1])
@@ -128,7 +128,7 @@ def _window_scores(first: np.ndarray, last: np.ndarray, true: np.ndarray) -> dic
 
 
 @torch.no_grad()
-def day_rows(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
+def predicted_days(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
     """Days since 1970, one a row: true, last (interaction before it), and as model, persistence and constant say."""
     device = next(model.parameters()).device
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("true", "last", "model", *GUESSES)}
@@ -140,10 +140,10 @@ def day_rows(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
         still, true = constant_days(model, constant, last_day), model.day_of(interaction[model.TOI])
         for name, values in zip(parts, (true, last_day, said, last_day, still), strict=True):
             parts[name].append(values.cpu())
-        if sum(map(len, parts["true"])) >= MOST_ROWS:
+        if sum(map(len, parts["true"])) >= MAX_ROWS:
             break
     return {
-        name: torch.cat(values)[:MOST_ROWS].numpy() if values else np.empty(0, np.int64)
+        name: torch.cat(values)[:MAX_ROWS].numpy() if values else np.empty(0, np.int64)
         for name, values in parts.items()
     }
 

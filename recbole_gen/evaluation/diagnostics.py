@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbole_gen.evaluation.ranking import TopK, hits, target_ranks, top_items
+from recbole_gen.evaluation.ranking import TopKMetrics, hit_matrix, target_ranks, top_items
 from recbole_gen.model.layers import FUTURE
 
 LIST_LENGTH = 20
 """Length of the recommendation lists that the diagnostics compare."""
 
 
-def length_groups(sizes: torch.Tensor) -> dict[str, torch.Tensor]:
+def history_length_groups(sizes: torch.Tensor) -> dict[str, torch.Tensor]:
     """The paper's user groups by history length: low, medium and high third of the rows, [n] bool each.
 
     DSPnet section 4.3 does not say where it cuts; here equal lengths stay together, so thirds are not exact.
@@ -43,7 +43,7 @@ def latent_statistics(latents: torch.Tensor) -> dict[str, float]:
     }
 
 
-def item_table(table: torch.Tensor, trained: torch.Tensor) -> dict[str, float]:
+def item_table_statistics(table: torch.Tensor, trained: torch.Tensor) -> dict[str, float]:
     """Spread of item vectors [n_items, d]: a collapsed table has small vectors that all point the same way.
 
     rms: root mean square of an entry; mean_cosine: over all pairs of items; effective_rank: exponential of the entropy
@@ -75,7 +75,7 @@ class Diagnostics:
     """
 
     def __init__(self, config, train_counts: torch.Tensor):
-        self.metrics_of_hits = TopK(config).metrics_of_hits
+        self.metrics_of_hits = TopKMetrics(config).metrics_of_hits
         self.k = max(config["topk"])
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
         self.fields = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])
@@ -97,7 +97,7 @@ class Diagnostics:
         positive_i: torch.Tensor,
         latent: torch.Tensor | None = None,
     ) -> None:
-        """One batch: scores [B, I], -inf for what is not to be ranked; positives as in `hits`; latent [B, d]."""
+        """One batch: scores [B, I], -inf for what is not to be ranked; positives as in `hit_matrix`; latent [B, d]."""
         if latent is not None:
             self._add("latent", latent)
         device = scores.device
@@ -107,13 +107,13 @@ class Diagnostics:
         untrained = ~self.trained.to(device)
         known = ~untrained[i]
         best = top_items(scores, self.k)
-        self._add("model", hits(best, u, i))
+        self._add("model", hit_matrix(best, u, i))
         found = best[u] == i.unsqueeze(1)
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
-        self._add("pop", hits(top_items(pop, self.k), u, i))
+        self._add("pop", hit_matrix(top_items(pop, self.k), u, i))
         for name, values in (("model_trained", scores), ("pop_trained", pop)):
             top = top_items(values.masked_fill(untrained, -torch.inf), self.k)
-            self._add(name, hits(top, u[known], i[known]))
+            self._add(name, hit_matrix(top, u[known], i[known]))
         if self.scene_fields[0] in interaction:
             next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
             last = interaction[self.length_field].to(device) - 1
@@ -157,7 +157,7 @@ class Diagnostics:
                     "history": [int(sizes[chosen].min()), int(sizes[chosen].max())],
                     **self.metrics_of_hits(parts["model"][chosen]),
                 }
-                for name, chosen in length_groups(sizes).items()
+                for name, chosen in history_length_groups(sizes).items()
                 if chosen.any()
             }
         if "latent" in parts:
@@ -183,10 +183,10 @@ class Diagnostics:
         }
         table = getattr(model, "item_embedding", None)
         if isinstance(table, torch.nn.Embedding) and len(table.weight) >= len(self.trained):
-            out["item_table"] = item_table(table.weight.detach().cpu()[: len(self.trained)], self.trained)
+            out["item_table"] = item_table_statistics(table.weight.detach().cpu()[: len(self.trained)], self.trained)
         return out
 
-    def ranks(self, dataset) -> pd.DataFrame:
+    def rank_table(self, dataset) -> pd.DataFrame:
         """One line a target: number of its test row, user and item (tokens), its rank among all items, its place among
         the largest `topk` as the metrics have counted it (0: not there), and the length of the history that was read.
 

@@ -12,7 +12,7 @@ from recbole.evaluator.register import metric_information, metrics_dict
 
 from recbole_gen.model.layers import distinct
 
-TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
+EXTRA_TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
 """What is measured beside the run's own metrics, by the prefix of the names, as in scene_recall@5."""
 
 
@@ -22,7 +22,7 @@ def top_items(scores: torch.Tensor, k: int) -> torch.Tensor:
     return top.indices.masked_fill(top.values == -torch.inf, 0)
 
 
-def hits(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
+def hit_matrix(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
     """RecBole's `rec.topk`: for each row, which of its top k items are positive, and how many positives it has.
 
     top: [B, k] item ids; positive_u, positive_i: [P] row and item of each positive. Returns [B, k + 1] int.
@@ -51,7 +51,7 @@ def target_ranks(scores: torch.Tensor, positive_u: torch.Tensor, positive_i: tor
     return torch.cat(ranks) if ranks else torch.zeros(0)
 
 
-class LeanCollector(Collector):
+class TopKCollector(Collector):
     """RecBole's collector with the same results: hits by comparison instead of a B x I one-hot, parts joined once."""
 
     def __init__(self, config):
@@ -66,7 +66,7 @@ class LeanCollector(Collector):
             self._add("rec.items", scores_tensor.topk(max(self.topk), dim=-1).indices)
         if need("rec.topk"):
             top = top_items(scores_tensor, max(self.topk))
-            self._add("rec.topk", hits(top, positive_u.to(device), positive_i.to(device)))
+            self._add("rec.topk", hit_matrix(top, positive_u.to(device), positive_i.to(device)))
         if need("rec.meanrank"):
             u, i = positive_u.to(device), positive_i.to(device)
             ranks = target_ranks(scores_tensor, u, i).to(torch.float32)
@@ -92,7 +92,7 @@ class LeanCollector(Collector):
         return struct
 
 
-class TopK:
+class TopKMetrics:
     """Those of the run's metrics that read nothing but top-k hits, on rows of hits that are given or collected.
 
     Args:
@@ -110,17 +110,17 @@ class TopK:
         self._parts: list[torch.Tensor] = []
 
     def add(self, scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> None:
-        """One batch of scores [B, candidates + 1], column 0 padding; positives as in `hits`."""
+        """One batch of scores [B, candidates + 1], column 0 padding; positives as in `hit_matrix`."""
         top = scores[:, 1:].topk(max(self.topk)).indices + 1
-        self._parts.append(hits(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
+        self._parts.append(hit_matrix(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
 
     def result(self, task: str) -> dict[str, float]:
-        """The metrics of all rows added that have a positive, as those of one of TASKS."""
+        """The metrics of all rows added that have a positive, as those of one of EXTRA_TASKS."""
         rows = torch.cat(self._parts) if self._parts else torch.zeros(0, 1)
         return {f"{task}_{name}": value for name, value in self.metrics_of_hits(rows[rows[:, -1] > 0]).items()}
 
     def metrics_of_hits(self, rows: torch.Tensor) -> dict[str, float]:
-        """The metrics of rows of hits, [B, k + 1] as from `hits`; none without rows."""
+        """The metrics of rows of hits, [B, k + 1] as from `hit_matrix`; none without rows."""
         if not len(rows):
             return {}
         struct = DataStruct()

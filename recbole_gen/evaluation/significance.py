@@ -20,9 +20,9 @@ from recbole.evaluator.register import metrics_dict
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import own_metrics
 
-PER_ROW = ("hit", "mrr", "precision", "ndcg", "recall", "map")
+PER_ROW_METRICS = ("hit", "mrr", "precision", "ndcg", "recall", "map")
 """RecBole's metrics that are a mean over test rows of something that the row's own hits decide."""
-WITH_COUNTS = ("ndcg", "recall", "map")
+METRICS_WITH_TARGET_COUNTS = ("ndcg", "recall", "map")
 """Those that ask for the number of a row's targets, too."""
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon signed-rank test"}
 BLOCK_ROWS = 1 << 16
@@ -52,13 +52,13 @@ class PerUser:
         return float(self.values[metric] @ self.rows / self.rows.sum())
 
 
-def per_row(metrics: Sequence[str]) -> list[str]:
+def per_user_metrics(metrics: Sequence[str]) -> list[str]:
     """Those of the metrics, named as in a run's test_result (`ndcg@10`), that have a value a row and so a user."""
     return [name for name in metrics if _has_row_values(name.partition("@")[0]) and name.partition("@")[2].isdigit()]
 
 
 def _has_row_values(metric: str) -> bool:
-    return metric in PER_ROW or own_metrics.has_row_values(metric)
+    return metric in PER_ROW_METRICS or own_metrics.has_row_values(metric)
 
 
 def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], topk: Sequence[int]) -> dict:
@@ -67,7 +67,7 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
     Args:
         rows: [lines] number of the row of each target, 0 to n_rows - 1, each at least once.
         places: [lines] place of the target among the row's best max(topk) items, 0 if it is not there.
-        metrics: names such as `ndcg@10`, of `per_row`.
+        metrics: names such as `ndcg@10`, of `per_user_metrics`.
     """
     counts, width = np.bincount(rows), max(topk)
     order = np.argsort(rows, kind="stable")
@@ -82,7 +82,9 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
         hits = np.zeros((stop - start, width), dtype=bool)
         hits[rows[lines] - start, places[lines] - 1] = True
         for name, metric_class in classes.items():
-            with_counts = name in WITH_COUNTS or (name not in PER_ROW and own_metrics.takes_counts(metric_class))
+            with_counts = name in METRICS_WITH_TARGET_COUNTS or (
+                name not in PER_ROW_METRICS and own_metrics.takes_counts(metric_class)
+            )
             values = metric_class.metric_info(*((hits, counts[start:stop]) if with_counts else (hits,)))
             for metric in metrics:
                 kind, _, k = metric.partition("@")
@@ -91,21 +93,21 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
     return out
 
 
-def read(folder: str | Path, result: dict[str, Any], metrics: Sequence[str] | None = None) -> PerUser:
+def read_per_user(folder: str | Path, result: dict[str, Any], metrics: Sequence[str] | None = None) -> PerUser:
     """Per-user values of a finished run, from its ranks.test.tsv.
 
     Args:
         result: the content of the run's result.json.
-        metrics: names of its test_result; by default all that have a value a user (see `per_row`).
+        metrics: names of its test_result; by default all that have a value a user (see `per_user_metrics`).
 
     Raises UserError if a metric has none, the file is missing or broken, or gives other numbers than result.json.
     """
     path, config, reported = Path(folder) / "ranks.test.tsv", result["config"], result["test_result"]
     topk = config["topk"] if isinstance(config["topk"], list) else [config["topk"]]
-    metrics = list(per_row(list(reported)) if metrics is None else metrics)
+    metrics = list(per_user_metrics(list(reported)) if metrics is None else metrics)
     for metric in metrics:
-        if metric not in reported or metric not in per_row([metric]):
-            known = ", ".join(per_row(list(reported))) or "none"
+        if metric not in reported or metric not in per_user_metrics([metric]):
+            known = ", ".join(per_user_metrics(list(reported))) or "none"
             raise UserError(f"{metric} has no value for each user in {folder}; there are: {known}")
     table = _read_ranks(path, config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], max(topk))
     rows, numbers = pd.factorize(table["row"])
@@ -156,7 +158,7 @@ def _read_ranks(path: Path, user: str, item: str, width: int) -> pd.DataFrame:
     return table
 
 
-def require_same_test(one: PerUser, other: PerUser, names: tuple[str, str]) -> None:
+def require_same_test_set(one: PerUser, other: PerUser, names: tuple[str, str]) -> None:
     """Raise UserError, with the two names, unless both were tested on the same users, rows and targets."""
     mine, theirs = names
     if not np.array_equal(one.users, other.users):
@@ -175,7 +177,7 @@ def require_same_test(one: PerUser, other: PerUser, names: tuple[str, str]) -> N
         )
 
 
-def average(runs: Sequence[PerUser]) -> PerUser:
+def average_runs(runs: Sequence[PerUser]) -> PerUser:
     """The mean of several runs, one a seed, user by user.
 
     Where the seed draws who is tested (sequence_order: shuffle, order: RO), a user's value is the mean over all rows
@@ -225,7 +227,7 @@ def paired_test(one: np.ndarray, other: np.ndarray, test: str = "t") -> float:
     return float(scipy.stats.ttest_rel(difference, np.zeros_like(difference)).pvalue)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm_correction(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction of the p values of one family of tests (Holm 1979): a corrected p below .05 keeps the
     chance of any false difference in the family below .05.
 
@@ -239,7 +241,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def bootstrap(values: np.ndarray, rows: np.ndarray, resamples: int = 2000, seed: int = 2020) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, rows: np.ndarray, resamples: int = 2000, seed: int = 2020) -> np.ndarray:
     """Means over the rows of users drawn again and again, with replacement (Efron 1979); [m, resamples].
 
     All m series of values [m, n] get the same users each time, so differences of the results are those of paired
@@ -254,7 +256,7 @@ def bootstrap(values: np.ndarray, rows: np.ndarray, resamples: int = 2000, seed:
     return means
 
 
-def interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the means of resamples, [resamples]."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -42,7 +42,7 @@ def draw(options: dict[str, Any]) -> None:
     metric = str(options["metric"] or found[0].config["valid_metric"]).lower()
     curves = read_curves(found, metric, None if options["loss"] is None else str(options["loss"]))
     print(curve_table(curves, metric))
-    written = figures.save(draw_curves(curves, metric, options["loss"], runs.common_title(found)), output)
+    written = figures.save_figure(draw_curves(curves, metric, options["loss"], runs.common_title(found)), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
@@ -129,9 +129,9 @@ def draw_curves(curves: Sequence[Curve], metric: str, loss: str | None = None, t
     """Two panels, loss and metric over the epoch; a star marks the epoch whose weights are kept."""
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    figure, (left, right) = figures.new(2)
+    figure, (left, right) = figures.new_figure(2)
     for number, curve in enumerate(curves):
-        look = {**figures.look(number), "markersize": 5}
+        look = {**figures.series_style(number), "markersize": 5}
         for axes, series in ((left, curve.loss), (right, curve.scores)):
             epochs = sorted(series)
             values = [series[epoch] for epoch in epochs]

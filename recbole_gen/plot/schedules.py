@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from recbole_gen import figures
 from recbole_gen.config.config import Config
-from recbole_gen.data.loaders import built, create_loaders
+from recbole_gen.data.loaders import build_dataset, create_loaders
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import LEVEL_SCHEDULES, SCHEDULES, GaussianDiffusion, beta_schedule, level_schedule
 from recbole_gen.plot import runs
@@ -39,7 +39,7 @@ def draw(options: dict[str, Any]) -> None:
         title, levels = model_levels(str(options["model"]), str(options["dataset"]), names, settings)
         panels = {title: levels}
     print(schedule_table(panels))
-    written = figures.save(draw_schedules(panels), output)
+    written = figures.save_figure(draw_schedules(panels), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
@@ -82,7 +82,7 @@ def model_levels(
     if config["noise_schedule"] is None:
         raise UserError(f"{config['model']} has no noise schedule: plot schedules is for models of diffusion")
     own = config["noise_schedule"]
-    data, parts = built(config)
+    data, parts = build_dataset(config)
     train, _, _ = create_loaders(config, data, parts)
     levels, refused = {}, None
     for name in names or SCHEDULES:
@@ -112,7 +112,7 @@ def schedule_table(panels: dict[str, Levels]) -> str:
 
 def draw_schedules(panels: dict[str, Levels]):
     """A panel for each entry: alphas_cumprod over the step, 1 to T. Lower is noisier."""
-    figure, axes = figures.new(len(panels), sharey=True, squeeze=False)
+    figure, axes = figures.new_figure(len(panels), sharey=True, squeeze=False)
     for panel, (title, levels) in zip(axes.flat, panels.items(), strict=True):
         for name, level in levels.items():
             colour = figures.COLOURS[SCHEDULES.index(name)]

@@ -57,7 +57,7 @@ def draw(options: dict[str, Any]) -> None:
     ignore = str(options["ignore"] or "").replace(",", " ").split()
     panels = {metric: read_lines(found, key, metric, part, group, ignore) for metric in metrics}
     print(sweep_table(panels, key, part))
-    written = figures.save(draw_lines(panels, key, part, runs.common_title(found, but=[key])), output)
+    written = figures.save_figure(draw_lines(panels, key, part, runs.common_title(found, but=[key])), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
@@ -196,7 +196,7 @@ def sweep_table(panels: dict[str, list[Line]], key: str, part: str) -> str:
 
 def draw_lines(panels: dict[str, list[Line]], key: str, part: str, title: str = ""):
     """A panel for each metric; bars are standard deviations over seeds (n - 1), a ring marks each line's best point."""
-    figure, axes = figures.new(len(panels), squeeze=False)
+    figure, axes = figures.new_figure(len(panels), squeeze=False)
     for panel, (metric, lines) in zip(axes.flat, panels.items(), strict=True):
         values = sort_values(runs.distinct_values(x for line in lines for x, _ in line.points))
         numbers = all(map(is_number, values))
@@ -206,7 +206,7 @@ def draw_lines(panels: dict[str, list[Line]], key: str, part: str, title: str = 
             places = [x if numbers else values.index(x) + shift for x, _ in line.points]
             means = [mean(each) for _, each in line.points]
             spreads = [stdev(each) if len(each) > 1 else 0.0 for _, each in line.points]
-            look = figures.look(number) if numbers else {**figures.look(number), "linestyle": "none"}
+            look = figures.series_style(number) if numbers else {**figures.series_style(number), "linestyle": "none"}
             panel.errorbar(places, means, yerr=spreads if any(spreads) else None, capsize=3, label=line.label, **look)
             best = line.best(runs.smaller_is_better(metric))
             ring = {"s": 170, "facecolors": "none", "edgecolors": look["color"], "linewidths": 1.5, "zorder": 3}

@@ -15,7 +15,7 @@ from recbole_gen import figures
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.calibration import constant_days, mean_direction
 from recbole_gen.plot import runs
-from recbole_gen.quick_start import Loaded, load
+from recbole_gen.quick_start import LoadedRun, load
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers, and line styles that stay apart in print.
 STYLES = {
@@ -43,7 +43,7 @@ def draw(options: dict[str, Any]) -> None:
     rows = toi_rows(run, options["part"], options["horizon"], options["noise"])
     summary = toi_summary(rows)
     print(toi_table(run, options["part"], summary))
-    written = figures.save(draw_toi(run, options["part"], rows), output)
+    written = figures.save_figure(draw_toi(run, options["part"], rows), output)
     try:
         output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -52,7 +52,7 @@ def draw(options: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def toi_rows(run: Loaded, part: str, horizon: int, noise: float) -> dict[str, dict[str, np.ndarray]]:
+def toi_rows(run: LoadedRun, part: str, horizon: int, noise: float) -> dict[str, dict[str, np.ndarray]]:
     """For the model and each baseline: `cosine` with the true time's encoding and `error` in days, one value a row.
 
     ``persistence`` says the time of the last interaction, ``constant`` the direction that is closest on average to the
@@ -120,7 +120,7 @@ def toi_summary(rows: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, f
     return out
 
 
-def toi_table(run: Loaded, part: str, summary: dict[str, dict[str, float]]) -> str:
+def toi_table(run: LoadedRun, part: str, summary: dict[str, dict[str, float]]) -> str:
     """The summary for people, with what it means to be worse than a baseline."""
     config = run.config
     names = {"model": config["model"], "random row": "time of another row"}
@@ -141,9 +141,9 @@ def toi_table(run: Loaded, part: str, summary: dict[str, dict[str, float]]) -> s
     return "\n".join([tabulate(body, headers=["", *heads], floatfmt=".3f"), *notes])
 
 
-def draw_toi(run: Loaded, part: str, rows: dict[str, dict[str, np.ndarray]]):
+def draw_toi(run: LoadedRun, part: str, rows: dict[str, dict[str, np.ndarray]]):
     """Two panels: shares of rows by cosine (the paper's figure 5) and by error in days."""
-    figure, (left, right) = figures.new(2)
+    figure, (left, right) = figures.new_figure(2)
     names = {"model": run.config["model"], "random row": "time of another row"}
     for name, (colour, style) in STYLES.items():
         look = {"color": colour, "linestyle": style, "label": names.get(name, name), "linewidth": 2}

@@ -16,10 +16,10 @@ import torch
 from tabulate import tabulate
 
 from recbole_gen import figures
-from recbole_gen.data.rows import training_counts
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
 from recbole_gen.plot import runs
-from recbole_gen.quick_start import Loaded, load
+from recbole_gen.quick_start import LoadedRun, load
 
 PERPLEXITY = 30
 """scikit-learn's default; t-SNE needs more items than that."""
@@ -52,17 +52,17 @@ def draw(options: dict[str, Any]) -> None:
         places, divergence = tsne_embedding(vectors[chosen], options["seed"], label)
         maps.append(ItemMap(label, places, counts[chosen], len(vectors), divergence))
     print(tsne_table(maps))
-    written = figures.save(draw_maps(maps, runs.common_title(found)), output)
+    written = figures.save_figure(draw_maps(maps, runs.common_title(found)), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
-def item_vectors(run: Loaded) -> tuple[np.ndarray, np.ndarray]:
+def item_vectors(run: LoadedRun) -> tuple[np.ndarray, np.ndarray]:
     """The item table without its padding row, [n_items - 1, d], and how often each item occurs in training.
 
     Raises UserError for a model without a table of item vectors.
     """
     data = run.train._dataset
-    counts = training_counts(data.inter_feat, data.iid_field, data.item_num)
+    counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
     table = getattr(run.model, "item_embedding", None)
     if not isinstance(table, torch.nn.Embedding) or len(table.weight) < len(counts):
         raise UserError(f"{run.config['model']} has no table of item vectors (item_embedding): plot tsne needs one")
@@ -107,7 +107,7 @@ def draw_maps(maps: Sequence[ItemMap], title: str = ""):
     from matplotlib.colors import LogNorm
 
     columns = len(maps) if len(maps) <= 3 else math.ceil(math.sqrt(len(maps)))
-    figure, axes = figures.new(columns, math.ceil(len(maps) / columns), width=3.6, height=4.3, squeeze=False)
+    figure, axes = figures.new_figure(columns, math.ceil(len(maps) / columns), width=3.6, height=4.3, squeeze=False)
     scale = LogNorm(1, max(max(each.counts.max() for each in maps), 2))
     panels = list(axes.flat[: len(maps)])
     for empty in axes.flat[len(maps) :]:

@@ -22,7 +22,7 @@ SUFFIXES = ("inter", "item", "user", "kg", "link", "net")
 Result = TypeVar("Result")
 
 
-def with_data(configure: Callable[[], Result]) -> Result:
+def with_dataset_fetched(configure: Callable[[], Result]) -> Result:
     """What ``configure`` returns; a data set that it misses is fetched first.
 
     Raises MissingDataset if that does not work, which says what to fetch by hand and where to put it.

@@ -12,7 +12,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_gen.config.config import Config
-from recbole_gen.data.requirements import needs
+from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.recommending.histories import Histories
@@ -65,7 +65,7 @@ class ModelInput:
         self.items = pa.array(vocabulary[config["ITEM_ID_FIELD"]], pa.string())
         self.users = pa.array(vocabulary[config["USER_ID_FIELD"]], pa.string())
         self.scenes = None if scenes is None else pa.array(scenes, pa.string())
-        self.reads_times, self.reads_scenes = needs(config, "times"), needs(config, "scenes")
+        self.reads_times, self.reads_scenes = model_needs(config, "times"), model_needs(config, "scenes")
 
     def known(self, histories: Histories) -> KnownHistories:
         """Histories in ids, without what the model does not know. Raises UserError without times or scenes it reads."""

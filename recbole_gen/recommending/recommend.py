@@ -100,7 +100,7 @@ def _print_summary(totals: Totals, recommender: Recommender, output: Path, when:
     if totals.by_popularity:
         print(f"{totals.by_popularity:,} users are answered by popularity: the model has nothing to tell them by")
     if when and recommender.window is not None:
-        print(recommender.window.told())
+        print(recommender.window.describe())
     elif when:
         print("how good the windows are was not measured: this run has no when.json, and they show only how finely the "
               "model tells days apart")  # fmt: skip

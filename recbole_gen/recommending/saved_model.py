@@ -31,7 +31,7 @@ class SavedModel:
     config: Config
     model: Any
     content: dict[str, Any]
-    window: calibration.Window | None
+    window: calibration.DayWindow | None
 
 
 def load_saved_model(folder: str | Path, device: str | None = None) -> SavedModel:
@@ -48,7 +48,7 @@ def load_saved_model(folder: str | Path, device: str | None = None) -> SavedMode
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise UserError(f"{content['model']} reads no histories: recommending needs a sequential model")
     model = _build_model(path, config, content)
-    window = calibration.read(Path(folder) / calibration.FILE) if hasattr(model, "when") else None
+    window = calibration.read_window(Path(folder) / calibration.WINDOWS_FILE) if hasattr(model, "when") else None
     return SavedModel(config, model.to(config["device"]).eval(), content, window)
 
 

@@ -25,7 +25,7 @@ FORWARD_ARGUMENTS = {
 class Scorer:
     """Asks one model. Raises UserError for scores that are not numbers, of a model that has diverged."""
 
-    def __init__(self, config: Config, model: Any, model_input: ModelInput, window: calibration.Window | None):
+    def __init__(self, config: Config, model: Any, model_input: ModelInput, window: calibration.DayWindow | None):
         self.config, self.model, self._window = config, model, window
         self._input, self._n_items = model_input, len(model_input.items)
 

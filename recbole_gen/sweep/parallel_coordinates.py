@@ -26,7 +26,7 @@ def write_parallel_coordinates(folder: Path, trials: list[dict[str, Any]], metri
     title = f"{len(trials)} trial{'s' if len(trials) > 1 else ''}, coloured by valid {metric}"
     page = folder / "parallel.html"
     _interactive_page(axes, scores, title).write_html(page, include_plotlyjs=True)
-    return [page, *figures.save(_static_picture(axes, scores, title), folder / "parallel.png")]
+    return [page, *figures.save_figure(_static_picture(axes, scores, title), folder / "parallel.png")]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _static_picture(axes: list[Axis], scores: list[float], title: str):
     from matplotlib.colors import Normalize
 
     longest = max(len(label) for axis in axes for label in axis.labels)
-    figure, panel = figures.new(width=max(6.0, (0.9 + 0.08 * min(longest, 30)) * len(axes)), height=4.5)
+    figure, panel = figures.new_figure(width=max(6.0, (0.9 + 0.08 * min(longest, 30)) * len(axes)), height=4.5)
     heights = np.stack([axis.to_unit(axis.positions) for axis in axes])  # [axes, trials]
     norm, colours = Normalize(min(scores), max(scores)), colormaps[COLOURS]
     for number, score in enumerate(scores):

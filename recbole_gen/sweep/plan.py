@@ -15,7 +15,7 @@ from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError
-from recbole_gen.prepare.missing_dataset import with_data
+from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.sweep import state
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space
@@ -60,7 +60,7 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
 def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable[str] = ()) -> Config:
     """The configuration without the space. Raises UserError, which knows the names of the options of `tune`, too."""
     try:
-        return with_data(partial(Config, config_dict=values))
+        return with_dataset_fetched(partial(Config, config_dict=values))
     except UserError as error:
         near = {key: difflib.get_close_matches(key, list(options), n=1, cutoff=0.8) for key in given}
         hints = [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
@@ -87,7 +87,7 @@ def check_trials(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, in
     epochs = [value for value in searched.values if isinstance(value, int)] if searched else []
     for point in [*distinct.values()][:MAX_CHECKED]:
         try:
-            config = with_data(partial(Config, config_dict={**sweep.values, **point}))
+            config = with_dataset_fetched(partial(Config, config_dict={**sweep.values, **point}))
         except UserError as error:
             message = with_origins(error, {}).replace("(dict)", f"({sweep.space_file})")
             raise UserError(f"{message}\n(in a trial with {json.dumps(point)}, of {sweep.space_file})") from None

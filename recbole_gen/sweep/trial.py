@@ -13,11 +13,11 @@ from filelock import FileLock
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json
-from recbole_gen.prepare.missing_dataset import with_data
+from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.quick_start import run
 from recbole_gen.sweep import cluster, state
 from recbole_gen.sweep.state import Sweep
-from recbole_gen.training.trainer import Epoch
+from recbole_gen.training.trainer import EpochResult
 
 
 def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.WorkingEnvironment, has_gpu: bool) -> None:
@@ -60,14 +60,14 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
     values.pop("gpu_id", None)  # Ray shows each trial its own only
     if not has_gpu:
         values["use_gpu"] = False
-    epochs = with_data(partial(Config, config_dict=values))["epochs"]
+    epochs = with_dataset_fetched(partial(Config, config_dict=values))["epochs"]
     lines = state.read_curve(folder)
     if lines and lines[-1]["epoch"] < epochs:
         _report_to_scheduler(lines)  # the scheduler may not have seen it
     if (folder / "last.pth").exists():
         values = {"resume": str(folder / "last.pth")}
 
-    def on_epoch(epoch: Epoch) -> None:
+    def on_epoch(epoch: EpochResult) -> None:
         line = {
             "epoch": epoch.number,
             "score": epoch.best_valid_score,

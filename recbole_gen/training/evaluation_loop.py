@@ -18,10 +18,10 @@ from recbole.utils import EvaluatorType, WandbLogger, init_seed
 from tqdm import tqdm
 
 from recbole_gen import checkpoint, compat, distributed
-from recbole_gen.data.loaders import SetLoader
+from recbole_gen.data.loaders import HeldOutSetLoader
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.diagnostics import Diagnostics
-from recbole_gen.evaluation.ranking import LeanCollector, TopK, distinct_positives
+from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives
 from recbole_gen.model.layers import FUTURE
 
 RETURN_MEMORY_BYTES = 1 << 29
@@ -31,10 +31,10 @@ cut up what its scores leave behind, where the next ones do not fit, and malloc 
 
 @dataclass(frozen=True)
 class _ExtraTask:
-    """One of evaluation.TASKS: its metrics, and the batch's column of positives, the next first."""
+    """One of evaluation.EXTRA_TASKS: its metrics, and the batch's column of positives, the next first."""
 
     name: str
-    metrics: TopK
+    metrics: TopKMetrics
     column: str
     ranks: str = "items"
     next_only: bool = False
@@ -57,7 +57,7 @@ class EvaluationLoop(RecBoleTrainer):
         self.saved_model_file = str(Path(config["checkpoint_dir"]) / "best.pth")
         self.vocabulary: dict[str, list[str]] = {}
         self.eval_type, self.test_batch_size = config["eval_type"], config["eval_batch_size"]
-        self.eval_collector, self.evaluator = LeanCollector(config), Evaluator(config)
+        self.eval_collector, self.evaluator = TopKCollector(config), Evaluator(config)
         self.item_tensor = self.tot_item_num = None
         self.scoring = {"rows": 0, "seconds": 0.0}
 
@@ -135,14 +135,14 @@ class EvaluationLoop(RecBoleTrainer):
         """What is scored beside the run's own metrics: all later items, the next scene, all later scenes."""
         config = self.config
         items, scenes = (FUTURE + config[key] + config["LIST_SUFFIX"] for key in ("ITEM_ID_FIELD", "SCENE_FIELD"))
-        sets = isinstance(eval_data, SetLoader) and config["positives"] == "both"
-        tasks = [_ExtraTask("period", TopK(config), items)] if sets else []
+        sets = isinstance(eval_data, HeldOutSetLoader) and config["positives"] == "both"
+        tasks = [_ExtraTask("period", TopKMetrics(config), items)] if sets else []
         if hasattr(self.model, "full_sort_predict_scene"):
             topk = config["scene_topk"]
             ranked = topk if isinstance(topk, list) else [topk], eval_data._dataset.num(config["SCENE_FIELD"]) - 1
-            tasks.append(_ExtraTask("scene", TopK(config, *ranked), scenes, ranks="scenes", next_only=True))
+            tasks.append(_ExtraTask("scene", TopKMetrics(config, *ranked), scenes, ranks="scenes", next_only=True))
             if sets:
-                tasks.append(_ExtraTask("scene_period", TopK(config, *ranked), scenes, ranks="scenes"))
+                tasks.append(_ExtraTask("scene_period", TopKMetrics(config, *ranked), scenes, ranks="scenes"))
         return tasks
 
     def _scene_scores(self, interaction) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from recbole_gen.evaluation.ranking import TASKS
+from recbole_gen.evaluation.ranking import EXTRA_TASKS
 
 
 def describe_result(result: dict[str, Any]) -> str:
@@ -17,7 +17,7 @@ def describe_result(result: dict[str, Any]) -> str:
     model = result["model"]
     rows: list[list[Any]] = []
     for task, values in _metrics_by_task(test).items():
-        rows.append([f"{model}, test" + (f", {TASKS[task]}" if task else ""), None, values])
+        rows.append([f"{model}, test" + (f", {EXTRA_TASKS[task]}" if task else ""), None, values])
     names = list(dict.fromkeys(name for _, _, values in rows for name in values))
     rows.append([f"{model}, best valid", None, result["best_valid_result"]])
     notes = []

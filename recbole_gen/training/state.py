@@ -9,16 +9,16 @@ import torch
 from recbole.data.dataloader import KnowledgeBasedDataLoader
 
 from recbole_gen import checkpoint
-from recbole_gen.data.rows import training_counts
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.training.optimizers import inner_optimizers
 
 
-def vocabulary_of(dataset) -> dict[str, list[str]]:
+def token_vocabulary(dataset) -> dict[str, list[str]]:
     """Tokens of users and items in the order of their ids, padding first."""
     return {field: dataset.field2id_token[field].tolist() for field in (dataset.uid_field, dataset.iid_field)}
 
 
-def serving_of(train) -> dict[str, Any]:
+def serving_data(train) -> dict[str, Any]:
     """What recommending needs of the training part beside its vocabulary, as plain data.
 
     sizes: field -> how many tokens, padding included; lengths: field -> of its longest sequence; counts: [n_items], how
@@ -32,7 +32,7 @@ def serving_of(train) -> dict[str, Any]:
     return {
         "sizes": {str(field): len(values) for field, values in tokens.items()},
         "lengths": {str(field): int(length) for field, length in train.field2seqlen.items()},
-        "counts": training_counts(train.inter_feat, train.iid_field, train.item_num),
+        "counts": training_item_counts(train.inter_feat, train.iid_field, train.item_num),
         "scenes": tokens[scene].tolist() if scene in tokens else None,
         "item_features": {str(f): each for f, each in features.items() if f == train.iid_field or f in read},
         "types": {str(field): kind.value for field, kind in train.field2type.items()},
@@ -48,7 +48,7 @@ def training_state(trainer, next_epoch: int, train_data) -> dict[str, Any]:
         "vocabulary": trainer.vocabulary,
         "serving": trainer.serving,
         "state_dict": model.state_dict(),
-        "other_parameter": checkpoint.pack(_other_parameter(model)),
+        "other_parameter": checkpoint.pack_other_parameter(_other_parameter(model)),
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
         "counters": {k: value for k, value in numeric_attributes(model).items() if value != initial.get(k)},

@@ -32,9 +32,9 @@ from recbole_gen.training.state import (
     numeric_attributes,
     restore_random_streams,
     restore_training_state,
-    serving_of,
+    serving_data,
+    token_vocabulary,
     training_state,
-    vocabulary_of,
 )
 
 LOSS_CHECK_STEPS = 50
@@ -55,7 +55,7 @@ class _NoTensorBoard:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochResult:
     """What is known when an epoch ends: ``number`` from 1, scores None as long as there is none of validation."""
 
     number: int
@@ -84,11 +84,11 @@ class Trainer(EvaluationLoop):
         best_epoch: epoch of the best validation score, -1 before the first.
         steps: training steps so far, over all epochs.
         train_seconds: what all epochs have taken, validation included, also those before a resume.
-        on_epoch: called after every epoch, once its checkpoints are written, with an `Epoch`; None for nothing.
+        on_epoch: called after every epoch, once its checkpoints are written, with an `EpochResult`; None for nothing.
         initial_numbers: plain numbers among the model's attributes before training, see `numeric_attributes`.
     """
 
-    on_epoch: Callable[[Epoch], None] | None = None
+    on_epoch: Callable[[EpochResult], None] | None = None
 
     def __init__(self, config, model):
         super().__init__(config, model)
@@ -147,7 +147,7 @@ class Trainer(EvaluationLoop):
         Returns the best validation score and result. Raises NonFiniteLoss.
         """
         log = self.logger.info if verbose else self.logger.debug
-        self.vocabulary, self.serving = vocabulary_of(train_data._dataset), serving_of(train_data._dataset)
+        self.vocabulary, self.serving = token_vocabulary(train_data._dataset), serving_data(train_data._dataset)
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
@@ -187,13 +187,13 @@ class Trainer(EvaluationLoop):
                 break
         return self.best_valid_score, self.best_valid_result
 
-    def _epoch_result(self, epoch: int) -> Epoch:
+    def _epoch_result(self, epoch: int) -> EpochResult:
         known = float(self.best_valid_score) if self.best_valid_result else None
         number, result = self._last_valid
         if number != epoch:
-            return Epoch(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, None, {})
+            return EpochResult(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, None, {})
         score = float(calculate_valid_score(result, self.valid_metric))
-        return Epoch(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, score, result)
+        return EpochResult(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, score, result)
 
     def _check_valid_metric(self, valid_data) -> None:
         """Which cut-offs of scenes there are is known only now. Raises UserError."""

@@ -243,6 +243,8 @@ def test_a_class_from_a_notebook_has_no_yaml_beside_it(custom, make_config, walk
 
 def test_every_name_of_ours_is_found():
     for name in registry.MODELS:
-        choice = registry.resolve(name)
+        choice = registry.resolve_model(name)
         assert (choice.name, choice.model_class.__name__, choice.is_recbole) == (name, name, False)
-    assert registry.resolve("recbole.BPR") == registry.resolve("BPR") == registry.ModelChoice("BPR", BPR, True)
+    assert (
+        registry.resolve_model("recbole.BPR") == registry.resolve_model("BPR") == registry.ModelChoice("BPR", BPR, True)
+    )

@@ -31,10 +31,10 @@ def test_recboles_arguments_are_those_of_its_module():
     }
 
 
-@pytest.mark.parametrize("name", ["DreamRec", "recbole.DiffRec", *registry.recbole_names()])
+@pytest.mark.parametrize("name", ["DreamRec", "recbole.DiffRec", *registry.recbole_model_names()])
 def test_a_name_says_which_files_a_model_has(name):
     try:
-        choice = registry.resolve(name)
+        choice = registry.resolve_model(name)
     except UserError as error:
         assert "needs a package that is not installed" in str(error)
         return

@@ -80,7 +80,7 @@ def get(make_config, folder):
     def shared(model="SASRec", **values):
         config = make_config(model, **values)
         init_seed(config["seed"], config["reproducibility"])
-        return cache.shared(config, folder)
+        return cache.shared_dataset(config, folder)
 
     return shared
 
@@ -142,7 +142,7 @@ def test_results_are_those_of_a_run_that_builds_its_own(model, values, settings,
 def test_every_kind_of_data_set_gives_the_same_batches(model, values, make_config, get, folder, graph, builds):
     config = make_config(model, **values)
     init_seed(config["seed"], config["reproducibility"])
-    data, parts = loaders.built(config)
+    data, parts = loaders.build_dataset(config)
     drawn = random.random(), np.random.rand(), torch.rand(1).item()
     wanted = batches(config, data, parts)
     for _ in range(2):
@@ -299,7 +299,7 @@ def test_arrays_are_mapped_not_copied(make_config, get, write_atomic, folder):
     get()
     config = make_config("SASRec")
     tracemalloc.start()
-    _, parts = cache.shared(config, folder)
+    _, parts = cache.shared_dataset(config, folder)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < entries(folder)[0].stat().st_size / 4
@@ -319,7 +319,7 @@ settings, folder = json.loads(sys.argv[1]), sys.argv[2]
 config = Config(config_dict=settings)
 init_seed(config["seed"], config["reproducibility"])
 loaders.create_dataset = None  # this process must not build
-data, parts = cache.shared(config, folder)
+data, parts = cache.shared_dataset(config, folder)
 print("rows", len(parts[0]), flush=True)
 """
 
@@ -336,7 +336,7 @@ def test_a_second_process_waits_for_the_first(make_config, settings, folder, mon
         return create(config)
 
     monkeypatch.setattr(loaders, "create_dataset", create_while_another_asks)
-    _, parts = cache.shared(config, folder)
+    _, parts = cache.shared_dataset(config, folder)
     out, _ = child[0].communicate()
     assert child[0].returncode == 0 and f"rows {len(parts[0])}\n" in out and "is shared, from" in out
     assert len(entries(folder)) == 1
@@ -513,7 +513,7 @@ def test_nobody_else_may_write_into_the_folder(get, walks, folder, monkeypatch):
 def test_a_bad_folder_is_one_message(make_config, walks, folder):
     folder.write_text("")
     with pytest.raises(UserError, match="cannot be made"):
-        cache.shared(make_config("SASRec"), folder)
+        cache.shared_dataset(make_config("SASRec"), folder)
 
 
 def test_a_stale_entry_is_told_and_removed(get, walks, folder, tmp_path, caplog, monkeypatch):
@@ -535,7 +535,7 @@ def test_entries_of_other_data_sets_and_models_are_not_stale(get, log, folder, t
     (tmp_path / "other").mkdir()
     text = (tmp_path / "toy/toy.inter").read_text()
     (tmp_path / "other/other.inter").write_text(text)
-    cache.shared(make_config("SASRec", dataset="other"), folder)
+    cache.shared_dataset(make_config("SASRec", dataset="other"), folder)
     assert len(entries(folder)) == 4
 
 
@@ -555,7 +555,7 @@ def test_the_entries_used_least_recently_go(get, walks, folder, builds, monkeypa
 
 def test_the_key_says_where_data_sets_are_kept(make_config, log, tmp_path, builds, monkeypatch):
     def load(given=None, **values):
-        return cache.load(make_config("SASRec", **values), given)
+        return cache.load_dataset(make_config("SASRec", **values), given)
 
     own = tmp_path / "toy/.cache"
     load(), load(data_cache=False)
@@ -574,10 +574,10 @@ def test_the_key_says_where_data_sets_are_kept(make_config, log, tmp_path, build
 def test_auto_does_without_where_nothing_can_be_kept(make_config, walks, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(cache, "MIN_LOG_BYTES", 0)
     (tmp_path / "toy/.cache").write_text("")
-    data, _ = cache.load(make_config("SASRec"))
+    data, _ = cache.load_dataset(make_config("SASRec"))
     assert data.item_num == 41 and not [each for each in caplog.records if each.levelno > logging.INFO]
     with pytest.raises(UserError, match="cannot be made"):
-        cache.load(make_config("SASRec", data_cache=True))
+        cache.load_dataset(make_config("SASRec", data_cache=True))
 
 
 def test_processes_that_train_together_share_the_data_set(settings, folder):
@@ -597,7 +597,7 @@ def test_a_loaded_run_has_the_data_set_that_is_kept(settings, walks, builds):
 def test_a_configuration_notes_what_is_read(make_config, walks):
     config = make_config("SASRec", learning_rate=0.5)
     config["topk"]
-    with config.recording() as read:
+    with config.recording_reads() as read:
         assert config["learning_rate"] == 0.5 and "seed" in config and config.epochs and config["nothing"] is None
         assert not hasattr(config, "no_such_key") and config["MODEL_TYPE"].name == "SEQUENTIAL"
         config["learning_rate"] = 2

@@ -14,7 +14,7 @@ from recbole.utils import KGDataLoaderState, init_seed
 
 from recbole_gen.config.config import Config
 from recbole_gen.config.places import RECBOLE_PROPERTIES
-from recbole_gen.data.loaders import LeanFullSortLoader, LeanTrainLoader, create_dataset, create_loaders
+from recbole_gen.data.loaders import RowBatchFullSortLoader, RowBatchTrainLoader, create_dataset, create_loaders
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import SequenceDataset
 from recbole_gen.errors import UserError
@@ -72,7 +72,7 @@ def recbole_loader(config, phase: str):
 def test_training_batches_are_recboles_in_every_epoch(model, values, columns, random_log, make_config):
     config = make_config(model, MAX_ITEM_LIST_LENGTH=8, **{"train_batch_size": 50, "seed": 11, **values})
     loader = create_loaders(config, create_dataset(config))[0]
-    assert isinstance(loader, LeanTrainLoader) and isinstance(loader.dataset.inter_feat, SequenceRows)
+    assert isinstance(loader, RowBatchTrainLoader) and isinstance(loader.dataset.inter_feat, SequenceRows)
     other = recbole_loader(config, "train")
     assert len(loader) == len(other)
     orders = []
@@ -111,7 +111,7 @@ def test_without_negatives_every_item_is_a_true_next_item(random_log, make_confi
     assert rows == len(random_log["item_id:token"]) - 3 * 25
 
 
-@pytest.mark.parametrize("mode, loader_class", [("full", LeanFullSortLoader), ("uni20", NegSampleEvalDataLoader)])
+@pytest.mark.parametrize("mode, loader_class", [("full", RowBatchFullSortLoader), ("uni20", NegSampleEvalDataLoader)])
 @pytest.mark.parametrize("phase", ["valid", "test"])
 def test_evaluation_batches_are_recboles(mode, loader_class, phase, random_log, make_config):
     eval_args = {"split": {"RS": [8, 1, 1]}, "group_by": "user", "mode": mode}

@@ -11,7 +11,7 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_gen.compat import reading
 from recbole_gen.data import splits
-from recbole_gen.data.loaders import create_dataset, create_loaders, has_room
+from recbole_gen.data.loaders import create_dataset, create_loaders, fits_on_gpu
 from recbole_gen.data.sequences import SequenceDataset
 from recbole_gen.training import evaluation_loop
 from recbole_gen.training.trainer import create_trainer
@@ -284,7 +284,7 @@ def test_rows_on_a_device_are_read_every_way(device, index, walks_with_features,
 
 
 def test_a_cpu_needs_no_copy(walks_with_features, make_config):
-    assert not has_room(torch.device("cpu"), SequenceDataset(make_config()).build()[0].inter_feat)
+    assert not fits_on_gpu(torch.device("cpu"), SequenceDataset(make_config()).build()[0].inter_feat)
 
 
 def test_returning_freed_memory_changes_no_result(walks_with_features, make_config, tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from recbole.utils import InputType
 from recbole_gen import quick_start
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
-from recbole_gen.data.held_out import hold_out_last, hold_out_period, last_events_mask, moment
-from recbole_gen.data.loaders import create_dataset, create_loaders, history_sizes
+from recbole_gen.data.held_out import hold_out_last, hold_out_period, last_events_mask, parse_period_start
+from recbole_gen.data.loaders import create_dataset, create_loaders, history_lengths
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
@@ -228,24 +228,24 @@ TIMES = [1, 2, 3, 5, 8, 8, 8, 9, 10, 12]
     [(0.5, 8), (0.6, 8), (0.7, 9), (0.1, 2), (0.99, 12), (9, 9), (8.5, 8.5), (12, 12), ("1970-01-01T00:00:08", 8)],
 )
 def test_a_moment_is_a_share_a_time_or_a_date(start, value):
-    assert moment(start, np.array(TIMES, dtype=float)) == value
+    assert parse_period_start(start, np.array(TIMES, dtype=float)) == value
 
 
 @pytest.mark.parametrize("date", ["2024-08-01", "2024-08-01T02:00:00+02:00", "2024-08-01 00:00:00"])
 def test_dates_are_in_utc(date):
-    assert moment(date, np.array([0.0, 2e9])) == 1722470400
+    assert parse_period_start(date, np.array([0.0, 2e9])) == 1722470400
 
 
 @pytest.mark.parametrize("start", [0, 1, 13, -5, 0.05, "1960-01-01", "2024-08-01"])
 def test_a_moment_outside_of_the_log_is_refused(start):
     with pytest.raises(UserError, match=r"period_start .* is not within the log, whose times go from 1 to 12"):
-        moment(start, np.array(TIMES, dtype=float))
+        parse_period_start(start, np.array(TIMES, dtype=float))
 
 
 @pytest.mark.parametrize("start", ["soon", "2024-13-01", None, True, [0.8]])
 def test_a_moment_must_be_one(start):
     with pytest.raises(UserError, match=r"period_start must be a share of the events such as 0\.8, a time, or a date"):
-        moment(start, np.array(TIMES, dtype=float))
+        parse_period_start(start, np.array(TIMES, dtype=float))
 
 
 def test_hold_out_period_by_hand():
@@ -694,8 +694,8 @@ def test_all_kinds_of_models_are_asked_the_same(values, write_atomic, make_confi
         assert isinstance(loaders[1]._dataset.inter_feat, SequenceRows)
         found[model] = [written(dataset, loader) for loader in loaders[1:]]
         other, of_other = loaders_of(make_config("GRU4Rec", **values))
-        assert [history_sizes(loader, dataset).tolist() for loader in loaders[1:]] == [
-            history_sizes(loader, other).tolist() for loader in of_other[1:]
+        assert [history_lengths(loader, dataset).tolist() for loader in loaders[1:]] == [
+            history_lengths(loader, other).tolist() for loader in of_other[1:]
         ]
     assert all(len(rows) > 2 for rows in found["Pop"])
     assert found["GRU4Rec"] == found["SASRec"] == found["Pop"] == found["BPR"]
@@ -911,7 +911,7 @@ def test_the_sizes_are_those_of_all_that_was_before(write_atomic, make_config):
     sequences = uneven(write_atomic, repeated=True)
     dataset, (_, _, test) = loaders_of(make_config("SASRec", MAX_ITEM_LIST_LENGTH=3))
     users = [user for user, *_ in written(dataset, test)]
-    assert history_sizes(test, dataset).tolist() == [len(sequences[user]) - 1 for user in users]
+    assert history_lengths(test, dataset).tolist() == [len(sequences[user]) - 1 for user in users]
 
 
 # Mistakes

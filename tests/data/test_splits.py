@@ -10,7 +10,7 @@ import torch
 from recbole.data.dataset import Dataset, SequentialDataset
 
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.data.rows import SequenceRows, training_counts
+from recbole_gen.data.rows import SequenceRows, training_item_counts
 from recbole_gen.data.sequences import SequenceDataset
 from recbole_gen.data.splits import history_windows, split_at_times, split_sequences
 from recbole_gen.errors import UserError
@@ -501,11 +501,11 @@ def test_T32_recboles_models_train_on_the_kept_rows(loss_type, write_atomic, mak
     assert len({(valid, test) for _, valid, test in sizes.values()}) == 1
 
 
-# training_counts
+# training_item_counts
 
 
 def counted(dataset, train) -> dict[str, int]:
-    counts = training_counts(train.inter_feat, "item_id", dataset.item_num)
+    counts = training_item_counts(train.inter_feat, "item_id", dataset.item_num)
     return {str(token): int(count) for token, count in zip(dataset.field2id_token["item_id"], counts, strict=True)}
 
 

@@ -10,7 +10,12 @@ import torch
 
 from recbole_gen import quick_start
 from recbole_gen.data.loaders import create_dataset, create_loaders
-from recbole_gen.evaluation.diagnostics import Diagnostics, item_table, latent_statistics, length_groups
+from recbole_gen.evaluation.diagnostics import (
+    Diagnostics,
+    history_length_groups,
+    item_table_statistics,
+    latent_statistics,
+)
 from recbole_gen.training.trainer import create_trainer
 
 N_ITEMS = 31  # with the padding item
@@ -124,7 +129,7 @@ def test_item_table_tells_a_collapsed_table_from_a_random_one():
     random = torch.randn(2001, 16)
     random[0] = 1e6  # the padding row does not count
     random[1001:] *= 3
-    out = item_table(random, trained)
+    out = item_table_statistics(random, trained)
     assert out["rms"] == pytest.approx(math.sqrt((1 + 9) / 2), rel=0.02)
     assert out["mean_cosine"] == pytest.approx(0, abs=0.01)
     assert out["effective_rank"] == pytest.approx(16, rel=0.02)
@@ -132,13 +137,15 @@ def test_item_table_tells_a_collapsed_table_from_a_random_one():
     assert out["norm_untrained"] == pytest.approx(12, rel=0.03)
 
     direction = torch.randn(16)
-    collapsed = item_table(0.01 * (direction + 0.001 * torch.randn(2001, 16)), torch.ones(2001, dtype=torch.bool))
+    collapsed = item_table_statistics(
+        0.01 * (direction + 0.001 * torch.randn(2001, 16)), torch.ones(2001, dtype=torch.bool)
+    )
     assert collapsed["rms"] == pytest.approx(0.01 * float(direction.square().mean().sqrt()), rel=0.01)
     assert collapsed["mean_cosine"] == pytest.approx(1, abs=1e-4)
     assert "norm_untrained" not in collapsed
-    line = item_table(torch.randn(2001, 1) * direction, trained)
+    line = item_table_statistics(torch.randn(2001, 1) * direction, trained)
     assert line["effective_rank"] == pytest.approx(1, abs=1e-3) and abs(line["mean_cosine"]) < 0.01
-    pair = item_table(torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0]]), torch.tensor([False, True, True]))
+    pair = item_table_statistics(torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0]]), torch.tensor([False, True, True]))
     assert (pair["mean_cosine"], pair["norm_trained"]) == (0.0, 1.5)
 
 
@@ -146,7 +153,7 @@ def test_the_item_table_of_the_model_is_described():
     model = torch.nn.Module()
     model.item_embedding = torch.nn.Embedding(N_ITEMS, 4)
     result, _ = diagnose(ranking(3).repeat(2, 1), [3, 3], model=model)
-    expected = item_table(model.item_embedding.weight.detach(), COUNTS > 0)
+    expected = item_table_statistics(model.item_embedding.weight.detach(), COUNTS > 0)
     assert result["item_table"] == expected
     assert "item_table" not in diagnose(ranking(3).repeat(2, 1), [3, 3])[0]
 
@@ -193,7 +200,8 @@ def test_every_test_target_has_a_line_with_its_rank(run, model):
 def test_thirds_by_hand():
     def groups(*sizes):
         return {
-            name: chosen.nonzero().squeeze(1).tolist() for name, chosen in length_groups(torch.tensor(sizes)).items()
+            name: chosen.nonzero().squeeze(1).tolist()
+            for name, chosen in history_length_groups(torch.tensor(sizes)).items()
         }
 
     assert groups(1, 2, 3, 4, 5, 6, 7) == {"low": [0, 1, 2], "medium": [3, 4], "high": [5, 6]}

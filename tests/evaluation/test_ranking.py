@@ -7,7 +7,7 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 
 from recbole_gen import quick_start
-from recbole_gen.evaluation.ranking import LeanCollector, TopK, distinct_positives, hits, target_ranks
+from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives, hit_matrix, target_ranks
 
 N_ITEMS = 31  # with the padding item
 
@@ -32,15 +32,15 @@ def test_hits_against_a_loop(scores):
     top = scores.topk(7).indices
     targets = [set(i[u == row].tolist()) for row in range(50)]
     expected = [[int(item in targets[row]) for item in top[row].tolist()] + [len(targets[row])] for row in range(50)]
-    assert hits(top, u, i).tolist() == expected
+    assert hit_matrix(top, u, i).tolist() == expected
     assert 20 < sum(sum(row[:-1]) for row in expected) < 200
 
 
 def test_hits_of_rows_without_positives():
     top = torch.tensor([[3, 1], [2, 4]])
     none = torch.zeros(0, dtype=torch.int64)
-    assert hits(top, none, none).tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert hits(top, torch.tensor([1]), torch.tensor([30])).tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert hit_matrix(top, none, none).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert hit_matrix(top, torch.tensor([1]), torch.tensor([30])).tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_target_ranks_against_a_loop(scores):
@@ -66,7 +66,7 @@ def test_collector_gives_recboles_metrics(make_config, write_atomic, scores):
     u, i = positives(50, most=4)
     distinct = scores + torch.rand(50, N_ITEMS)  # RecBole's top-k breaks ties as it likes
     results = []
-    for kind in (Collector, LeanCollector):
+    for kind in (Collector, TopKCollector):
         collector = kind(config)
         for rows in (slice(0, 30), slice(30, 50)):
             chosen = (u >= rows.start) & (u < rows.stop)
@@ -83,10 +83,10 @@ def test_distinct_positives_by_hand():
 
 def test_trivial_cut_offs_are_left_out(make_config, walks):
     config = make_config(metrics=["Recall", "NDCG", "ItemCoverage"], topk=[5, 10], valid_metric="Recall@5")
-    metrics = TopK(config)
+    metrics = TopKMetrics(config)
     assert metrics.topk == [5, 10] and len(metrics.metrics) == 2  # ItemCoverage reads more than hits
-    assert TopK(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
-    metrics = TopK(config, [1, 3], candidates=4)
+    assert TopKMetrics(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
+    metrics = TopKMetrics(config, [1, 3], candidates=4)
     metrics.add(
         torch.tensor([[9.0, 1, 2, 3, 4], [9, 4, 3, 2, 1], [9, 1, 2, 3, 4]]), *map(torch.tensor, ([0, 1], [3, 1]))
     )

@@ -69,7 +69,7 @@ def test_rows_of_hits_by_the_definitions(monkeypatch):
 )
 def test_values_of_users_are_those_that_a_run_has_reported(model, values, run):
     result = run(model, epochs=1, metrics=ALL, topk=[5, 10], valid_metric="NDCG@10", metric_decimal_place=10, **values)
-    found = significance.read(result["run_dir"], result)
+    found = significance.read_per_user(result["run_dir"], result)
     reported = result["test_result"]
     assert set(found.values) == {name for name in reported if not name.startswith("itemcoverage")}
     assert {name: found.mean(name) for name in found.values} == pytest.approx(
@@ -92,7 +92,7 @@ def test_values_of_users_are_those_that_a_run_has_reported(model, values, run):
 
 def test_names_of_users_stay_as_they_are(tmp_path):
     lines = [(0, "NA", "i1", 1, 1), (1, "007", "i2", 9, 0), (2, "7", "i1", 2, 2), (3, "7", "i3", 1, 1)]
-    found = significance.read(ranks_file(tmp_path / "run", lines), result_of(**{"hit@1": 0.5, "mrr@3": 0.625}))
+    found = significance.read_per_user(ranks_file(tmp_path / "run", lines), result_of(**{"hit@1": 0.5, "mrr@3": 0.625}))
     assert list(found.users) == ["007", "7", "NA"] and found.rows.tolist() == [1, 2, 1]
     assert found.values["mrr@3"].tolist() == [0, 0.75, 1] and found.mean("mrr@3") == 0.625
 
@@ -111,17 +111,17 @@ def test_names_of_users_stay_as_they_are(tmp_path):
 def test_broken_files_are_one_message(result, lines, columns, message, tmp_path):
     columns = columns or ("row", "user_id", "item_id", "rank", "place")
     with pytest.raises(UserError, match=message):
-        significance.read(ranks_file(tmp_path / "run", lines, columns), result)
+        significance.read_per_user(ranks_file(tmp_path / "run", lines, columns), result)
 
 
 def test_missing_files_and_metrics_are_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no .*ranks\.test\.tsv.*save_ranks=true"):
-        significance.read(tmp_path, result_of(**{"hit@1": 1.0}))
+        significance.read_per_user(tmp_path, result_of(**{"hit@1": 1.0}))
     result = result_of(**{"hit@1": 1.0, "itemcoverage@1": 0.1, "auc": 0.5, "period_hit@1": 1.0})
-    assert significance.per_row(list(result["test_result"])) == ["hit@1"]
+    assert significance.per_user_metrics(list(result["test_result"])) == ["hit@1"]
     for metric in ("itemcoverage@1", "auc", "period_hit@1", "hit@3"):
         with pytest.raises(UserError, match=f"{metric} has no value for each user.*there are: hit@1"):
-            significance.read(tmp_path, result, [metric])
+            significance.read_per_user(tmp_path, result, [metric])
 
 
 # Several seeds
@@ -130,22 +130,22 @@ def test_missing_files_and_metrics_are_named(tmp_path):
 def per_user(tmp_path, lines) -> significance.PerUser:
     hits = [float(line[-1] == 1) for line in lines]
     folder = ranks_file(tmp_path / f"run{len(list(tmp_path.iterdir()))}", lines)
-    return significance.read(folder, result_of(**{"hit@1": sum(hits) / len(hits)}))
+    return significance.read_per_user(folder, result_of(**{"hit@1": sum(hits) / len(hits)}))
 
 
 def test_a_user_is_averaged_over_the_seeds(tmp_path):
     """The seeds test in different orders."""
     one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 1, 1), (2, "c", "j", 9, 0)])
     other = per_user(tmp_path, [(0, "c", "j", 9, 0), (1, "b", "i", 4, 0), (2, "a", "i", 1, 1)])
-    both = significance.average([one, other])
+    both = significance.average_runs([one, other])
     assert list(both.users) == ["a", "b", "c"] and both.values["hit@1"].tolist() == [1, 0.5, 0]
-    assert significance.average([one]).values["hit@1"].tolist() == [1, 1, 0]
+    assert significance.average_runs([one]).values["hit@1"].tolist() == [1, 1, 0]
 
 
 def test_seeds_that_test_other_users_are_pooled(tmp_path):
     one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 9, 0)])
     other = per_user(tmp_path, [(0, "b", "i", 1, 1), (1, "b", "j", 1, 1), (2, "c", "i", 9, 0)])
-    both = significance.average([one, other])
+    both = significance.average_runs([one, other])
     assert list(both.users) == ["a", "b", "c"] and both.rows.tolist() == [1, 3, 1]
     assert both.values["hit@1"].tolist() == pytest.approx([1, 2 / 3, 0])
     assert both.mean("hit@1") == pytest.approx(3 / 5)  # that of all five rows
@@ -164,7 +164,7 @@ def test_seeds_that_test_other_users_are_pooled(tmp_path):
 def test_other_users_rows_or_targets_are_refused(lines, message, tmp_path):
     one = per_user(tmp_path, [(0, "a", "i", 1, 1), (1, "b", "i", 1, 1)])
     with pytest.raises(UserError, match=message):
-        significance.require_same_test(one, per_user(tmp_path, lines), ("one", "other"))
+        significance.require_same_test_set(one, per_user(tmp_path, lines), ("one", "other"))
 
 
 # Tests
@@ -202,7 +202,7 @@ def test_p_is_always_a_number():
     ],
 )
 def test_holm_by_hand(given, expected):
-    assert significance.holm(given) == pytest.approx(expected)
+    assert significance.holm_correction(given) == pytest.approx(expected)
 
 
 # Intervals
@@ -217,23 +217,23 @@ def scipys_interval(samples, statistic, seed: int, resamples: int = 300):
 def test_intervals_are_scipys():
     random = np.random.default_rng(3)
     values, rows = random.random((2, 70)), random.integers(1, 5, 70)
-    means = significance.bootstrap(values, np.ones(70, dtype=int), 300, seed=7)
+    means = significance.bootstrap_means(values, np.ones(70, dtype=int), 300, seed=7)
     low, high = scipys_interval((values[0],), lambda x, axis: x.mean(axis=axis), 7)
-    assert significance.interval(means[0]) == pytest.approx((low, high))
+    assert significance.percentile_interval(means[0]) == pytest.approx((low, high))
     low, high = scipys_interval(tuple(values), lambda x, y, axis: (x - y).mean(axis=axis), 7)
-    assert significance.interval(means[0] - means[1]) == pytest.approx((low, high))
-    means = significance.bootstrap(values, rows, 300, seed=7)  # users with several rows count for more
+    assert significance.percentile_interval(means[0] - means[1]) == pytest.approx((low, high))
+    means = significance.bootstrap_means(values, rows, 300, seed=7)  # users with several rows count for more
     low, high = scipys_interval((values[1], rows), lambda x, n, axis: (x * n).sum(axis=axis) / n.sum(axis=axis), 7)
-    assert significance.interval(means[1]) == pytest.approx((low, high))
+    assert significance.percentile_interval(means[1]) == pytest.approx((low, high))
 
 
 def test_intervals_are_seeded_and_cover_the_truth():
     ones = np.ones(60, dtype=int)
-    first, again, other = (significance.bootstrap(np.arange(60.0)[None], ones, 50, seed) for seed in (1, 1, 2))
+    first, again, other = (significance.bootstrap_means(np.arange(60.0)[None], ones, 50, seed) for seed in (1, 1, 2))
     assert (first == again).all() and (first != other).any()
     random = np.random.default_rng(0)
     found = [
-        significance.interval(significance.bootstrap(random.random((1, 60)) < 0.3, ones, 200, seed)[0])
+        significance.percentile_interval(significance.bootstrap_means(random.random((1, 60)) < 0.3, ones, 200, seed)[0])
         for seed in range(200)
     ]
     covered = np.mean([low <= 0.3 <= high for low, high in found])
@@ -243,6 +243,6 @@ def test_intervals_are_seeded_and_cover_the_truth():
 def test_a_run_read_back_from_its_json_gives_the_same(run):
     result = run("Pop", epochs=1)
     stored = json.loads((Path(result["run_dir"]) / "result.json").read_text())
-    found, again = (significance.read(each["run_dir"], each) for each in (result, stored))
-    significance.require_same_test(found, again, ("one", "other"))
+    found, again = (significance.read_per_user(each["run_dir"], each) for each in (result, stored))
+    significance.require_same_test_set(found, again, ("one", "other"))
     assert found.mean("ndcg@10") == again.mean("ndcg@10") == pytest.approx(result["test_result"]["ndcg@10"], abs=1e-4)

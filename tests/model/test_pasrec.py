@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from recbole_gen.data.times import DAY, DayRange
+from recbole_gen.data.times import SECONDS_PER_DAY, DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.model import pasrec
 from recbole_gen.model.pasrec import PASRec, PreferDiff, TimeEncoding
@@ -1114,7 +1114,7 @@ def test_last_day_is_exact_over_fifty_years():
     scale = DayRange(3000, 23_000)
     model = fresh(items=Items(day_range=scale))
     days = torch.arange(3000, 24_000)  # with `time_range: train` there are days after the range
-    t = scale.scale(days.double() * DAY + 12_345)
+    t = scale.scale(days.double() * SECONDS_PER_DAY + 12_345)
     assert t.dtype == torch.float32
     interaction = {"toi_list": torch.stack([torch.zeros_like(t), t], dim=1), "item_length": torch.full_like(days, 2)}
     assert torch.equal(model.last_day(interaction), days)

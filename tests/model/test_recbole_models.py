@@ -25,7 +25,7 @@ from recbole_gen.cli import main
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation.ranking import LeanCollector
+from recbole_gen.evaluation.ranking import TopKCollector
 from recbole_gen.options import parse_arguments
 from recbole_gen.recommending.recommender import Recommender
 
@@ -211,13 +211,13 @@ def test_metrics_are_those_of_recboles_collector(part):
     popularity = {item: item * item for item in range(1, items)}
     train = SimpleNamespace(dataset=SimpleNamespace(num=lambda field: items, item_counter=popularity))
     results = []
-    for collector in (LeanCollector(config), Collector(config)):
+    for collector in (TopKCollector(config), Collector(config)):
         collector.data_collect(train)
         for batch in (part, slice(3, 9)):
             u, i = positive[batch].nonzero(as_tuple=True)
             collector.eval_batch_collect(scores[batch].clone(), {}, u, i)
         # RecBole's own get_data_struct() cannot copy what ItemCoverage and the others of its kind need.
-        struct = collector.get_data_struct() if isinstance(collector, LeanCollector) else collector.data_struct
+        struct = collector.get_data_struct() if isinstance(collector, TopKCollector) else collector.data_struct
         results.append(Evaluator(config).evaluate(struct))
     assert len(results[0]) == 2 * 11 + 1
     assert results[0] == pytest.approx(results[1], abs=1e-12)
@@ -290,7 +290,7 @@ def test_anomaly_detection_is_off():
 
 
 def test_prefix_reaches_recboles_model():
-    ours, theirs = registry.resolve("DreamRec"), registry.resolve("recbole.DiffRec")
+    ours, theirs = registry.resolve_model("DreamRec"), registry.resolve_model("recbole.DiffRec")
     assert ours.model_class.__module__ == "recbole_gen.model.dreamrec" and not ours.is_recbole
     assert theirs.model_class.__module__ == "recbole.model.general_recommender.diffrec" and theirs.is_recbole
 

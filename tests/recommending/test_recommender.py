@@ -194,7 +194,7 @@ def test_windows_hold_what_they_held_in_validation(trained):
             assert inside / rows >= report["level"]
         else:
             assert report["test_rows"] == rows and report["model"]["coverage"] == pytest.approx(inside / rows)
-    told = recommender.window.told()
+    told = recommender.window.describe()
     assert "persistence" in told and "constant" in told and f"{report['model']['coverage']:.1%}" in told
 
 
@@ -208,14 +208,16 @@ def test_a_guess_that_is_as_good_is_told():
         "constant": {**numbers, "score": 9.0},
     }
     for score, said in ((4.0, True), (5.0, True), (6.0, False)):
-        window = calibration.Window(-1, 2, {**report, "persistence": {**numbers, "score": score}})
-        assert ("Do not rely" in window.told()) == said
+        window = calibration.DayWindow(-1, 2, {**report, "persistence": {**numbers, "score": score}})
+        assert ("Do not rely" in window.describe()) == said
 
 
 def test_quantiles_of_a_window_are_conformal():
     errors = np.arange(1, 100)  # 99 of them: the rank of p is 100 p
-    assert calibration._quantile(errors, 0.1) == 10 and calibration._quantile(errors, 0.9) == 90
-    assert calibration._quantile(np.array([5]), 0.1) == calibration._quantile(np.array([5]), 0.9) == 5
+    assert calibration._conformal_quantile(errors, 0.1) == 10 and calibration._conformal_quantile(errors, 0.9) == 90
+    assert (
+        calibration._conformal_quantile(np.array([5]), 0.1) == calibration._conformal_quantile(np.array([5]), 0.9) == 5
+    )
 
 
 def test_models_without_times_say_none(trained):
