@@ -17,36 +17,115 @@ from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.options import read_yaml
 
 PACKAGE = Path(recbole_gen.__file__).parent
-LEVELS = {
-    "errors": 0, "compat": 1, "files": 1, "figures": 1, "checkpoint": 1, "distributed": 1,
-    "model": 2, "evaluation": 3, "data": 4, "training": 5, "config": 5, "prepare": 5, "options": 1,
-    "quick_start": 6, "recommending": 7, "sweep": 7, "plot": 7, "compare": 8, "serving": 8, "catalogue": 8, "cli": 9,
-}  # fmt: skip
+ROOT = PACKAGE.parent
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported_parts(file):
-    """Parts of the package that a file imports, as (part, line)."""
+def read_floors(text: str) -> dict[str, int]:
+    """Room -> its floor, from 0, of the list in CONTRIBUTING.md: a line a floor, the top one first."""
+    section = text.partition("\n## Which room may import which\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^ {4}(\w.*)", section, re.MULTILINE)
+    return {room: len(lines) - 1 - number for number, line in enumerate(lines) for room in line.split(", ")}
+
+
+FLOORS = read_floors((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+
+
+def module_of(file: Path) -> str:
+    """The dotted name of a file of the package."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def imported_modules(file: Path) -> dict[str, int]:
+    """Modules of the package that a file imports, at its top, in functions or for types alone -> the line."""
+    found = {}
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("recbole_gen"):
-            tail = node.module.split(".")[1:]
-            names = [tail[0]] if tail else [alias.name for alias in node.names if not alias.name.startswith("_")]
-        elif isinstance(node, ast.Import):
-            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("recbole_gen.")]
-        for name in names:
-            yield name, node.lineno
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{file.name}:{node.lineno}: imports name the package"
+            both = [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
+            names = [inner if inner in MODULES else outer for inner, outer in both]
+        else:
+            continue
+        found |= {name: node.lineno for name in names if name in MODULES and name != "recbole_gen"}
+    return found
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_room_has_a_floor_and_there_are_few():
+    rooms = {room_of(module) for module in MODULES if module != "recbole_gen"}
+    assert rooms == FLOORS.keys()
+    assert len(rooms) <= 25
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_downwards(file):
-    parts = file.relative_to(PACKAGE).parts
-    own = parts[0].removesuffix(".py")
-    if own == "__init__":
+    module = module_of(file)
+    if module == "recbole_gen":
         return
-    for name, line in imported_parts(file):
-        assert LEVELS[name] <= LEVELS[own], f"{file.name}:{line} imports {name} from above"
+    for name, line in imported_modules(file).items():
+        own, other = room_of(module), room_of(name)
+        assert own == other or FLOORS[other] < FLOORS[own], f"{file.name}:{line} imports {name}, which is not below"
         if own == "model":
-            assert name in ("errors", "model"), f"{file.name}:{line}: a model imports {name}"
+            assert other in ("errors", "model"), f"{file.name}:{line}: a model imports {name}"
+
+
+def find_circle(imports: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a circle, the first of them again at the end; empty if there are none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(imports[module]):
+            if circle := visit(other, [*path, module]):
+                return circle
+        done.add(module)
+        return []
+
+    return next((circle for module in sorted(imports) if (circle := visit(module, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle():
+    # The package's face hands out names of rooms when they are asked for; no room imports them from there.
+    imports = {name: imported_modules(file).keys() - {name} for name, file in MODULES.items() if name != "recbole_gen"}
+    assert find_circle(imports) == []
+
+
+@pytest.mark.parametrize(
+    ("imports", "circle"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"a"}}, ["a", "b", "a"]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": {"b"}}, ["b", "c", "d", "b"]),
+    ],
+)
+def test_a_circle_is_found(imports, circle):
+    assert find_circle(imports) == circle
+
+
+def test_files_and_classes_are_short():
+    # One paper a file: DSPnet, PASRec.
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 500, f"{file.name} has more than 500 lines: divide it at a seam"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 300, f"{file.name}: class {node.name} has more than 300 lines"
+
+
+def test_tests_lie_in_the_folders_of_what_they_test():
+    folders = {file.parent.name for file in (ROOT / "tests").rglob("test_*.py")} - {"tests"}
+    assert folders <= FLOORS.keys()
 
 
 @pytest.mark.parametrize("name", registry.MODELS)
