@@ -1,20 +1,18 @@
-"""Training on several processes, one a GPU: each reads its share of every batch, and gradients are averaged over all.
-
-Not DistributedDataParallel: our models are called by `calculate_loss`, have several optimisers, and leave parameters
-without gradient where a loss is off; averaging once after the backward pass is exact in all of these. The price is that
-communication does not overlap with the backward pass.
-"""
+"""Training on several processes, one a GPU: each reads its share of every batch, gradients are averaged over all."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from recbole.utils import ModelType
+from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = datetime.timedelta(hours=24)
 """How long a process waits for the others: the first one evaluates while they do."""
@@ -61,21 +59,31 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     return values / world_size()
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Give every process the mean gradient. A parameter without one in all processes keeps none, and is not decayed."""
-    if world_size() == 1:
-        return
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
-    exists = torch.tensor([p.grad is not None for p in parameters], device=gradients[0].device).to(gradients[0])
-    flat = torch.cat([exists, *(gradient.flatten().to(exists) for gradient in gradients)])
-    flat = all_reduce_mean(flat)
-    start = len(parameters)
-    for index, parameter in enumerate(parameters):
-        end = start + parameter.numel()
-        if flat[index] > 0:
-            parameter.grad = flat[start:end].view_as(parameter).to(parameter.dtype)
-        start = end
+class _Loss(torch.nn.Module):
+    """A model's loss as the forward of a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, interaction):
+        return self.model.calculate_loss(interaction)
+
+
+def parallel_loss(model: Any) -> Callable[[Any], Any]:
+    """The model's `calculate_loss`; with several processes one whose backward pass averages the gradients over all.
+
+    Parameters are those of the main process from here on. One without gradient in all processes keeps none, so that it
+    is not decayed. A model of RecBole's that learns by counting has no gradients to average.
+    """
+    if world_size() == 1 or model.type == ModelType.TRADITIONAL:
+        return model.calculate_loss
+    with warnings.catch_warnings():
+        # Its successor, forward_sync_buffers, is not in older versions of torch. Buffers are shared once an epoch.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        return DistributedDataParallel(
+            _Loss(model), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
 
 
 def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:

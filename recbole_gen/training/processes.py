@@ -15,6 +15,8 @@ import torch
 from recbole_gen.errors import UserError
 from recbole_gen.files import write_json
 
+CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
 
 def run_in_processes(function: Callable[..., dict[str, Any]], nproc: int, arguments: tuple) -> dict[str, Any]:
     """Call ``function(*arguments)`` in ``nproc`` processes, which torch.distributed can join; returns, as JSON has it,
@@ -24,11 +26,17 @@ def run_in_processes(function: Callable[..., dict[str, Any]], nproc: int, argume
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcome.json"
+        # DistributedDataParallel would warn in each of them that a model uses all of its parameters, where it does.
+        level = os.environ.get(CPP_LOG_LEVEL)
+        os.environ.setdefault(CPP_LOG_LEVEL, "ERROR")
         try:
             torch.multiprocessing.spawn(_run_as_rank, (nproc, port, str(file), function, arguments), nproc)
         except torch.multiprocessing.ProcessExitedException as error:
             if not file.exists():
                 raise UserError(f"one of {nproc} processes was killed ({error}); see the run's log") from None
+        finally:
+            if level is None:
+                del os.environ[CPP_LOG_LEVEL]
         outcome = json.loads(file.read_text(encoding="utf-8"))
     if "error" in outcome:
         raise UserError(outcome["error"])

@@ -123,6 +123,7 @@ class Trainer(EvaluationLoop):
         self.serving: dict[str, Any] = {}
         self.initial_numbers = numeric_attributes(model)
         self._resumed: dict[str, Any] | None = None
+        self._loss: Callable = model.calculate_loss
 
     def _build_optimizer(self, **kwargs):
         if kwargs or not hasattr(self.model, "optimizer_spec"):
@@ -156,6 +157,7 @@ class Trainer(EvaluationLoop):
             self._resumed = None
         self._check_valid_metric(valid_data)
         distributed.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
+        self._loss = distributed.parallel_loss(self.model)
         if saved and self.start_epoch == 0 and self.epochs == 0:
             self._save("best.pth", 0, train_data)
 
@@ -214,7 +216,7 @@ class Trainer(EvaluationLoop):
         ):  # each process has noise and negative items of its own, the same after a resume
             stream = epoch_idx * distributed.world_size() + distributed.rank() + 1
             init_seed((self.config["seed"] + stream) % 2**32, self.config["reproducibility"])
-        loss_func = loss_func or self.model.calculate_loss
+        loss_func = loss_func or self._loss
         sums: list[float] = []
         recent: list[torch.Tensor] = []  # loss terms of the steps since the last look
         is_tuple = False
@@ -228,7 +230,6 @@ class Trainer(EvaluationLoop):
             is_tuple = isinstance(losses, tuple)
             terms = losses if is_tuple else (losses,)
             self.scaler.scale(sum(terms)).backward()
-            distributed.average_gradients(self.model.parameters())
             if self.clip_grad_norm:
                 self.scaler.unscale_(self.optimizer)
                 for parameters in self._parameters_to_clip():

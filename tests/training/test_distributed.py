@@ -46,6 +46,35 @@ def test_a_mistake_that_shows_in_training_ends_all_processes(run):
         run("SASRec", nproc=2, learning_rate=1e30)
 
 
+IDLE = """
+import torch
+from custom import Custom
+
+
+class Idle(Custom):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.idle = torch.nn.Parameter(torch.ones(3))
+"""
+
+
+def test_a_parameter_without_gradient_is_not_decayed(run, custom, capfd):
+    folder = Path(custom.__file__).parent
+    (folder / "idle.py").write_text(IDLE)
+    (folder / "Idle.yaml").write_text("width: 8\n")
+    result = run("idle:Idle", nproc=2, epochs=1, learner="adamw", weight_decay=0.5)
+    assert result["processes"] == 2
+    assert weights(result)["idle"].tolist() == [1, 1, 1]
+    assert "find_unused_parameters" not in capfd.readouterr().err
+
+
+def test_models_without_gradients_are_left_alone(make_config, walks, monkeypatch):
+    config = make_config("Pop")
+    model = config.model_class(config, loaders.create_dataset(config))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    assert distributed.parallel_loss(model) == model.calculate_loss
+
+
 @pytest.mark.parametrize(
     ("rows", "shares"),
     [([1, 2, 3, 4], ([1, 3], [2, 4])), ([1, 2, 3], ([1, 3], [2, 1])), ([5], ([5], [5]))],
@@ -69,9 +98,6 @@ def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_confi
 
 def test_one_process_is_on_its_own():
     assert (distributed.world_size(), distributed.rank(), distributed.is_main_process()) == (1, 0, True)
-    parameter = torch.nn.Parameter(torch.ones(2))
-    distributed.average_gradients([parameter])
-    assert parameter.grad is None
     values = torch.rand(3)
     assert distributed.all_reduce_mean(values) is values
     assert distributed.broadcast_object({"a": 1.5}, torch.device("cpu")) == {"a": 1.5}
