@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.evaluation.ranking import TopKMetrics, hit_matrix, target_ranks, top_items
 from recbole_gen.model.layers import FUTURE
 
@@ -181,9 +182,9 @@ class Diagnostics:
             "untrained_items": int((~self.trained[1:]).sum()),
             "untrained_hit_share": float(untrained_hits.double().mean()) if len(untrained_hits) else None,
         }
-        table = getattr(model, "item_embedding", None)
-        if isinstance(table, torch.nn.Embedding) and len(table.weight) >= len(self.trained):
-            out["item_table"] = item_table_statistics(table.weight.detach().cpu()[: len(self.trained)], self.trained)
+        table = item_vectors(model, len(self.trained))
+        if table is not None:
+            out["item_table"] = item_table_statistics(table.cpu(), self.trained)
         return out
 
     def rank_table(self, dataset) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from recbole_gen.errors import UserError
@@ -10,14 +12,17 @@ from recbole_gen.errors import UserError
 def item_vectors(model: torch.nn.Module, n_items: int) -> torch.Tensor | None:
     """One vector an item, padding first, [n_items, d], detached; None for a model that has none.
 
-    They are what the method `item_vectors()` returns, if the model has it; else the table in the attribute that its
-    class names, ``item_vectors_name = "my_table"``; else that in `item_embedding`, as most of RecBole's models have it.
-    A table is an `nn.Embedding` or a matrix; rows behind those of the items, such as that of a [MASK], are left out.
+    They are the table in the attribute that the model's class names, ``item_vectors_name = "my_table"``; else what the
+    method `item_vectors()` returns, if the model has it; else the table in `item_embedding`, where most of RecBole's
+    models have it. A table is an `nn.Embedding` or a matrix; rows behind those of the items, as that of a [MASK], are
+    left out.
 
     Raises UserError if what the class names is no table of so many items.
     """
-    method, name = getattr(model, "item_vectors", None), getattr(model, "item_vectors_name", None)
-    if callable(method):
+    method: Any = getattr(model, "item_vectors", None)
+    name = getattr(model, "item_vectors_name", None)
+    uses_method = callable(method) and not name
+    if uses_method:
         with torch.no_grad():
             table = method()
     else:
@@ -26,7 +31,7 @@ def item_vectors(model: torch.nn.Module, n_items: int) -> torch.Tensor | None:
         table = table.weight
     if isinstance(table, torch.Tensor) and table.dim() == 2 and len(table) >= n_items:
         return table.detach()[:n_items]
-    if callable(method) or name:
-        says = "item_vectors() returns" if callable(method) else f"item_vectors_name is '{name}', which is"
+    if uses_method or name:
+        says = "item_vectors() returns" if uses_method else f"item_vectors_name is '{name}', which is"
         raise UserError(f"{type(model).__name__}: {says} no table with a vector for each of {n_items} items")
     return None

@@ -156,6 +156,7 @@ class ContrastiveCritic(nn.Module):
 
 class ACVAE(SequentialRecommender):
     input_type = InputType.POINTWISE
+    item_vectors_name = "item_embedding"
     loss_names = ("nll", "kl", "contrast", "adversary")
 
     def __init__(self, config, dataset):

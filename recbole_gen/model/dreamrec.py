@@ -83,6 +83,7 @@ class DreamRec(SequentialRecommender):
     """The paper in the order of its section 4; every size and switch is described in properties/model/DreamRec.yaml."""
 
     input_type = InputType.POINTWISE
+    item_vectors_name = "item_embedding"
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)

@@ -264,6 +264,7 @@ class DSPnet(SequentialRecommender):
     """The paper in the order of its section 3; every size and switch is described in properties/model/DSPnet.yaml."""
 
     input_type = InputType.POINTWISE
+    item_vectors_name = "item_embedding"
     loss_names = ("items", "scenes", "prior", "contrast", "discriminator")
 
     bias: torch.Tensor

@@ -141,6 +141,7 @@ class PASRec(SequentialRecommender):
     """The paper in the order of its section 4; every size and switch is described in properties/model/PASRec.yaml."""
 
     input_type = InputType.POINTWISE
+    item_vectors_name = "item_embedding"
     loss_names: tuple[str, ...] = ("reconstruction", "preference", "toi")
     encodings: tuple[str, ...] = ("sinusoidal", "gaussian", "rff", "position")
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from tabulate import tabulate
 
 from recbole_gen import figures
 from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.plot import runs
 from recbole_gen.quick_start import LoadedRun, load
 
@@ -45,7 +45,7 @@ def draw(options: dict[str, Any]) -> None:
     folders = runs.run_folders(options, "tsne")
     output = runs.output_path(options, folders, "tsne")
     found = runs.find_runs(folders)
-    tables = [item_vectors(load(run.folder)) for run in found]  # all of them first: one may have none
+    tables = [item_vectors_and_counts(load(run.folder)) for run in found]  # all of them first: one may have none
     maps = []
     for (vectors, counts), label in zip(tables, runs.run_labels(found), strict=True):
         chosen = sample_items(len(vectors), options["max_items"], options["seed"])
@@ -56,17 +56,20 @@ def draw(options: dict[str, Any]) -> None:
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
-def item_vectors(run: LoadedRun) -> tuple[np.ndarray, np.ndarray]:
+def item_vectors_and_counts(run: LoadedRun) -> tuple[np.ndarray, np.ndarray]:
     """The item table without its padding row, [n_items - 1, d], and how often each item occurs in training.
 
     Raises UserError for a model without a table of item vectors.
     """
     data = run.train._dataset
     counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
-    table = getattr(run.model, "item_embedding", None)
-    if not isinstance(table, torch.nn.Embedding) or len(table.weight) < len(counts):
-        raise UserError(f"{run.config['model']} has no table of item vectors (item_embedding): plot tsne needs one")
-    return table.weight.detach().cpu().numpy()[1 : len(counts)], counts.cpu().numpy()[1:]
+    table = item_vectors(run.model, len(counts))
+    if table is None:
+        raise UserError(
+            f"{run.config['model']} has no table of item vectors (item_embedding): plot tsne needs one. A class of "
+            f"your own names its attribute, item_vectors_name = 'my_table', or has a method item_vectors()"
+        )
+    return table.cpu().numpy()[1:], counts.cpu().numpy()[1:]
 
 
 def sample_items(n: int, most: int, seed: int) -> np.ndarray:

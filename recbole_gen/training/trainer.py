@@ -26,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_gen import checkpoint, distributed
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.training.evaluation_loop import EvaluationLoop
 from recbole_gen.training.optimizers import CompositeOptimizer, checked_settings, require_learner
 from recbole_gen.training.state import (
@@ -307,10 +308,9 @@ class Trainer(EvaluationLoop):
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, epoch)
         self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
-        table = getattr(self.model, "item_embedding", None)
-        if isinstance(table, torch.nn.Embedding):
-            weight = table.weight.detach()
-            self.tensorboard.add_scalar("item_table/rms", float(weight[1:].pow(2).mean().sqrt()), epoch)
+        table = item_vectors(self.model, self.model.n_items) if hasattr(self.model, "n_items") else None
+        if table is not None:
+            self.tensorboard.add_scalar("item_table/rms", float(table[1:].pow(2).mean().sqrt()), epoch)
         return improved
 
     # Checkpoints

@@ -1,4 +1,4 @@
-"""Where the vectors of items are looked for: a method, the attribute that the class names, item_embedding."""
+"""Where the vectors of items are looked for: the attribute that the class names, a method, item_embedding."""
 
 import pytest
 import torch
@@ -18,16 +18,21 @@ class Named(Plain):
     item_vectors_name = "table"
 
 
-class Method(Named):
+class Method(Plain):
     def item_vectors(self):
         return 2 * self.table
 
 
-def test_the_method_is_before_the_named_attribute_and_that_before_item_embedding():
-    plain, named, method = Plain(), Named(), Method()
+class Both(Method):
+    item_vectors_name = "table"
+
+
+def test_the_named_attribute_is_before_the_method_and_that_before_item_embedding():
+    plain, named, method, both = Plain(), Named(), Method(), Both()
     assert torch.equal(item_vectors(plain, 5), plain.item_embedding.weight[:5])  # not the row of a [MASK]
     assert torch.equal(item_vectors(named, 5), named.table)
     assert torch.equal(item_vectors(method, 5), 2 * method.table)
+    assert torch.equal(item_vectors(both, 5), both.table)
     assert not any(item_vectors(model, 5).requires_grad for model in (plain, named, method))
 
 

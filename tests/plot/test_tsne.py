@@ -14,7 +14,7 @@ from recbole_gen.plot import tsne
 def test_vectors_are_the_item_table_and_counts_those_of_the_training_log(run, tmp_path):
     folder = run("SASRec", epochs=1)["run_dir"]
     loaded = quick_start.load(folder)
-    vectors, counts = tsne.item_vectors(loaded)
+    vectors, counts = tsne.item_vectors_and_counts(loaded)
     stored = checkpoint.load(Path(folder) / "best.pth")["state_dict"]["item_embedding.weight"]
     assert stored.shape[0] == len(vectors) + 1  # the padding row
     np.testing.assert_array_equal(vectors, stored[1:])
