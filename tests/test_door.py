@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import recbole_gen
+from recbole_gen import cli
 
 LARGE = ("torch", "ray", "pandas", "numpy", "recbole", "pyarrow", "scipy")
 ANSWER = f"""
@@ -24,7 +25,15 @@ LIGHT = {  # command -> exit code
     "run --model=BPR --dataset=ml-100k --kl_weight=1": 2, "--model=BPR --dataset=ml-100k --protocol=leave_one": 2,
     "--paper=nobody": 2, "--model=BPR --dataset=ml-100k --config_files=nowhere.yaml": 2, "--resume=nowhere": 2,
     "--model=BPR --dataset=ml-100k --lerning_rate=0.1 --print-config": 2, "epochs=3": 2,
+    "datasets": 0, "models DreamRec": 0, "models nobody": 2, "prepare": 0, "prepare nothing": 2, "plot": 0,
+    "plot toy": 2, "plot tsne --help": 0, "plot tsne --rnus=x": 2, "recommend --histores=x": 2, "export --out=x": 2,
+    "serve --prot=1": 2,
+    "tune --model=DreamRec --dataset=ml-100k --num_sample=3": 2, "tune --model=DreamRek --dataset=ml-100k": 2,
+    "tune --model=DreamRec --dataset=ml-100k --lerning_rate=0.1": 2, "tune --resume=nowhere": 2,
+    "compare --models=Pop,DreamRek --dataset=ml-100k": 2, "compare --models=Pop,BPR --dataset=ml-100k --topq=5": 2,
+    "compare --models=Pop --dataset=ml-100k --sedes=3": 2,
 }  # fmt: skip
+LIGHT |= {f"{verb} --help": 0 for verb in cli.VERBS}
 
 
 @pytest.mark.parametrize("command", LIGHT)

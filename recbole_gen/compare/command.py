@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_gen.compare.arguments import REFUSED_KEYS, model_files, parse_labels, parse_seeds, require_test
+from recbole_gen.config.precheck import check_models
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources
@@ -47,9 +48,14 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     asked, values = split_options(parse_arguments(arguments), OPTIONS, "compare", REFUSED_KEYS)
     _check_options(asked)
+    check_models(values, {label: _own_files(asked, label) for label in asked["models"]})
     from recbole_gen.compare.runs import run_comparison
 
     return run_comparison(asked, values, arguments)
+
+
+def _own_files(asked: dict[str, Any], label: str) -> list[str]:
+    return [str(asked["model_configs"][label])] if label in asked["model_configs"] else []
 
 
 def _check_options(asked: dict[str, Any]) -> None:

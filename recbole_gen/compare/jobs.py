@@ -16,6 +16,7 @@ from recbole_gen.compare.finished_runs import EVALUATION_KEYS
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import DEFAULT_PROTOCOL, run_values, with_origins
+from recbole_gen.config.precheck import LABEL_HINT
 from recbole_gen.data import requirements
 from recbole_gen.data.held_out import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
@@ -111,8 +112,7 @@ def _require_model(label: str, given: dict[str, Any], own: Sequence[str]) -> Non
     except UserError as error:
         if isinstance(error.__cause__, ImportError):
             return
-        hint = "" if own else " (A label of your own needs a file with `model: NAME` in it, see --model_configs.)"
-        raise UserError(f"{error}{hint}") from None
+        raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
 
 
 def _comparable_config(values: dict[str, Any]) -> Config:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from recbole_gen.config.precheck import check_values
 from recbole_gen.errors import UserError
 from recbole_gen.options import is_whole, parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         options, of_run = split_options(given, OPTIONS, "tune", refused=())
         _check_options(options)
         space = None if options["space"] is None else read_space(str(options["space"]))
+        check_values(of_run, options=OPTIONS)  # before what takes its time to load
         from recbole_gen.sweep.plan import new_sweep
 
         sweep = new_sweep(options, of_run, space)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
+from recbole_gen.config.precheck import option_hints
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
@@ -62,9 +62,7 @@ def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable
     try:
         return with_dataset_fetched(partial(Config, config_dict=values))
     except UserError as error:
-        near = {key: difflib.get_close_matches(key, list(options), n=1, cutoff=0.8) for key in given}
-        hints = [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
-        raise UserError("\n".join([with_origins(error, given), *hints])) from None
+        raise UserError("\n".join([with_origins(error, given), *option_hints(given, options)])) from None
 
 
 def planned_points(sweep: Sweep) -> list[dict[str, Any]]:
