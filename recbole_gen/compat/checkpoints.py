@@ -197,6 +197,6 @@ def _config(config_class: Any, settings: dict[str, Any]):
     config.model, config.dataset = settings["model"], settings["dataset"]
     try:
         config.model_class = sys.modules["recbole.utils"].get_model(config.model)
-    except ValueError:
+    except (ValueError, ImportError):  # RecBole looks for what it does not know in optional packages
         raise UserError(f"RecBole has no model '{config.model}', of which the checkpoint is") from None
     return config
