@@ -9,7 +9,7 @@ import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
-from recbole_gen.compat import reading
+from recbole_gen.compat import atomic_files
 from recbole_gen.data import splits
 from recbole_gen.data.loaders import create_dataset, create_loaders, fits_on_gpu
 from recbole_gen.data.sequences import SequenceDataset
@@ -72,7 +72,7 @@ def write(tmp_path):
 
 
 def plainly(path, separator="\t", encoding="utf-8"):
-    return reading._read_plainly(path, separator, encoding, TITLES, KINDS)
+    return atomic_files._read_plainly(path, separator, encoding, TITLES, KINDS)
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["ends", "does not end"])
@@ -86,11 +86,11 @@ def test_plain_files_are_read_as_pandas_reads_them(name, end, last, write):
 
 
 def test_missing_values_are_those_of_pandas(write):
-    words = [*reading.MISSING, "na", "NONE", "Null", "NAN ", " NA", "N/a", "-", "?", "NaT", "nil", "0"]
-    path = write([f"{word}\t{word}x\t1" for word in words] + [f"u\ta\t{word}" for word in reading.MISSING])
+    words = [*atomic_files.MISSING, "na", "NONE", "Null", "NAN ", " NA", "N/a", "-", "?", "NaT", "nil", "0"]
+    path = write([f"{word}\t{word}x\t1" for word in words] + [f"u\ta\t{word}" for word in atomic_files.MISSING])
     table = plainly(path)
     assert_equal_tables(table, by_pandas(path))
-    assert table["user_id:token"].isna().sum() == table["rating:float"].isna().sum() == len(reading.MISSING)
+    assert table["user_id:token"].isna().sum() == table["rating:float"].isna().sum() == len(atomic_files.MISSING)
 
 
 @pytest.mark.parametrize("name", LEFT_TO_PANDAS)
@@ -244,11 +244,11 @@ def assert_same_batches(loader, other):
 def test_batches_that_are_gathered_on_the_device_are_the_same(model, device, walks_with_features, make_config):
     config = make_config(model, train_batch_size=64, SCENE_FIELD="kind", MAX_ITEM_LIST_LENGTH=5)
     on_device, on_cpu = (create_loaders(config, create_dataset(config))[0] for _ in range(2))
-    assert on_cpu._on_device is None
-    on_device._on_device = on_device._dataset.to(device)
+    assert on_cpu._dataset_on_gpu is None
+    on_device._dataset_on_gpu = on_device._dataset.to(device)
     for _ in range(2):  # epochs
         assert_same_batches(on_device, on_cpu)
-    rows = on_device._on_device.inter_feat
+    rows = on_device._dataset_on_gpu.inter_feat
     assert all(values.device.type == device for values in next(iter(on_device)).interaction.values())
     assert rows.lists["item_id_list"] is rows.targets["item_id"]
     if device == "cpu":
