@@ -13,7 +13,7 @@ import torch
 from common import record
 
 from recbole_gen.config.config import Config
-from recbole_gen.data import held_out
+from recbole_gen.data import set_splits
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.evaluation.ranking import TopKMetrics, distinct_positives
 
@@ -40,7 +40,7 @@ def main():
         found = next_item.result("next") | later.result("period")
 
         time_field, log = config["TIME_FIELD"], train._dataset.inter_feat.targets
-        moment = held_out.parse_period_start(config["period_start"], log[time_field].numpy())
+        moment = set_splits.parse_period_start(config["period_start"], log[time_field].numpy())
         old = log[config["ITEM_ID_FIELD"]][log[time_field] < moment].unique()
         new_items = 1 - torch.isin(rows[config["ITEM_ID_FIELD"]], old).double().mean().item()
         last = rows[config["ITEM_LIST_LENGTH_FIELD"]].unsqueeze(1) - 1

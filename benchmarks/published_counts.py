@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_gen.errors import UserError
 from recbole_gen.prepare import from_recipe, statistics
-from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.recipes import RECIPES
 
 

@@ -79,7 +79,7 @@ def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
 
 def _run(arguments: list[str]) -> int:
     given = [argument for argument in arguments if argument != "--print-config"]
-    from recbole_gen.config.precheck import check_command_line
+    from recbole_gen.config.early_checks import check_command_line
 
     check_command_line(given)  # before what takes its time to load
 

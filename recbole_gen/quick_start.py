@@ -27,7 +27,7 @@ from recbole_gen.files import write_json
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
-from recbole_gen.training.report import describe_result
+from recbole_gen.training.result_text import describe_result
 from recbole_gen.training.run_folder import log_to, make_run_folder, new_run_folder
 from recbole_gen.training.state import token_vocabulary
 from recbole_gen.training.trainer import EpochResult, Trainer, create_trainer
@@ -272,3 +272,12 @@ def load(folder: str | Path) -> LoadedRun:
     checkpoint.require_match(path, content, config["model"], token_vocabulary(data))
     checkpoint.load_weights(path, content, model)
     return LoadedRun(config, model.eval(), train, valid, test)
+
+
+def __getattr__(name: str) -> Any:
+    """RecBole's functions of its own quick_start, where its users look for them."""
+    if name in ("run_recbole", "load_data_and_model"):
+        import recbole_gen
+
+        return getattr(recbole_gen, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -186,4 +186,4 @@ def test_without_recbole_the_message_is_the_command_to_install_it(version, monke
 
     monkeypatch.setattr(compat.importlib.metadata, "version", installed)
     with pytest.raises(compat.RecBoleMissing, match=r"pip install --no-deps recbole==1\.2\.1"):
-        compat._require_recbole()
+        compat.require_recbole()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_gen.compare.arguments import REFUSED_KEYS, model_files, parse_labels, parse_seeds, require_test
-from recbole_gen.config.precheck import check_models
+from recbole_gen.config.early_checks import check_models
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.data.held_out import SET_SPLITS
+from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import UserError
 
 EVALUATION_KEYS = (

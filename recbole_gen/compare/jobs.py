@@ -15,10 +15,10 @@ from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
 from recbole_gen.compare.finished_runs import EVALUATION_KEYS
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
+from recbole_gen.config.early_checks import LABEL_HINT
 from recbole_gen.config.layers import DEFAULT_PROTOCOL, run_values, with_origins
-from recbole_gen.config.precheck import LABEL_HINT
 from recbole_gen.data import requirements
-from recbole_gen.data.held_out import SET_SPLITS
+from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.compare.files import write_files
 from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs, shared_values
+from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.tables import terminal_text
 from recbole_gen.errors import UserError

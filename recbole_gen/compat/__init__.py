@@ -6,11 +6,11 @@ executed, by whoever imports it and before anybody else sees it; RecBole is impo
 `recbole_gen` costs next to nothing. Issue numbers are those of RUCAIBox/RecBole.
 
     stack        what current NumPy, pandas, SciPy, torch and Ray have taken away
-    reading      atomic files
-    faults       what RecBole gets wrong on any stack
+    atomic_files reading them
+    bugs         what RecBole gets wrong on any stack
     kernels      layers that torch computes in one step
     checkpoints  files of RecBole's trainers as plain data
-    memory       what malloc keeps, for our own runs
+    malloc       what malloc keeps, for our own runs
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from types import FrameType, ModuleType
 from typing import Any
 
-from recbole_gen.compat.memory import keep_freed_memory, return_freed_memory
+from recbole_gen.compat.malloc import keep_freed_memory, return_freed_memory
 from recbole_gen.errors import UserError
 
 __all__ = ["RecBoleMissing", "apply", "keep_freed_memory", "return_freed_memory"]
@@ -28,24 +28,24 @@ __all__ = ["RecBoleMissing", "apply", "keep_freed_memory", "return_freed_memory"
 RECBOLE_VERSION = "1.2.1"
 SHIMS: dict[str, list[str]] = {
     "recbole": ["stack.restore_numpy_aliases"],
-    "recbole.config.configurator": ["faults.leave_the_device_to_the_launcher"],
+    "recbole.config.configurator": ["bugs.leave_the_device_to_the_launcher"],
     "recbole.data.dataset.dataset": [
         "stack.count_elements_of_sequence_columns",
         "stack.fill_missing_values_by_assignment",
-        "reading.find_extremes_of_columns_at_once",
-        "reading.read_atomic_files_with_the_c_parser",
-        "faults.keep_times_exact",
-        "faults.drop_duplicates_stably",
-        "faults.keep_preloaded_weights_in_float32",
+        "atomic_files.find_extremes_of_columns_at_once",
+        "atomic_files.read_atomic_files_with_the_c_parser",
+        "bugs.keep_times_exact",
+        "bugs.drop_duplicates_stably",
+        "bugs.keep_preloaded_weights_in_float32",
     ],
     "recbole.data.dataset.kg_dataset": ["stack.count_elements_of_sequence_columns"],
     "recbole.data.dataset.sequential_dataset": ["stack.count_elements_of_sequence_columns"],
-    "recbole.evaluator.collector": ["faults.collect_counts_beside_tensors"],
+    "recbole.evaluator.collector": ["bugs.collect_counts_beside_tensors"],
     "recbole.model.abstract_recommender": ["stack.restore_dok_update"],
     "recbole.model.layers": ["kernels.use_fused_kernels"],
-    "recbole.model.general_recommender.pop": ["faults.count_every_interaction_in_pop"],
+    "recbole.model.general_recommender.pop": ["bugs.count_every_interaction_in_pop"],
     "recbole.model.sequential_recommender.sasrec": ["kernels.let_sasrec_finish_the_last_position_only"],
-    "recbole.model.sequential_recommender.sine": ["faults.restore_anomaly_mode"],
+    "recbole.model.sequential_recommender.sine": ["bugs.restore_anomaly_mode"],
     "recbole.model.general_recommender.neumf": ["checkpoints.dump_neumf_plainly"],
     "recbole.quick_start.quick_start": [
         "checkpoints.load_plain_data_and_model",
@@ -96,7 +96,7 @@ class _ShimFinder:
                     spec.loader = _ShimLoader(spec.loader)
                 return spec
         if name == "recbole" and not _only_looks():
-            _require_recbole()
+            require_recbole()
         return None
 
 
@@ -126,7 +126,7 @@ def _run_with_shims(module: ModuleType, execute=None) -> None:
     """Execute a module, unless it is, and apply its shims, unless they are. If one of them raises, so does the import,
     and Python drops the module: nobody gets it half changed."""
     if module.__name__ == "recbole":
-        _require_recbole()
+        require_recbole()
     if _MARK in vars(module):
         return
     import inspect  # as late as RecBole, which needs it too
@@ -158,7 +158,7 @@ def _only_looks() -> bool:
     return False
 
 
-def _require_recbole() -> None:
+def require_recbole() -> None:
     """RecBole pins `ray<=2.6.3`, which no current Python can install (#2215): it is installed beside us, unpinned."""
     from importlib import metadata  # not to be paid by who imports recbole_gen
 

@@ -18,11 +18,11 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
 from recbole_gen.config import keys, places, registry
-from recbole_gen.config.checks import Checks, as_list
 from recbole_gen.config.keys import RESUMED, Layer
 from recbole_gen.config.layers import read_user_layers, selected_run, shipped_layers
+from recbole_gen.config.value_checks import Checks, as_list
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import own_metrics
+from recbole_gen.evaluation import user_metrics
 from recbole_gen.options import YamlLoader
 
 
@@ -106,7 +106,7 @@ class Config(RecBoleConfig):
                 f"{{distribution: uniform, sample_num: 1}}"
             )
         values["data_path"] = str(folder)  # RecBole's checks have put its own guess there
-        own_metrics.check_value_names(self)
+        user_metrics.check_value_names(self)
 
     def _merge(self, layers: Sequence[Layer]) -> None:
         values: dict[str, Any] = {}
@@ -127,12 +127,12 @@ class Config(RecBoleConfig):
         """
         values = self.final_config_dict
         given = as_list(values["metrics"])
-        paths = [name for name in given if own_metrics.is_class_path(name)]
+        paths = [name for name in given if user_metrics.is_class_path(name)]
         if not paths:
             return []
         if needs_metrics:
-            values["metrics"] = own_metrics.register_metrics(given)
-            return own_metrics.register_metrics(paths)
+            values["metrics"] = user_metrics.register_metrics(given)
+            return user_metrics.register_metrics(paths)
         mode = (values["eval_args"] or {}).get("mode") if isinstance(values["eval_args"], dict) else None
         is_labeled = "labeled" in (mode.values() if isinstance(mode, dict) else [mode])
         values["metrics"] = [name for name in given if name not in paths] or ["AUC" if is_labeled else "NDCG"]

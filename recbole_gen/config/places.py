@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from recbole_gen import compat
 from recbole_gen.errors import MissingDataset, UserError, did_you_mean
 from recbole_gen.options import read_yaml
 
@@ -16,11 +17,14 @@ PROPERTIES = ROOT / "properties"
 
 def _recbole_folder() -> Path:
     spec = importlib.util.find_spec("recbole")  # which looks for the package, and does not run it
-    return Path(spec.origin).parent if spec and spec.origin else Path("recbole")  # compat says that it is missing
+    if spec is None or spec.origin is None:
+        compat.require_recbole()  # says that it is missing
+        return Path("recbole")
+    return Path(spec.origin).parent
 
 
 RECBOLE = _recbole_folder()
-"""The folder of the recbole package."""
+"""The folder of the recbole package. Without it, this module raises RecBoleMissing."""
 RECBOLE_PROPERTIES = RECBOLE / "properties"
 
 

@@ -5,8 +5,9 @@ What they only read is in memory once for all of them, and what one of them writ
 configuration in which the keys that building has read have the same values; nobody has to list those keys. It is for
 every seed, too, unless building has drawn random numbers.
 
-An entry (see `columns`) can hold data alone, and is refused where somebody else could have put it. It goes when its raw
-files, this code or the versions of the packages have changed and it is built again, or when it is used least of many.
+An entry (see `cache_file`) can hold data alone, and is refused where somebody else could have put it. It goes when its
+raw files, this code or the versions of the packages have changed and it is built again, or when it is used least of
+many.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from filelock import FileLock, Timeout
 from recbole.data.dataset import Dataset
 
 from recbole_gen import __version__, compat
-from recbole_gen.data import columns, loaders
+from recbole_gen.data import cache_file, loaders
 from recbole_gen.errors import UserError
 
 SUFFIX = ".arrow"
@@ -160,7 +161,7 @@ def _build_entry(config, folder: Path):
     path = folder / (hashlib.sha256(json.dumps(trace).encode()).hexdigest()[:32] + SUFFIX)
     try:
         _write_entry(path, trace, (data, parts, changed, states if drawn else None, summary), config)
-    except (OSError, columns.UnsupportedObject) as error:
+    except (OSError, cache_file.UnsupportedObject) as error:
         log.warning(f"the data set is not shared, for it cannot be written to {path}: {error}")
         return data, parts
     log.info(f"the data set is shared, as {path}")
@@ -291,7 +292,7 @@ def _write_entry(path: Path, trace: dict[str, Any], content: tuple, config) -> N
     token_ids = {id(ids): tokens[f] for f, ids in data.field2token_id.items() if _ids_are_places(ids, tokens.get(f))}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        columns.write_dataset(temporary, trace, content, config, token_ids)
+        cache_file.write_dataset(temporary, trace, content, config, token_ids)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -305,11 +306,11 @@ def _ids_are_places(ids, tokens) -> bool:
 def _read_trace(path: Path) -> dict[str, Any] | None:
     """What an entry was made from and for; None for a file that is none, or not a whole one."""
     try:
-        trace = columns.read_metadata(path)
+        trace = cache_file.read_metadata(path)
         made_from = trace["made_from"]
         whole = {"data_set", "model", "files", "code", "source", "versions"} == made_from.keys()
         return trace if whole and isinstance(trace["read"], dict) and "random" in trace else None
-    except (OSError, columns.DamagedFile, LookupError, TypeError, AttributeError):
+    except (OSError, cache_file.DamagedFile, LookupError, TypeError, AttributeError):
         return None
 
 
@@ -318,9 +319,9 @@ def _read_entry(path: Path, config, level: int):
     log, if it cannot be read."""
     before = _random_states()
     try:
-        data, parts, changed, states, summary = columns.read_dataset(path, config)
+        data, parts, changed, states, summary = cache_file.read_dataset(path, config)
         if len(parts) != 3 or not all(isinstance(each, Dataset) for each in (data, *parts)):
-            raise columns.DamagedFile("there is no data set with three parts in it")
+            raise cache_file.DamagedFile("there is no data set with three parts in it")
         if states is not None:
             _restore_random_states(states)
         changed = dict(changed)

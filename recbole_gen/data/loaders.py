@@ -20,7 +20,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data.general import GeneralSetDataset, KnowledgeSetDataset
+from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.requirements import check_before_loading, predicts_sets, special_dataset_class
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset

@@ -7,7 +7,7 @@ from pathlib import Path
 from recbole.data import dataset as recbole_datasets
 from recbole.utils import ModelType
 
-from recbole_gen.data import held_out, scenes, times
+from recbole_gen.data import scenes, set_splits, times
 from recbole_gen.errors import UserError
 
 
@@ -58,9 +58,9 @@ def special_dataset_class(config):
 
 
 def predicts_sets(config) -> bool:
-    """Whether the protocol's targets are sets of events, see `recbole_gen.data.held_out`."""
+    """Whether the protocol's targets are sets of events, see `recbole_gen.data.set_splits`."""
     split = config["eval_args"]["split"]
-    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in held_out.SET_SPLITS
+    return not config["benchmark_filename"] and bool(split) and next(iter(split)) in set_splits.SET_SPLITS
 
 
 def _interaction_columns(config) -> tuple[Path, list[str]]:

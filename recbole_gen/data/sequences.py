@@ -16,7 +16,7 @@ from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data import held_out, scenes, splits, times
+from recbole_gen.data import scenes, set_splits, splits, times
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
 from recbole_gen.errors import UserError
@@ -235,7 +235,7 @@ class WindowedSequences(TimedLog):
         order = splits.order_by_user_and_time(log[self.uid_field].numpy(), log[self.time_field].numpy())
         if self.config["last_events"]:
             users = log[self.uid_field].numpy()[order]
-            order = order[held_out.last_events_mask(users, self.config["last_events"])]
+            order = order[set_splits.last_events_mask(users, self.config["last_events"])]
         index = torch.from_numpy(order)
         events = {
             field: compact_integers(log.pop(field)[index]) for field in list(log)

@@ -1,7 +1,7 @@
 """Which rows train, validate and test: RecBole's RS, LS, TS and benchmark splits, sequences (SS), cuts in time (TC).
 
-Splits whose targets are sets (HO, PS) are in `recbole_gen.data.held_out`. The functions return arrays of row indices in
-the order in which RecBole would hold the rows.
+Splits whose targets are sets (HO, PS) are in `recbole_gen.data.set_splits`. The functions return arrays of row indices
+in the order in which RecBole would hold the rows.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_gen.data import held_out
+from recbole_gen.data import set_splits
 from recbole_gen.errors import UserError
 
 Parts = list[np.ndarray]
-SPLITS = ("RS", "LS", "TS", "SS", "TC", *held_out.SET_SPLITS)
+SPLITS = ("RS", "LS", "TS", "SS", "TC", *set_splits.SET_SPLITS)
 SEQUENCE_ORDERS = ("time", "file", "shuffle")
 TRAIN_PAIRS = ("all", "last", "window", "cut", "after")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
@@ -97,10 +97,10 @@ def split_rows(dataset) -> Split:
     order = config["sequence_order"]
     if kind in ("SS", "PS") and order not in SEQUENCE_ORDERS:
         raise UserError(f"sequence_order must be one of {', '.join(SEQUENCE_ORDERS)}, got {order!r}")
-    if kind in held_out.SET_SPLITS:
+    if kind in set_splits.SET_SPLITS:
         events = (rows.targets[field].numpy() for field in (dataset.uid_field, dataset.time_field))
         return _split_of_held_out(
-            held_out.held_out_parts(config, *events), rows.target.numpy(), held_out.parts_without_share(config)
+            set_splits.held_out_parts(config, *events), rows.target.numpy(), set_splits.parts_without_share(config)
         )
     users = rows[dataset.uid_field].numpy()
     if kind == "SS":
@@ -130,7 +130,7 @@ def split_rows(dataset) -> Split:
     return Split(split_by_ratio(grouped, sizes, ratios, dataset._calcu_split_ids))
 
 
-def _split_of_held_out(held: held_out.HeldOut, target: np.ndarray, may_be_empty: tuple[str, ...]) -> Split:
+def _split_of_held_out(held: set_splits.HeldOut, target: np.ndarray, may_be_empty: tuple[str, ...]) -> Split:
     """Rows whose targets are the first events of the sets; target: [n], ascending, the event of each row."""
     parts = [np.flatnonzero(held.train[target]), *(np.searchsorted(target, first) for first in held.first)]
     cut = None if held.cut is None else np.searchsorted(target, held.cut)
@@ -149,7 +149,7 @@ def group_by_user(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.
     The rows come sorted by user and time. The groups are in the order in which users appear when all rows are sorted by
     time, which is where RecBole's dictionary of groups meets them.
     """
-    first, sizes = held_out.user_groups(users)
+    first, sizes = set_splits.user_groups(users)
     order = np.argsort(times[first], kind="stable")
     first, sizes = first[order], sizes[order]
     grouped = _positions_in_groups(sizes)
@@ -255,10 +255,10 @@ def split_sequences(
     come in the file (`file`), or shuffled by ``seed`` (`shuffle`). With ``last_only`` a validation or test sequence has
     one row, the prediction of its last event.
     """
-    first, sizes = held_out.user_groups(users)
+    first, sizes = set_splits.user_groups(users)
     last = first + sizes - 1
     parts = []
-    ranked = held_out.split_ranked(times[last], ratios, order, seed)
+    ranked = set_splits.split_ranked(times[last], ratios, order, seed)
     for name, chosen in zip(("train", "valid", "test"), ranked, strict=True):
         if last_only and name != "train":
             parts.append(last[chosen])

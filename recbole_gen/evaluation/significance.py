@@ -18,7 +18,7 @@ import scipy.stats
 from recbole.evaluator.register import metrics_dict
 
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import own_metrics
+from recbole_gen.evaluation import user_metrics
 
 PER_ROW_METRICS = ("hit", "mrr", "precision", "ndcg", "recall", "map")
 """RecBole's metrics that are a mean over test rows of something that the row's own hits decide."""
@@ -58,7 +58,7 @@ def per_user_metrics(metrics: Sequence[str]) -> list[str]:
 
 
 def _has_row_values(metric: str) -> bool:
-    return metric in PER_ROW_METRICS or own_metrics.has_row_values(metric)
+    return metric in PER_ROW_METRICS or user_metrics.has_row_values(metric)
 
 
 def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], topk: Sequence[int]) -> dict:
@@ -83,7 +83,7 @@ def row_values(rows: np.ndarray, places: np.ndarray, metrics: Sequence[str], top
         hits[rows[lines] - start, places[lines] - 1] = True
         for name, metric_class in classes.items():
             with_counts = name in METRICS_WITH_TARGET_COUNTS or (
-                name not in PER_ROW_METRICS and own_metrics.takes_counts(metric_class)
+                name not in PER_ROW_METRICS and user_metrics.takes_counts(metric_class)
             )
             values = metric_class.metric_info(*((hits, counts[start:stop]) if with_counts else (hits,)))
             for metric in metrics:

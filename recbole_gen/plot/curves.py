@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from recbole_gen import figures
 from recbole_gen.errors import UserError
-from recbole_gen.plot import runs
+from recbole_gen.plot import run_selection
 
 Series = dict[int, float]
 """A value by epoch, counted from 1."""
@@ -36,30 +36,32 @@ class Curve:
 
 def draw(options: dict[str, Any]) -> None:
     """The figure `curves`. Raises UserError for bad input."""
-    folders = runs.run_folders(options, "curves")
-    output = runs.output_path(options, folders, "curves")
-    found = runs.find_runs(folders, finished=False)
+    folders = run_selection.run_folders(options, "curves")
+    output = run_selection.output_path(options, folders, "curves")
+    found = run_selection.find_runs(folders, finished=False)
     metric = str(options["metric"] or found[0].config["valid_metric"]).lower()
     curves = read_curves(found, metric, None if options["loss"] is None else str(options["loss"]))
     print(curve_table(curves, metric))
-    written = figures.save_figure(draw_curves(curves, metric, options["loss"], runs.common_title(found)), output)
+    written = figures.save_figure(
+        draw_curves(curves, metric, options["loss"], run_selection.common_title(found)), output
+    )
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
-def read_curves(found: Sequence[runs.Run], metric: str, loss: str | None = None) -> list[Curve]:
+def read_curves(found: Sequence[run_selection.Run], metric: str, loss: str | None = None) -> list[Curve]:
     """The curves of runs: ``metric`` in lower case, as ndcg@10; ``loss`` a term of the loss, None for their sum.
 
     Raises UserError if no run has the metric or the term; the message names those that there are.
     """
-    names = runs.run_labels(found)
+    names = run_selection.run_labels(found)
     tags = [_scalars_or_result(run, read_scalars(run.folder)) for run in found]
     metrics = dict.fromkeys(tag.removeprefix("valid/") for each in tags for tag in each if tag.startswith("valid/"))
     if metrics and metric not in metrics:
-        near = runs.suggestion(metric, metrics)
+        near = run_selection.suggestion(metric, metrics)
         raise UserError(f"no run has the validation metric '{metric}'{near}; there are: {', '.join(metrics)}")
     terms = dict.fromkeys(tag.removeprefix("train/") for each in tags for tag in each if tag.startswith("train/"))
     if loss is not None and loss not in terms:
-        near = runs.suggestion(loss, terms)
+        near = run_selection.suggestion(loss, terms)
         raise UserError(f"no run has the term '{loss}' of a loss{near}; there are: {', '.join(terms) or 'none'}")
     if not metrics and not terms:
         raise UserError("none of the runs has finished an epoch yet: there is nothing to draw")
@@ -80,7 +82,7 @@ def read_scalars(folder: Path) -> dict[str, Series]:
     return {tag: {event.step + 1: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
-def _scalars_or_result(run: runs.Run, tags: dict[str, Series]) -> dict[str, Series]:
+def _scalars_or_result(run: run_selection.Run, tags: dict[str, Series]) -> dict[str, Series]:
     """The same; of a run without events (`tensorboard: False`) what its result says of the loss and the best epoch."""
     if tags or not run.result:
         return tags
@@ -101,14 +103,14 @@ def _loss_series(tags: dict[str, Series], term: str | None) -> Series:
     return total if any(total.values()) else {}  # Pop's is always 0
 
 
-def _best_epoch(run: runs.Run, tags: dict[str, Series]) -> int | None:
+def _best_epoch(run: run_selection.Run, tags: dict[str, Series]) -> int | None:
     if run.result:
         return run.result["best_epoch"] + 1 or None  # -1: there was no validation
     metric = str(run.config["valid_metric"]).lower()
     scores = tags.get(f"valid/{metric}")
     if not scores:
         return None
-    pick = min if runs.smaller_is_better(metric) else max
+    pick = min if run_selection.smaller_is_better(metric) else max
     return pick(scores, key=lambda epoch: scores[epoch])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from recbole_gen.config.config import Config
 from recbole_gen.data.loaders import build_dataset, create_loaders
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import LEVEL_SCHEDULES, SCHEDULES, GaussianDiffusion, beta_schedule, level_schedule
-from recbole_gen.plot import runs
+from recbole_gen.plot import run_selection
 
-STYLES = dict(zip(SCHEDULES, ("-", "--", "-.", ":"), strict=True))
+STYLES = dict(zip(dict.fromkeys((*SCHEDULES, *LEVEL_SCHEDULES)), itertools.cycle(("-", "--", "-.", ":"))))
 FAMILIES = {
     "DreamRec, PASRec, PreferDiff": (beta_schedule, SCHEDULES),
     "DiffRec": (level_schedule, LEVEL_SCHEDULES),
@@ -27,7 +28,7 @@ Levels = dict[str, np.ndarray]
 
 def draw(options: dict[str, Any]) -> None:
     """The figure `schedules`. Raises UserError for bad input."""
-    output = runs.output_path(options, [], "schedules")
+    output = run_selection.output_path(options, [], "schedules")
     names = _schedule_names(options["schedules"])
     settings = {key: options[key] for key in ("timesteps", "beta_start", "beta_end") if options[key] is not None}
     for key, value in settings.items():
@@ -49,7 +50,7 @@ def _schedule_names(given: Any) -> list[str] | None:
     names = [str(name) for name in given] if isinstance(given, list) else str(given).replace(",", " ").split()
     for name in names:
         if name not in SCHEDULES:
-            near = runs.suggestion(name, SCHEDULES)
+            near = run_selection.suggestion(name, SCHEDULES)
             raise UserError(f"there is no noise schedule '{name}'{near}; there are: {', '.join(SCHEDULES)}")
     return list(dict.fromkeys(names))
 

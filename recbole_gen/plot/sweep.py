@@ -17,7 +17,7 @@ from tabulate import tabulate
 from recbole_gen import figures
 from recbole_gen.errors import UserError
 from recbole_gen.options import is_number
-from recbole_gen.plot import runs
+from recbole_gen.plot import run_selection
 
 LINES_BY = ("model", "dataset", "protocol")
 RESULTS = {"test": "test_result", "valid": "best_valid_result"}
@@ -47,9 +47,9 @@ def draw(options: dict[str, Any]) -> None:
         raise UserError("plot sweep needs --key=KEY, the setting that the runs differ in, such as guidance_scale")
     if part not in RESULTS:
         raise UserError(f"--part must be test or valid, got {part!r}")
-    folders = runs.run_folders(options, "sweep")
-    output = runs.output_path(options, folders, f"sweep.{key}")
-    found = select_runs(runs.find_runs(folders), options["where"])
+    folders = run_selection.run_folders(options, "sweep")
+    output = run_selection.output_path(options, folders, f"sweep.{key}")
+    found = select_runs(run_selection.find_runs(folders), options["where"])
     group = None if options["group"] is None else str(options["group"])
     found = runs_with_settings(found, *([key, group] if group else [key]))
     found = runs_with_results(found, part)
@@ -57,11 +57,11 @@ def draw(options: dict[str, Any]) -> None:
     ignore = str(options["ignore"] or "").replace(",", " ").split()
     panels = {metric: read_lines(found, key, metric, part, group, ignore) for metric in metrics}
     print(sweep_table(panels, key, part))
-    written = figures.save_figure(draw_lines(panels, key, part, runs.common_title(found, but=[key])), output)
+    written = figures.save_figure(draw_lines(panels, key, part, run_selection.common_title(found, but=[key])), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 
-def select_runs(found: Sequence[runs.Run], where: Any) -> list[runs.Run]:
+def select_runs(found: Sequence[run_selection.Run], where: Any) -> list[run_selection.Run]:
     """The runs whose settings are those of ``where``, {key: value or list of values}.
 
     Raises UserError if it is no such mapping, names an unknown key, or leaves no run.
@@ -72,28 +72,28 @@ def select_runs(found: Sequence[runs.Run], where: Any) -> list[runs.Run]:
         raise UserError(f'--where must be settings, as --where="{{dataset: ml-100k, seed: [1, 2]}}", got {where!r}')
     left = runs_with_settings(found, *where)
     for key, wanted in where.items():
-        values = runs.distinct_values(run.config[key] for run in left)
+        values = run_selection.distinct_values(run.config[key] for run in left)
         ways = [None if value == "none" else value for value in (wanted, *_as_list(wanted))]  # we print None as none
         left = [run for run in left if run.config[key] in ways]
         if not left:
-            have = ", ".join(map(runs.format_value, values))
+            have = ", ".join(map(run_selection.format_value, values))
             raise UserError(
-                f"--where: no run has {key}: {runs.format_value(wanted)}; the runs that are left have {have}"
+                f"--where: no run has {key}: {run_selection.format_value(wanted)}; the runs that are left have {have}"
             )
     return left
 
 
-def runs_with_settings(found: Sequence[runs.Run], *keys: str) -> list[runs.Run]:
+def runs_with_settings(found: Sequence[run_selection.Run], *keys: str) -> list[run_selection.Run]:
     """The runs whose models have all of these settings. Raises UserError if there is none."""
     for key in keys:
         known = dict.fromkeys(name for run in found for name in run.config)
         if key not in known:
-            raise UserError(f"no run has a setting '{key}'{runs.suggestion(key, known)}")
+            raise UserError(f"no run has a setting '{key}'{run_selection.suggestion(key, known)}")
         found = [run for run in found if key in run.config]
     return list(found)
 
 
-def runs_with_results(found: Sequence[runs.Run], part: str) -> list[runs.Run]:
+def runs_with_results(found: Sequence[run_selection.Run], part: str) -> list[run_selection.Run]:
     """The runs that have a result on ``part``. Raises UserError if there is none."""
     left = [run for run in found if run.result and run.result[RESULTS[part]]]
     if not left and part == "test":
@@ -106,7 +106,12 @@ def runs_with_results(found: Sequence[runs.Run], part: str) -> list[runs.Run]:
 
 
 def read_lines(
-    found: Sequence[runs.Run], key: str, metric: str, part: str, group: str | None = None, ignore: Sequence[str] = ()
+    found: Sequence[run_selection.Run],
+    key: str,
+    metric: str,
+    part: str,
+    group: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> list[Line]:
     """A line for each model, data set and protocol, and each value of ``group``; a point for each value of ``key``.
 
@@ -116,34 +121,37 @@ def read_lines(
     scores = {run.folder: run.result[RESULTS[part]] for run in found if run.result}
     missing = [score for score in scores.values() if metric not in score]
     if missing:
-        near = runs.suggestion(metric, missing[0])
+        near = run_selection.suggestion(metric, missing[0])
         common = ", ".join(name for name in missing[0] if all(name in score for score in scores.values()))
         raise UserError(f"not every run has the {part} metric '{metric}'{near}; all have: {common}")
     lines = []
     by = [name for name in (*LINES_BY, group) if name and name != key]
-    for identity in runs.distinct_values([run.config[name] for name in by] for run in found):
+    for identity in run_selection.distinct_values([run.config[name] for name in by] for run in found):
         members = [run for run in found if [run.config[name] for name in by] == identity]
-        label = runs.model_label(members[0], found, but=[key])
+        label = run_selection.model_label(members[0], found, but=[key])
         if group:
-            label = ", ".join([*([label] if label else []), f"{group}={runs.format_value(members[0].config[group])}"])
+            label = ", ".join(
+                [*([label] if label else []), f"{group}={run_selection.format_value(members[0].config[group])}"]
+            )
         _refuse_other_differences(members, label, (key, "seed", *ignore))
-        values = sort_values(runs.distinct_values(run.config[key] for run in members))
+        values = sort_values(run_selection.distinct_values(run.config[key] for run in members))
         points = [(x, [scores[run.folder][metric] for run in members if run.config[key] == x]) for x in values]
         lines.append(Line(label or metric, points))
     if all(len(line.points) < 2 for line in lines):
         have = ", ".join(
-            runs.format_value(x) for x in runs.distinct_values(x for line in lines for x, _ in line.points)
+            run_selection.format_value(x)
+            for x in run_selection.distinct_values(x for line in lines for x, _ in line.points)
         )
         raise UserError(f"all runs of a line have the same {key} ({have}): a figure over {key} needs two values")
     return lines
 
 
-def _refuse_other_differences(members: Sequence[runs.Run], label: str, allowed: Sequence[str]) -> None:
-    others = runs.differing_settings(members, but=allowed)
+def _refuse_other_differences(members: Sequence[run_selection.Run], label: str, allowed: Sequence[str]) -> None:
+    others = run_selection.differing_settings(members, but=allowed)
     if not others:
         return
     listed = [
-        f"{name} ({', '.join(map(runs.format_value, values[:4]))}{', ...' if len(values) > 4 else ''})"
+        f"{name} ({', '.join(map(run_selection.format_value, values[:4]))}{', ...' if len(values) > 4 else ''})"
         for name, values in list(others.items())[:MOST_NAMED]
     ]
     if len(others) > MOST_NAMED:
@@ -151,14 +159,14 @@ def _refuse_other_differences(members: Sequence[runs.Run], label: str, allowed: 
     name, values = next(iter(others.items()))
     raise UserError(
         f"the runs of {label or 'one line'} differ not only in {allowed[0]} and seed, but also in {'; '.join(listed)}. "
-        f'Choose among them, --where="{{{name}: {runs.format_value(values[0])}}}", draw a line for each value, '
-        f"--group={name}, or average over them as over seeds, --ignore={name}"
+        f'Choose among them, --where="{{{name}: {run_selection.format_value(values[0])}}}", draw a line for each '
+        f"value, --group={name}, or average over them as over seeds, --ignore={name}"
     )
 
 
 def sort_values(values: Sequence[Any]) -> list[Any]:
     """Numbers by size; if one of them is something else, all by name."""
-    return sorted(values) if all(map(is_number, values)) else sorted(values, key=runs.format_value)
+    return sorted(values) if all(map(is_number, values)) else sorted(values, key=run_selection.format_value)
 
 
 def axis_scale(values: Sequence[float]) -> str:
@@ -185,11 +193,13 @@ def sweep_table(panels: dict[str, list[Line]], key: str, part: str) -> str:
     body = []
     for metric, lines in panels.items():
         for line in lines:
-            best = line.best(runs.smaller_is_better(metric))
+            best = line.best(run_selection.smaller_is_better(metric))
             for number, (x, values) in enumerate(line.points):
                 spread = stdev(values) if len(values) > 1 else None
                 star = "*" if number == best else ""
-                body.append([line.label, runs.format_value(x), metric, mean(values), spread, len(values), star])
+                body.append(
+                    [line.label, run_selection.format_value(x), metric, mean(values), spread, len(values), star]
+                )
     heads = ["", key, part, "mean", "deviation", "runs", "best"]
     return tabulate(body, headers=heads, floatfmt=("", "", "", ".4f", ".4f"), missingval="-", disable_numparse=[1])
 
@@ -198,7 +208,7 @@ def draw_lines(panels: dict[str, list[Line]], key: str, part: str, title: str = 
     """A panel for each metric; bars are standard deviations over seeds (n - 1), a ring marks each line's best point."""
     figure, axes = figures.new_figure(len(panels), squeeze=False)
     for panel, (metric, lines) in zip(axes.flat, panels.items(), strict=True):
-        values = sort_values(runs.distinct_values(x for line in lines for x, _ in line.points))
+        values = sort_values(run_selection.distinct_values(x for line in lines for x, _ in line.points))
         numbers = all(map(is_number, values))
         for number, line in enumerate(lines):
             # Categories stand side by side, lines of numbers on their numbers.
@@ -208,7 +218,7 @@ def draw_lines(panels: dict[str, list[Line]], key: str, part: str, title: str = 
             spreads = [stdev(each) if len(each) > 1 else 0.0 for _, each in line.points]
             look = figures.series_style(number) if numbers else {**figures.series_style(number), "linestyle": "none"}
             panel.errorbar(places, means, yerr=spreads if any(spreads) else None, capsize=3, label=line.label, **look)
-            best = line.best(runs.smaller_is_better(metric))
+            best = line.best(run_selection.smaller_is_better(metric))
             ring = {"s": 170, "facecolors": "none", "edgecolors": look["color"], "linewidths": 1.5, "zorder": 3}
             panel.scatter([places[best]], [means[best]], **ring)
         _ticks(panel, values, numbers)
@@ -229,9 +239,9 @@ def draw_lines(panels: dict[str, list[Line]], key: str, part: str, title: str = 
 def _ticks(panel, values: list[Any], numbers: bool) -> None:
     """Ticks at the values themselves, without those that would stand on each other."""
     if not numbers:
-        long = sum(len(runs.format_value(x)) for x in values) > 40
+        long = sum(len(run_selection.format_value(x)) for x in values) > 40
         turn = {"rotation": 30, "ha": "right"} if long else {}
-        panel.set_xticks(range(len(values)), [runs.format_value(x) for x in values], **turn)
+        panel.set_xticks(range(len(values)), [run_selection.format_value(x) for x in values], **turn)
         panel.set_xlim(-0.5, len(values) - 0.5)
         return
     scale = axis_scale(values)
@@ -246,7 +256,9 @@ def _ticks(panel, values: list[Any], numbers: bool) -> None:
     for number in range(1, len(values)):
         if places[number] - places[kept[-1]] >= gap:
             kept.append(number)
-    panel.set_xticks([values[number] for number in kept], [runs.format_value(values[number]) for number in kept])
+    panel.set_xticks(
+        [values[number] for number in kept], [run_selection.format_value(values[number]) for number in kept]
+    )
     panel.minorticks_off()
 
 

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from recbole_gen import figures
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.calibration import constant_days, mean_direction
-from recbole_gen.plot import runs
+from recbole_gen.plot import run_selection
 from recbole_gen.quick_start import LoadedRun, load
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers, and line styles that stay apart in print.
@@ -38,7 +38,7 @@ def draw(options: dict[str, Any]) -> None:
         raise UserError(f"--horizon must be a whole number of days, got {options['horizon']!r}")
     if not (isinstance(options["noise"], (int, float)) and 0 <= options["noise"] <= 1):
         raise UserError(f"--noise must be from 0 to 1, got {options['noise']!r}")
-    output = runs.output_path(options, [Path(options["run"])], f"toi.{options['part']}")
+    output = run_selection.output_path(options, [Path(options["run"])], f"toi.{options['part']}")
     run = load(options["run"])
     rows = toi_rows(run, options["part"], options["horizon"], options["noise"])
     summary = toi_summary(rows)

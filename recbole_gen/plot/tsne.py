@@ -18,7 +18,7 @@ from recbole_gen import figures
 from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
-from recbole_gen.plot import runs
+from recbole_gen.plot import run_selection
 from recbole_gen.quick_start import LoadedRun, load
 
 PERPLEXITY = 30
@@ -42,17 +42,17 @@ def draw(options: dict[str, Any]) -> None:
     for key, least in (("max_items", PERPLEXITY + 1), ("seed", 0)):
         if not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < least:
             raise UserError(f"--{key} must be a whole number from {least} on, got {options[key]!r}")
-    folders = runs.run_folders(options, "tsne")
-    output = runs.output_path(options, folders, "tsne")
-    found = runs.find_runs(folders)
+    folders = run_selection.run_folders(options, "tsne")
+    output = run_selection.output_path(options, folders, "tsne")
+    found = run_selection.find_runs(folders)
     tables = [item_vectors_and_counts(load(run.folder)) for run in found]  # all of them first: one may have none
     maps = []
-    for (vectors, counts), label in zip(tables, runs.run_labels(found), strict=True):
+    for (vectors, counts), label in zip(tables, run_selection.run_labels(found), strict=True):
         chosen = sample_items(len(vectors), options["max_items"], options["seed"])
         places, divergence = tsne_embedding(vectors[chosen], options["seed"], label)
         maps.append(ItemMap(label, places, counts[chosen], len(vectors), divergence))
     print(tsne_table(maps))
-    written = figures.save_figure(draw_maps(maps, runs.common_title(found)), output)
+    written = figures.save_figure(draw_maps(maps, run_selection.common_title(found)), output)
     print(f"drawn in {' and '.join(map(str, written))}")
 
 

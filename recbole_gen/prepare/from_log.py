@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from recbole_gen import __version__
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import filters, formats
+from recbole_gen.prepare import file_readers, filters
 from recbole_gen.prepare.atomic_file import FORBIDDEN_IN_TOKENS, write_atomic_file
 from recbole_gen.prepare.dataset_folder import require_replaceable
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
-from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.log import log_from_batches
 from recbole_gen.prepare.parsing import parse_times, parse_tokens
 from recbole_gen.prepare.statistics import log_statistics, statistics_table
@@ -85,7 +85,7 @@ def prepare_log(
     """Write a log as the data set ``target``, whole or not at all.
 
     Args:
-        file: CSV (any of `formats.DELIMITERS`), JSON lines or Parquet, the first two also as .gz.
+        file: CSV (any of `file_readers.DELIMITERS`), JSON lines or Parquet, the first two also as .gz.
         columns: USER, ITEM and TIME, perhaps SCENE -> the column that has it.
         unit: of times that are numbers, one of `TIME_UNITS`; None to tell it from them.
         max_bad: share of rows that may be unusable.
@@ -170,15 +170,15 @@ def _read_file(file: Path, wanted: list[str], counts: ReadCounts) -> Iterator[pa
     if kind is None or (packed and kind == "parquet"):
         raise UserError(f"{file}: its name must end in one of {', '.join(FORMATS)} (or .csv.gz, .jsonl.gz, ...)")
     if kind == "parquet":
-        yield from formats.read_parquet(file, wanted, counts)
+        yield from file_readers.read_parquet(file, wanted, counts)
         return
     with cast(BinaryIO, gzip.open(file) if packed else open(file, "rb")) as stream:
         try:
             if kind == "json":
-                yield from formats.read_json_lines(stream, wanted, counts)
+                yield from file_readers.read_json_lines(stream, wanted, counts)
             else:
                 delimiter = _guess_delimiter(file, packed)
-                yield from formats.read_delimited(stream, wanted, counts, delimiter, quotes=True)
+                yield from file_readers.read_delimited(stream, wanted, counts, delimiter, quotes=True)
         except (EOFError, gzip.BadGzipFile) as error:
             raise UserError(f"{file} is damaged, or not whole: {error}") from None
         except UserError as error:
@@ -189,7 +189,7 @@ def _guess_delimiter(file: Path, packed: bool) -> str:
     """What separates the titles."""
     with cast(BinaryIO, gzip.open(file) if packed else open(file, "rb")) as stream:
         line = stream.readline().decode("utf-8-sig", "replace")
-    return formats.guess_delimiter(line)
+    return file_readers.guess_delimiter(line)
 
 
 def log_columns(user: str, item: str, moment: str, scene: str | None) -> dict[str, str]:

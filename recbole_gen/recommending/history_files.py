@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError, did_you_mean
-from recbole_gen.prepare import filters, formats
+from recbole_gen.prepare import file_readers, filters
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
 from recbole_gen.prepare.log import log_from_batches
 from recbole_gen.prepare.parsing import parse_times, parse_tokens
@@ -87,7 +87,7 @@ def _read_header(file: Path, kind: str) -> tuple[list[str], list[str], str]:
         first = _parse_object(line)
         return list(first), [name for name, value in first.items() if isinstance(value, list)], ""
     text = line.decode("utf-8", "replace").rstrip("\r\n")
-    delimiter = "\t" if kind in (".inter", ".tsv") else formats.guess_delimiter(text)
+    delimiter = "\t" if kind in (".inter", ".tsv") else file_readers.guess_delimiter(text)
     titles = [title.strip('"').partition(":")[0] for title in text.split(delimiter)]
     return titles, [title for title in titles if title in HISTORY_COLUMNS], delimiter
 
@@ -136,8 +136,8 @@ def _read_lists(
         wanted, held = list(columns.values()), None
         with open(file, "rb") as stream:
             stream.readline()
-            for batch in formats.read_delimited(
-                stream, wanted, formats.ReadCounts(), delimiter, titles, quotes=kind not in (".inter", ".tsv")
+            for batch in file_readers.read_delimited(
+                stream, wanted, file_readers.ReadCounts(), delimiter, titles, quotes=kind not in (".inter", ".tsv")
             ):
                 held = pa.Table.from_batches([batch]) if held is None else pa.concat_tables(
                     [held, pa.Table.from_batches([batch])])  # fmt: skip
@@ -208,19 +208,19 @@ def _from_list_columns(columns: dict[str, Any]) -> Histories:
 
 def _read_log(file: Path, kind: str, columns: dict[str, str], titles: list[str], delimiter: str) -> Iterator[Histories]:
     """A log, its users in the order in which they first occur."""
-    wanted, seen = list(columns.values()), formats.ReadCounts()
+    wanted, seen = list(columns.values()), file_readers.ReadCounts()
 
     def batches() -> Iterator[dict[str, Any]]:
         if kind == ".parquet":
-            yield from map(fields, formats.read_parquet(file, wanted, seen))
+            yield from map(fields, file_readers.read_parquet(file, wanted, seen))
             return
         with open(file, "rb") as stream:
             if kind == ".jsonl":
-                yield from map(fields, formats.read_json_lines(stream, wanted, seen))
+                yield from map(fields, file_readers.read_json_lines(stream, wanted, seen))
             else:
                 stream.readline()
                 quotes = kind not in (".inter", ".tsv")
-                yield from map(fields, formats.read_delimited(stream, wanted, seen, delimiter, titles, quotes))
+                yield from map(fields, file_readers.read_delimited(stream, wanted, seen, delimiter, titles, quotes))
 
     def fields(batch: pa.RecordBatch) -> dict[str, Any]:
         out: dict[str, Any] = {field: parse_tokens(batch.column(title)) for field, title in columns.items()

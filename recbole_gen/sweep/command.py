@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from recbole_gen.config.precheck import check_values
+from recbole_gen.config.early_checks import check_values
 from recbole_gen.errors import UserError
 from recbole_gen.options import is_whole, parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources

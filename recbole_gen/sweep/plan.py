@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.config.config import Config
+from recbole_gen.config.early_checks import option_hints
 from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
-from recbole_gen.config.precheck import option_hints
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched

@@ -14,7 +14,7 @@ from recbole_gen.files import write_text
 from recbole_gen.sweep import state
 from recbole_gen.sweep.hparams import write_hparams
 from recbole_gen.sweep.parallel_coordinates import write_parallel_coordinates
-from recbole_gen.training.report import describe_result
+from recbole_gen.training.result_text import describe_result
 
 
 def trials_table(trials: list[dict[str, Any]], metric: str, bigger: bool) -> pd.DataFrame:

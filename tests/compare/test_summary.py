@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from recbole_gen.compare.arguments import TESTS
-from recbole_gen.compare.files import write_files
+from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.tables import terminal_text
 from recbole_gen.errors import UserError

@@ -14,10 +14,10 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.model.layers import FeedForward
 from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
-assert Dataset._load_feat.__module__ == "recbole_gen.compat.reading"
+assert Dataset._load_feat.__module__ == "recbole_gen.compat.atomic_files"
 assert Dataset._fill_nan.__module__ == "recbole_gen.compat.stack"
-assert Dataset.get_preload_weight.__module__ == "recbole_gen.compat.faults"
-assert Config._init_device.__module__ == "recbole_gen.compat.faults"
+assert Dataset.get_preload_weight.__module__ == "recbole_gen.compat.bugs"
+assert Config._init_device.__module__ == "recbole_gen.compat.bugs"
 assert FeedForward.gelu.__module__ == SASRec.forward.__module__ == "recbole_gen.compat.kernels"
 assert not torch.is_anomaly_enabled()
 """
@@ -203,7 +203,7 @@ def test_a_spawned_process_gets_a_shimmed_recbole(tmp_path):
             process = context.Process(target=work, args=(queue,))
             process.start()
             process.join()
-            assert queue.get() == "recbole_gen.compat.reading"
+            assert queue.get() == "recbole_gen.compat.atomic_files"
     """)
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import yaml
 from recbole.utils import argument_list
 
 from recbole_gen import cli
-from recbole_gen.config import keys, precheck, registry
+from recbole_gen.config import early_checks, keys, registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import run_values, selected_run, shipped_layers
 from recbole_gen.errors import UserError
@@ -67,7 +67,7 @@ def test_elsewhere_it_is_a_mistake_and_the_cure_is_named(walks, make_config):
     with pytest.raises(keys.UnknownKeys, match=pattern):
         make_config("DreamRec", kl_weight=1)
     with pytest.raises(keys.UnknownKeys, match=r"\(command line\) for DiffRec: it is a key of recbole\.DiffRec"):
-        precheck.check_command_line(["--model=DiffRec", "--dataset=toy", "--noise_scale=1"])
+        early_checks.check_command_line(["--model=DiffRec", "--dataset=toy", "--noise_scale=1"])
 
 
 def test_a_key_that_no_model_reads_is_a_mistake_in_a_file_too(shared, walks, tmp_path):
@@ -177,7 +177,7 @@ def test_a_class_that_reads_what_nothing_sets_fails_with_the_name_of_the_file(cu
 )
 def test_a_command_line_is_checked_as_config_does(line, pattern):
     with pytest.raises(UserError, match=pattern) as early:
-        precheck.check_command_line([*line, "--dataset=ml-100k"])
+        early_checks.check_command_line([*line, "--dataset=ml-100k"])
     if not line[0].startswith("--resume"):
         with pytest.raises(UserError) as late:
             Config(argv=[*line, "--dataset=ml-100k"])
@@ -186,28 +186,28 @@ def test_a_command_line_is_checked_as_config_does(line, pattern):
 
 def test_what_would_have_to_be_loaded_is_left_to_config(tmp_path):
     (tmp_path / "last.pth").touch()
-    precheck.check_command_line([f"--resume={tmp_path}", "--nonsense=1"])
-    precheck.check_command_line(["--model=nowhere:Model", "--dataset=toy", "--nonsense=1"])
-    precheck.check_command_line(["--model=DreamRec", "--dataset=toy", "--hidden_size=a"])
+    early_checks.check_command_line([f"--resume={tmp_path}", "--nonsense=1"])
+    early_checks.check_command_line(["--model=nowhere:Model", "--dataset=toy", "--nonsense=1"])
+    early_checks.check_command_line(["--model=DreamRec", "--dataset=toy", "--hidden_size=a"])
 
 
 def test_verbs_check_what_their_runs_get(tmp_path):
     common = {"dataset": "toy", "kl_weight": 1}
-    precheck.check_values({**common, "model": "ACVAE"})
+    early_checks.check_values({**common, "model": "ACVAE"})
     pattern = "^unknown key 'num_sample' .command line.\\.\n--num_sample: tune has an option --num_samples$"
     with pytest.raises(UserError, match=pattern):
-        precheck.check_values({"dataset": "toy", "model": "BPR", "num_sample": 3}, options=["num_samples"])
+        early_checks.check_values({"dataset": "toy", "model": "BPR", "num_sample": 3}, options=["num_samples"])
     with pytest.raises(UserError, match="kl_weight"):
-        precheck.check_values({**common, "model": "SASRec"})
+        early_checks.check_values({**common, "model": "SASRec"})
 
 
 def test_a_comparison_checks_its_models(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: ACVAE\n")
     common = {"dataset": "toy", "kl_weight": 1}
-    precheck.check_models(common, {"mine": [str(tmp_path / "mine.yaml")], "SASRec": []})
+    early_checks.check_models(common, {"mine": [str(tmp_path / "mine.yaml")], "SASRec": []})
     with pytest.raises(UserError, match=r"no model can run:\nSASRec: .*for SASRec.*\nBPR: .*for BPR"):
-        precheck.check_models(common, {"SASRec": [], "BPR": []})
+        early_checks.check_models(common, {"SASRec": [], "BPR": []})
     with pytest.raises(UserError, match=r"^unknown key 'epochz' \(command line\): did you mean 'epochs'\?$"):
-        precheck.check_models({"dataset": "toy", "epochz": 1}, {"SASRec": [], "BPR": []})
+        early_checks.check_models({"dataset": "toy", "epochz": 1}, {"SASRec": [], "BPR": []})
     with pytest.raises(UserError, match=r"unknown model 'mine'.*A label of your own needs a file"):
-        precheck.check_models(common, {"SASRec": [], "mine": []})
+        early_checks.check_models(common, {"SASRec": [], "mine": []})

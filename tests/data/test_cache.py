@@ -20,7 +20,7 @@ from recbole.utils import FeatureSource, FeatureType, InputType, KGDataLoaderSta
 from stubs import equal
 
 from recbole_gen import checkpoint, quick_start
-from recbole_gen.data import cache, columns, loaders
+from recbole_gen.data import cache, cache_file, loaders
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 
@@ -174,8 +174,8 @@ def stored(tmp_path):
     """stored(content): what comes out of a file that it was written to."""
 
     def there_and_back(content):
-        columns.write_dataset(tmp_path / "x.arrow", {}, content, None, {})
-        return columns.read_dataset(tmp_path / "x.arrow", None)
+        cache_file.write_dataset(tmp_path / "x.arrow", {}, content, None, {})
+        return cache_file.read_dataset(tmp_path / "x.arrow", None)
 
     return there_and_back
 
@@ -227,7 +227,7 @@ def test_every_kind_of_object_comes_back(stored):
     ids=lambda odd: type(odd).__name__,
 )  # fmt: skip
 def test_other_kinds_of_objects_are_refused(odd, stored):
-    with pytest.raises(columns.UnsupportedObject, match="it holds"):
+    with pytest.raises(cache_file.UnsupportedObject, match="it holds"):
         stored({"a": [1, odd]})
 
 
@@ -363,10 +363,10 @@ def tamper(path: Path, change) -> None:
     """Write the file again, whole, with `change(rest)` in what it says in JSON."""
     with pa.ipc.open_file(str(path)) as reader:
         batch = reader.get_batch(0)
-    rest = json.loads(bytes(batch.column(columns.OBJECTS_COLUMN).values.to_numpy()))
+    rest = json.loads(bytes(batch.column(cache_file.OBJECTS_COLUMN).values.to_numpy()))
     change(rest)
-    content = columns._to_column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
-    batch = batch.set_column(batch.num_columns - 1, columns.OBJECTS_COLUMN, content)
+    content = cache_file._to_column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
+    batch = batch.set_column(batch.num_columns - 1, cache_file.OBJECTS_COLUMN, content)
     path.unlink()
     with pa.ipc.new_file(str(path), batch.schema) as writer:
         writer.write_batch(batch)
@@ -439,13 +439,13 @@ def test_columns_that_are_compressed_or_of_other_types_are_refused(stored, tmp_p
         batch = reader.get_batch(0)
     with pa.ipc.new_file(str(path), batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_batch(batch)
-    with pytest.raises(columns.DamagedFile, match="outside of the file"):
-        columns.read_dataset(path, None)
+    with pytest.raises(cache_file.DamagedFile, match="outside of the file"):
+        cache_file.read_dataset(path, None)
     table = batch.set_column(0, "0", pa.array([["a"]]))
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_batch(table)
-    with pytest.raises(columns.DamagedFile, match="a column is list"):
-        columns.read_dataset(path, None)
+    with pytest.raises(cache_file.DamagedFile, match="a column is list"):
+        cache_file.read_dataset(path, None)
 
 
 @pytest.mark.parametrize("kind, dtype", [("array", "|b1"), ("tensor", "bool")])
@@ -454,10 +454,10 @@ def test_odd_truth_values_are_refused(kind, dtype, stored, tmp_path):
         stored([torch.tensor([0, value], dtype=torch.uint8), np.array([0, value], np.uint8)])
         tamper(tmp_path / "x.arrow", set_first(kind, 2, dtype))
         if value == 1:
-            content = columns.read_dataset(tmp_path / "x.arrow", None)
+            content = cache_file.read_dataset(tmp_path / "x.arrow", None)
             assert [each.tolist() for each in content].count([False, True]) == 2
-    with pytest.raises(columns.DamagedFile, match="truth value"):
-        columns.read_dataset(tmp_path / "x.arrow", None)
+    with pytest.raises(cache_file.DamagedFile, match="truth value"):
+        cache_file.read_dataset(tmp_path / "x.arrow", None)
 
 
 @pytest.mark.parametrize("of", ["write", "lock"])
@@ -466,7 +466,7 @@ def test_a_full_disk_is_a_warning(of, get, walks, folder, builds, monkeypatch, c
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if of == "write":
-        monkeypatch.setattr(columns.os, "fsync", full)
+        monkeypatch.setattr(cache_file.os, "fsync", full)
     else:
         monkeypatch.setattr(cache, "_acquire_lock", full)
     _, parts = get()

@@ -6,7 +6,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_gen import cli
-from recbole_gen.plot import curves, runs
+from recbole_gen.plot import curves, run_selection
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def unfinished(tmp_path):
 
 def test_losses_and_best_epoch_are_those_of_the_result(run):
     result = run("SASRec", epochs=3, learning_rate=0.01)
-    (curve,) = curves.read_curves(runs.find_runs([Path(result["run_dir"])], finished=False), "ndcg@10")
+    (curve,) = curves.read_curves(run_selection.find_runs([Path(result["run_dir"])], finished=False), "ndcg@10")
     assert curve.label == "SASRec" and curve.finished
     assert list(curve.loss.values()) == pytest.approx(result["train_loss"]) and list(curve.loss) == [1, 2, 3]
     assert curve.best_epoch == result["best_epoch"] + 1
@@ -36,13 +36,13 @@ def test_losses_and_best_epoch_are_those_of_the_result(run):
 
 def test_without_events_the_result_says_the_loss_and_the_best_epoch(run):
     result = run("SASRec", tensorboard=False)
-    (curve,) = curves.read_curves(runs.find_runs([Path(result["run_dir"])], finished=False), "hit@5")
+    (curve,) = curves.read_curves(run_selection.find_runs([Path(result["run_dir"])], finished=False), "hit@5")
     assert curve.loss == dict(enumerate(result["train_loss"], start=1))
     assert curve.scores == {result["best_epoch"] + 1: result["best_valid_result"]["hit@5"]}
 
 
 def test_a_run_that_has_not_ended_is_drawn_from_its_events(unfinished, capsys):
-    found = runs.find_runs([unfinished.parent], finished=False)
+    found = run_selection.find_runs([unfinished.parent], finished=False)
     (curve,) = curves.read_curves(found, "ndcg@10")
     assert curve.loss == {1: 9.0, 2: 5.0, 3: 3.0}  # the sum of both terms, the second epoch as trained the second time
     assert curve.scores == pytest.approx({1: 0.1, 2: 0.3, 3: 0.2})
@@ -59,7 +59,7 @@ def test_a_run_that_has_not_ended_is_drawn_from_its_events(unfinished, capsys):
 def test_where_small_is_good_the_best_epoch_has_the_smallest_value(unfinished):
     path = unfinished / "config.yaml"
     path.write_text(path.read_text().replace("NDCG@10", "RMSE"))
-    (curve,) = curves.read_curves(runs.find_runs([unfinished], finished=False), "ndcg@10")
+    (curve,) = curves.read_curves(run_selection.find_runs([unfinished], finished=False), "ndcg@10")
     assert curve.best_epoch == 1
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from recbole_gen import cli
-from recbole_gen.plot import runs, sweep
+from recbole_gen.plot import run_selection, sweep
 
 CONFIG = {
     "model": "DreamRec", "dataset": "toy", "protocol": "leave_one_out", "seed": 1, "guidance_scale": 0, "epochs": 5,
@@ -57,7 +57,7 @@ def test_points_are_means_over_seeds_with_their_deviation(swept, capsys):
 
 
 def test_the_figure_has_these_points_bars_and_rings(swept):
-    found = runs.find_runs([swept])
+    found = run_selection.find_runs([swept])
     panels = {name: sweep.read_lines(found, "guidance_scale", name, "test") for name in ("ndcg@10", "hit@10")}
     figure = sweep.draw_lines(panels, "guidance_scale", "test")
     left, right = figure.axes
@@ -74,24 +74,26 @@ def test_the_figure_has_these_points_bars_and_rings(swept):
 def test_an_error_is_best_where_it_is_smallest():
     line = sweep.Line("x", [(1, [3.0]), (2, [1.0, 2.0]), (3, [9.0])])
     assert line.best(smaller=False) == 2 and line.best(smaller=True) == 1
-    assert runs.smaller_is_better("rmse") and runs.smaller_is_better("giniindex@10")
-    assert not runs.smaller_is_better("scene_recall@5")
+    assert run_selection.smaller_is_better("rmse") and run_selection.smaller_is_better("giniindex@10")
+    assert not run_selection.smaller_is_better("scene_recall@5")
 
 
 def test_lines_are_models_data_sets_and_the_values_of_a_group(swept, write):
     for w, ndcg in ((0.0, 0.7), (2.0, 0.6)):
         write(ndcg, dataset="other", guidance_scale=w)
-    lines = sweep.read_lines(runs.find_runs([swept]), "guidance_scale", "ndcg@10", "test")
+    lines = sweep.read_lines(run_selection.find_runs([swept]), "guidance_scale", "ndcg@10", "test")
     assert [(line.label, [x for x, _ in line.points]) for line in lines] == [
         ("DreamRec, toy", [0, 2, 4]), ("DreamRec, other", [0, 2]),
     ]  # fmt: skip
-    toy = sweep.select_runs(runs.find_runs([swept]), {"dataset": "toy", "guidance_scale": [0, 4]})
+    toy = sweep.select_runs(run_selection.find_runs([swept]), {"dataset": "toy", "guidance_scale": [0, 4]})
     lines = sweep.read_lines(toy, "guidance_scale", "ndcg@10", "test", group="seed")
     assert {line.label: [values for _, values in line.points] for line in lines} == {
         "DreamRec, seed=1": [[pytest.approx(0.1)], [pytest.approx(0.2)]],
         "DreamRec, seed=2": [[pytest.approx(0.3)], [pytest.approx(0.4)]],
     }
-    (line,) = sweep.read_lines(runs.find_runs([swept]), "dataset", "ndcg@10", "test", ignore=["guidance_scale"])
+    (line,) = sweep.read_lines(
+        run_selection.find_runs([swept]), "dataset", "ndcg@10", "test", ignore=["guidance_scale"]
+    )
     assert [x for x, _ in line.points] == ["other", "toy"]
 
 
@@ -115,7 +117,7 @@ def test_words_are_categories_and_stand_side_by_side(write, tmp_path):
     for ndcg, oracle in ((0.1, "sample"), (0.3, "mean"), (0.2, None)):
         for dataset in ("toy", "other"):
             write(ndcg, oracle=oracle, dataset=dataset)
-    lines = sweep.read_lines(runs.find_runs([tmp_path]), "oracle", "ndcg@10", "test")
+    lines = sweep.read_lines(run_selection.find_runs([tmp_path]), "oracle", "ndcg@10", "test")
     axes = sweep.draw_lines({"ndcg@10": lines}, "oracle", "test").axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["mean", "none", "sample"]
     drawn = [bars.lines[0].get_xdata().tolist() for bars in axes.containers]
@@ -184,7 +186,7 @@ def test_runs_are_told_apart_by_what_differs(write, tmp_path):
     write(0.1, model="SASRec"), write(0.1, model="SASRec")
     write(0.1, model="GRU4Rec", loss={"kind": "a"}), write(0.1, model="GRU4Rec", loss={"kind": "b"})
     write(0.1, model="BPR", epochs=1, oracle="a", guidance_scale=1, seed=1), write(0.1, model="BPR", seed=2)
-    assert runs.run_labels(runs.find_runs([tmp_path])) == [
+    assert run_selection.run_labels(run_selection.find_runs([tmp_path])) == [
         "MyModel", "DreamRec, seed=1", "DreamRec, seed=2", "SASRec, run003", "SASRec, run004",
         "GRU4Rec, loss={'kind': 'a'}", "GRU4Rec, loss={'kind': 'b'}", "BPR, run007", "BPR, run008",
     ]  # fmt: skip
@@ -193,6 +195,8 @@ def test_runs_are_told_apart_by_what_differs(write, tmp_path):
 def test_each_run_is_found_once_and_a_star_names_many(swept, write, tmp_path):
     write(0.1, folder="other")
     options = {"runs": f"{tmp_path}/sw* {swept} {tmp_path}/other", "run": None}
-    folders = runs.run_folders(options, "sweep")
+    folders = run_selection.run_folders(options, "sweep")
     assert folders == [swept, tmp_path / "other"]
-    assert [run.folder.name for run in runs.find_runs([*folders, tmp_path])] == [f"run{n:03}" for n in range(7)]
+    assert [run.folder.name for run in run_selection.find_runs([*folders, tmp_path])] == [
+        f"run{n:03}" for n in range(7)
+    ]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import archive, formats
+from recbole_gen.prepare import archive, file_readers
 from recbole_gen.prepare.archive import open_member, open_members
 
 LINES = "".join(f"u{row},i{row * 7919 % 9973}\n" for row in range(20_000)).encode()
@@ -235,18 +235,20 @@ def test_damage_is_told_whenever_it_shows(tmp_path, name, number):
 def test_damage_shows_through_a_reader_of_formats(tmp_path):
     write(tmp_path, {"clicks.csv.gz": damaged(gzip.compress(b"user,item\n" + LINES * 100))})
     with pytest.raises(UserError, match=r"clicks.csv.gz is damaged"), open_member(tmp_path, ["clicks.csv"]) as stream:
-        for _ in formats.read_delimited(stream, {"user": pa.string(), "item": pa.string()}, formats.ReadCounts()):
+        for _ in file_readers.read_delimited(
+            stream, {"user": pa.string(), "item": pa.string()}, file_readers.ReadCounts()
+        ):
             pass
 
 
 def test_a_reader_of_formats_reads_it(tmp_path):
     write(tmp_path, {"toy.zip": zipped({"clicks.csv": b"user,item\n" + LINES, "log.json": b'{"user": "u"}\n' * 10})})
-    seen = formats.ReadCounts()
+    seen = file_readers.ReadCounts()
     with open_member(tmp_path, ["clicks.csv"]) as stream:
-        batches = list(formats.read_delimited(stream, {"user": pa.string()}, seen))
+        batches = list(file_readers.read_delimited(stream, {"user": pa.string()}, seen))
     assert sum(len(batch) for batch in batches) == seen.rows == 20_000
     with open_member(tmp_path, ["log.json"]) as stream:
-        assert sum(len(batch) for batch in formats.read_json_lines(stream, {"user": pa.string()}, seen)) == 10
+        assert sum(len(batch) for batch in file_readers.read_json_lines(stream, {"user": pa.string()}, seen)) == 10
     with open_member(tmp_path, ["clicks.csv"]) as stream:
         assert stream.readline() == b"user,item\n" and stream.read1(3) == b"u0," and stream.readable()
         buffer = bytearray(4)

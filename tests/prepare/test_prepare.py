@@ -19,7 +19,7 @@ from recbole_gen.config.places import PROPERTIES, ROOT, find_dataset
 from recbole_gen.options import read_yaml
 from recbole_gen.prepare import filters, from_recipe, statistics
 from recbole_gen.prepare.fields import ITEM, RATING, SCENE, TIME, USER
-from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.recipes import ALIASES, RECIPES, find_recipe
 
 DAY = 86400

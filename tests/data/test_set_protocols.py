@@ -15,12 +15,12 @@ from recbole.utils import InputType
 from recbole_gen import quick_start
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
-from recbole_gen.data.held_out import hold_out_last, hold_out_period, last_events_mask, parse_period_start
 from recbole_gen.data.loaders import create_dataset, create_loaders, history_lengths
 from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.set_splits import hold_out_last, hold_out_period, last_events_mask, parse_period_start
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
-from recbole_gen.training.report import describe_result
+from recbole_gen.training.result_text import describe_result
 from recbole_gen.training.trainer import create_trainer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"

@@ -7,7 +7,7 @@ import torch
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset
 from recbole.data.interaction import Interaction
 
-from recbole_gen.data import held_out
+from recbole_gen.data import set_splits
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import TimedLog, refuse_empty_parts
 from recbole_gen.errors import UserError
@@ -29,11 +29,11 @@ class HeldOutSets(TimedLog):
         log = self.inter_feat.interaction
         order = np.lexsort((log[self.time_field].numpy(), log[self.uid_field].numpy()))
         if self.config["last_events"]:
-            order = order[held_out.last_events_mask(log[self.uid_field].numpy()[order], self.config["last_events"])]
+            order = order[set_splits.last_events_mask(log[self.uid_field].numpy()[order], self.config["last_events"])]
         events = {field: values[torch.from_numpy(order)] for field, values in log.items()}
         users, items = events[self.uid_field], events[self.iid_field]
-        held = held_out.held_out_parts(self.config, users.numpy(), events[self.time_field].numpy())
-        refuse_empty_parts(self, [np.flatnonzero(held.known), *held.first], held_out.parts_without_share(self.config))
+        held = set_splits.held_out_parts(self.config, users.numpy(), events[self.time_field].numpy())
+        refuse_empty_parts(self, [np.flatnonzero(held.known), *held.first], set_splits.parts_without_share(self.config))
         self.inter_feat = Interaction(events)
         self._drop_unused_col()
         parts = [self.copy(self.inter_feat[torch.from_numpy(held.known)])]

@@ -28,6 +28,13 @@ def test_what_is_not_there_says_in_one_line_what_is(name):
     assert "\n" not in str(told.value)
 
 
+def test_quick_start_has_the_functions_of_recbole_s():
+    from recbole_gen.quick_start import load_data_and_model, run_recbole
+
+    assert (run_recbole, load_data_and_model) == (recbole_gen.run_recbole, recbole_gen.load_data_and_model)
+    assert not hasattr(quick_start, "nosuch")
+
+
 def test_any_other_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
         _ = recbole_gen.nosuch

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import archive, formats
+from recbole_gen.prepare import archive, file_readers
 from recbole_gen.prepare.fields import ITEM, TIME, TIME_UNITS, USER
-from recbole_gen.prepare.formats import ReadCounts
+from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.parsing import parse_numbers, parse_times
 from recbole_gen.prepare.sources import ISO, AtomicFile, DelimitedFile, JoinedFiles, JsonLinesFile, UserLinesFile
 
@@ -36,7 +36,7 @@ def _(source: DelimitedFile, raw: Path, numbers: tuple[str, ...], counts: ReadCo
     left, titles, quotes = source.max_rows, list(source.columns.values()), source.delimiter == ","
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
-            for batch in formats.read_delimited(stream, titles, counts, source.delimiter, source.titles, quotes):
+            for batch in file_readers.read_delimited(stream, titles, counts, source.delimiter, source.titles, quotes):
                 batch = batch.slice(0, left)
                 left = None if left is None else left - batch.num_rows
                 yield _parse_fields(batch, source.columns, numbers, source.unit, source.time_origin)
@@ -48,7 +48,7 @@ def _(source: DelimitedFile, raw: Path, numbers: tuple[str, ...], counts: ReadCo
 def _(source: JsonLinesFile, raw: Path, numbers: tuple[str, ...], counts: ReadCounts) -> Iterator[Batch]:
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
-            for batch in formats.read_json_lines(stream, list(source.columns.values()), counts):
+            for batch in file_readers.read_json_lines(stream, list(source.columns.values()), counts):
                 yield _parse_fields(batch, source.columns, numbers, source.unit)
 
 
@@ -56,7 +56,7 @@ def _(source: JsonLinesFile, raw: Path, numbers: tuple[str, ...], counts: ReadCo
 def _(source: UserLinesFile, raw: Path, numbers: tuple[str, ...], counts: ReadCounts) -> Iterator[Batch]:
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
-            for block in formats.read_blocks(stream):
+            for block in file_readers.read_blocks(stream):
                 rows = []
                 for line in block.decode("utf-8", "replace").splitlines():
                     rows += _user_events(line, counts)
@@ -88,7 +88,7 @@ def _(source: JoinedFiles, raw: Path, numbers: tuple[str, ...], counts: ReadCoun
     values: dict[str, list[pa.Array]] = {field: [] for field in source.columns}
     for name, stream in _open_files(raw, source.table):
         with _errors_named(name):
-            for batch in formats.read_delimited(stream, [source.key, *source.columns.values()], ReadCounts()):
+            for batch in file_readers.read_delimited(stream, [source.key, *source.columns.values()], ReadCounts()):
                 keys.append(batch.column(source.key))
                 for field, title in source.columns.items():
                     values[field].append(batch.column(title))
@@ -105,7 +105,9 @@ def _(source: AtomicFile, raw: Path, numbers: tuple[str, ...], counts: ReadCount
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
             stream.readline()
-            for batch in formats.read_delimited(stream, list(source.columns.values()), counts, "\t", source.titles):
+            for batch in file_readers.read_delimited(
+                stream, list(source.columns.values()), counts, "\t", source.titles
+            ):
                 yield _parse_fields(batch, source.columns, numbers)
 
 

@@ -11,7 +11,7 @@ import torch
 from recbole_gen import cli, quick_start
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
-from recbole_gen.evaluation import own_metrics, significance
+from recbole_gen.evaluation import significance, user_metrics
 from recbole_gen.recommending.recommender import Recommender
 
 MODULE = """
@@ -98,13 +98,13 @@ def metrics(tmp_path, monkeypatch):
     (folder / "my_metrics.py").write_text(MODULE)
     (folder / "more_metrics.py").write_text("from my_metrics import First as Base\n\n\nclass First(Base):\n    pass\n")
     monkeypatch.syspath_prepend(folder)
-    tables = (own_metrics.metrics_dict, own_metrics.metric_types, own_metrics.metric_information)
-    before, smaller = [dict(table) for table in tables], list(own_metrics.smaller_metrics)
+    tables = (user_metrics.metrics_dict, user_metrics.metric_types, user_metrics.metric_information)
+    before, smaller = [dict(table) for table in tables], list(user_metrics.smaller_metrics)
     yield
     for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
-    own_metrics.smaller_metrics[:] = smaller
+    user_metrics.smaller_metrics[:] = smaller
     for module in ("my_metrics", "more_metrics"):
         sys.modules.pop(module, None)
 
@@ -163,7 +163,7 @@ def test_two_classes_of_one_name_are_refused(metrics, make_config, walks):
         make_config("SASRec", metrics=["NDCG", "my_metrics:First", "more_metrics:First"])
     make_config("SASRec", metrics=["NDCG", "my_metrics:First"])
     make_config("SASRec", metrics=["NDCG", "more_metrics:First"])
-    assert own_metrics.metrics_dict["first"].__module__ == "more_metrics"  # the one that was asked for last
+    assert user_metrics.metrics_dict["first"].__module__ == "more_metrics"  # the one that was asked for last
     with pytest.raises(UserError, match="there is no metric 'First'"):
         make_config("SASRec", metrics=["NDCG", "First"])  # it would be unknown in another process
 
@@ -189,9 +189,11 @@ def test_processes_of_one_run_know_it(metrics, settings):
 
 
 def test_which_metrics_have_a_value_a_row(metrics):
-    own_metrics.register_metrics([f"my_metrics:{name}" for name in ("First", "Missed", "Longest", "Distinct", "Brier")])
-    assert own_metrics.has_row_values("first") and own_metrics.has_row_values("Missed")
-    assert not any(map(own_metrics.has_row_values, ("longest", "distinct", "brier", "ndcg", "none")))
+    user_metrics.register_metrics(
+        [f"my_metrics:{name}" for name in ("First", "Missed", "Longest", "Distinct", "Brier")]
+    )
+    assert user_metrics.has_row_values("first") and user_metrics.has_row_values("Missed")
+    assert not any(map(user_metrics.has_row_values, ("longest", "distinct", "brier", "ndcg", "none")))
     rows, places = np.array([0, 1, 1, 2]), np.array([1, 0, 2, 0])
     values = significance.row_values(rows, places, ["first@2", "missed@2", "hit@2"], [2])
     assert values["first@2"].tolist() == [1, 0, 0] and values["hit@2"].tolist() == [1, 1, 0]

@@ -14,8 +14,8 @@ from recbole.utils import EvaluatorType
 
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.registry import MODELS
-from recbole_gen.data.held_out import POSITIVES, SET_SPLITS
 from recbole_gen.data.scenes import SCENE_RULES
+from recbole_gen.data.set_splits import POSITIVES, SET_SPLITS
 from recbole_gen.data.splits import SPLITS, TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
 from recbole_gen.errors import UserError

@@ -26,7 +26,7 @@ from recbole.data.interaction import Interaction
 from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data.general import GeneralSetDataset, KnowledgeSetDataset
+from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.data.times import DayRange
