@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from recbole_gen import Recommender, run
 from recbole_gen.prepare.from_log import log_columns, prepare_log
-from recbole_gen.quick_start import run
-from recbole_gen.recommending.recommender import Recommender
 
 
 def main(file, user, item, time, epochs=20):
@@ -23,7 +22,7 @@ def main(file, user, item, time, epochs=20):
     users = log.groupby("user_id:token", sort=False).agg(list)
     table = recommender.recommend(users["item_id:token"], k=5, times=users["timestamp:float"], users=users.index)
     table.to_csv("recommendations.csv", index=False)
-    print(table.head(10), recommender.window.told() if recommender.window else "", sep="\n\n")
+    print(table.head(10), recommender.window.describe() if recommender.window else "", sep="\n\n")
 
 
 if __name__ == "__main__":
