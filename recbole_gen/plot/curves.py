@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -12,9 +11,8 @@ from tabulate import tabulate
 from recbole_gen import figures
 from recbole_gen.errors import UserError
 from recbole_gen.plot import run_selection
+from recbole_gen.plot.scalars import Series, read_scalars
 
-Series = dict[int, float]
-"""A value by epoch, counted from 1."""
 SPREAD = 20
 """Losses whose largest is more than so many times their smallest are drawn on a logarithmic axis."""
 
@@ -69,17 +67,6 @@ def read_curves(found: Sequence[run_selection.Run], metric: str, loss: str | Non
         Curve(name, _loss_series(each, loss), each.get(f"valid/{metric}", {}), _best_epoch(run, each), bool(run.result))
         for run, name, each in zip(found, names, tags, strict=True)
     ]
-
-
-def read_scalars(folder: Path) -> dict[str, Series]:
-    """All scalars of the TensorBoard events in a run's folder, by tag; of an epoch written twice, the later one."""
-    if not any(folder.glob("events.out.tfevents.*")):
-        return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0: keep all of them
-    events.Reload()
-    return {tag: {event.step + 1: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
 def _scalars_or_result(run: run_selection.Run, tags: dict[str, Series]) -> dict[str, Series]:

@@ -14,14 +14,15 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_gen.errors import UserError
 from recbole_gen.options import read_yaml
+from recbole_gen.plot.scalars import read_scalars
 
 # Settings that say where and how a run computes, and what it tells; not what it learns.
 INCIDENTAL = frozenset(
     {
         "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "diagnostics", "eval_batch_size",
         "gpu_id", "group_metrics", "log_wandb", "loss_decimal_place", "metric_decimal_place", "metrics", "nproc",
-        "num_threads", "save_dataloaders", "save_dataset", "save_ranks", "show_progress", "state", "tensorboard",
-        "topk", "use_gpu", "wandb_project", "worker",
+        "num_threads", "resume", "save_dataloaders", "save_dataset", "save_ranks", "show_progress", "state",
+        "tensorboard", "topk", "use_gpu", "wandb_project", "worker",
     }
 )  # fmt: skip
 MOST_KEYS = 3
@@ -58,17 +59,22 @@ def run_folders(options: dict[str, Any], figure: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def find_runs(folders: Sequence[Path], finished: bool = True) -> list[Run]:
+def find_runs(folders: Sequence[Path], finished: bool = True, pruned: bool = False) -> list[Run]:
     """The runs in these folders and below them, each once, in the order of the folders and then of their names.
 
-    ``finished`` leaves out runs without a result.json. Raises UserError if a folder has none.
+    ``finished`` leaves out runs without a result.json; with ``pruned``, trials that their sweep has ended early are
+    among them, with what they have validated. Raises UserError if a folder has none, and for damaged files.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
         files = list(folder.rglob("result.json"))
         if not finished:
             files += [file.with_name("config.yaml") for file in folder.rglob("events.out.tfevents.*")]
-        runs = [run for place in sorted({file.parent for file in files}) if (run := _read_run(place, finished))]
+        if pruned:
+            files += folder.rglob("trial.json")
+        places = sorted({file.parent for file in files})
+        found_here = [_read_run(place, finished) or (_read_pruned_trial(place) if pruned else None) for place in places]
+        runs = [run for run in found_here if run]
         if not runs:
             what = "result.json" if finished else "result.json, nor TensorBoard events beside a config.yaml"
             raise UserError(f"there is no run in {folder}: neither it nor a folder below it has a readable {what}")
@@ -77,14 +83,42 @@ def find_runs(folders: Sequence[Path], finished: bool = True) -> list[Run]:
 
 
 def _read_run(folder: Path, finished: bool) -> Run | None:
-    """The run in ``folder``; None if its files are of something else, such as Ray's own result.json of a trial."""
+    """The run in ``folder``; None if its files are of something else, such as Ray's own result.json of a trial.
+
+    Raises UserError for a run whose result.json is damaged.
+    """
     result = _read_json(folder / "result.json")
+    if result is None and (folder / "result.json").exists() and (folder / "config.yaml").exists():
+        raise UserError(f"{folder / 'result.json'} is damaged: run it again, or take its folder out of --runs")
     if isinstance(result, dict) and {"model", "config", "best_valid_result"} <= result.keys():
         return Run(folder, result["config"], result)
     if finished or not (folder / "config.yaml").is_file():
         return None
     config = read_yaml(folder / "config.yaml")
     return Run(folder, config, None) if {"model", "dataset", "protocol", "seed"} <= config.keys() else None
+
+
+def _read_pruned_trial(folder: Path) -> Run | None:
+    """A trial that its sweep has ended early, which leaves no result.json, as a run with the validation metrics of its
+    best epoch; None for any other. Without TensorBoard's events only the metric that chose that epoch is known.
+
+    Raises UserError for an epochs.jsonl that is damaged.
+    """
+    trial = _read_json(folder / "trial.json")
+    if not isinstance(trial, dict) or trial.get("status") != "pruned" or not (folder / "config.yaml").is_file():
+        return None
+    config, path = read_yaml(folder / "config.yaml"), folder / "epochs.jsonl"
+    try:
+        last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        best, score, metric = last["best_epoch"], last["score"], str(config["valid_metric"]).lower()
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): take the folder of this trial out of --runs") from None
+    if score is None:
+        return Run(folder, config, {"best_valid_result": None, "test_result": None})
+    digits = config.get("metric_decimal_place") or 4
+    values = {tag: series[best] for tag, series in read_scalars(folder).items() if best in series}
+    metrics = {tag.removeprefix("valid/"): round(v, digits) for tag, v in values.items() if tag.startswith("valid/")}
+    return Run(folder, config, {"best_valid_result": {**metrics, metric: score}, "test_result": None})
 
 
 def _read_json(path: Path) -> Any:

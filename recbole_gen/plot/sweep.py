@@ -6,8 +6,10 @@ sections 5.3.2 and 5.3.5, figures 3 (timesteps) and 7 (n_seeds).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -16,6 +18,7 @@ from tabulate import tabulate
 
 from recbole_gen import figures
 from recbole_gen.errors import UserError
+from recbole_gen.files import read_json
 from recbole_gen.options import is_number
 from recbole_gen.plot import run_selection
 
@@ -49,7 +52,8 @@ def draw(options: dict[str, Any]) -> None:
         raise UserError(f"--part must be test or valid, got {part!r}")
     folders = run_selection.run_folders(options, "sweep")
     output = run_selection.output_path(options, folders, f"sweep.{key}")
-    found = select_runs(run_selection.find_runs(folders), options["where"])
+    found = select_runs(run_selection.find_runs(folders, pruned=True), options["where"])
+    _tell_trials_without_scores(folders)
     group = None if options["group"] is None else str(options["group"])
     found = runs_with_settings(found, *([key, group] if group else [key]))
     found = runs_with_results(found, part)
@@ -101,8 +105,19 @@ def runs_with_results(found: Sequence[run_selection.Run], part: str) -> list[run
     if not left:
         raise UserError(f"none of {len(found)} runs has a validation result: use --part=test")
     if len(left) < len(found):
-        print(f"{len(found) - len(left)} of {len(found)} runs have no {part} result and are left out")
+        cure = "; of a sweep only the best trial is tested: --part=valid draws them all" if part == "test" else ""
+        print(f"{len(found) - len(left)} of {len(found)} runs have no {part} result and are left out{cure}")
     return left
+
+
+def _tell_trials_without_scores(folders: Sequence[Path]) -> None:
+    """Say how many trials of a sweep are not drawn, since they have failed or go on."""
+    files = {file.resolve() for folder in folders for file in folder.rglob("trial.json")}
+    states = [str(read_json(file).get("status", "unreadable")) for file in files]
+    counts = Counter(status for status in states if status not in ("finished", "pruned"))
+    if counts:
+        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        print(f"{sum(counts.values())} of {len(files)} trials are left out: {told}")
 
 
 def read_lines(

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from recbole_gen import cli
 from recbole_gen.plot import run_selection, sweep
@@ -200,3 +201,60 @@ def test_each_run_is_found_once_and_a_star_names_many(swept, write, tmp_path):
     assert [run.folder.name for run in run_selection.find_runs([*folders, tmp_path])] == [
         f"run{n:03}" for n in range(7)
     ]
+
+
+@pytest.fixture
+def write_trial(tmp_path):
+    """write_trial(status, ndcg, **settings) leaves a trial of a sweep without result.json: best in its second epoch."""
+
+    def leave(status, ndcg, **values):
+        place = tmp_path / "sweep" / "trials" / f"{len(list(tmp_path.rglob('trial.json'))):04}"
+        place.mkdir(parents=True)
+        (place / "trial.json").write_text(json.dumps({"number": 0, "params": {}, "status": status}))
+        (place / "config.yaml").write_text(json.dumps({**CONFIG, **values, "metric_decimal_place": 4}))
+        lines = [{"epoch": 2, "score": ndcg, "best_epoch": 2}, {"epoch": 3, "score": ndcg, "best_epoch": 2}]
+        (place / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with SummaryWriter(place) as events:
+            for step, hit in enumerate((0.5, 0.123456, 0.9)):  # steps from 0, as the trainer counts
+                events.add_scalar("valid/hit@10", hit, step)
+        return place
+
+    return leave
+
+
+def test_trials_that_were_ended_early_are_drawn_by_their_validation(write, write_trial, tmp_path, capsys):
+    write(0.8, guidance_scale=3.0, resume="trials/0007/last.pth")
+    write_trial("pruned", 0.3, guidance_scale=1.0), write_trial("pruned", 0.1, guidance_scale=0.0)
+    write_trial("failed", 0.9, guidance_scale=5.0), write_trial("open", 0.9, guidance_scale=6.0)
+    call = ["plot", "sweep", f"--run={tmp_path}", "--key=guidance_scale"]
+    assert cli.main([*call, "--part=valid", "--metric=ndcg@10"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith("DreamRec")]
+    assert [(row[1], row[3]) for row in rows] == [("0", "0.1000"), ("1", "0.3000"), ("3", "0.4000")]
+    assert "2 of 4 trials are left out: 1 failed, 1 open" in out
+    assert cli.main(call) == 2  # of the three only one is tested
+    assert "2 of 3 runs have no test result" in (said := capsys.readouterr().out) and "--part=valid" in said
+
+
+def test_a_pruned_trial_has_all_metrics_of_its_best_epoch(write_trial, tmp_path):
+    write_trial("pruned", 0.3)
+    (run,) = run_selection.find_runs([tmp_path], pruned=True)
+    assert run.result["best_valid_result"] == {"hit@10": 0.1235, "ndcg@10": 0.3}
+    assert run.result["test_result"] is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]\n", '{"epoch": 1}\n'])
+def test_a_pruned_trial_with_a_damaged_curve_is_named(text, write_trial, tmp_path, capsys):
+    (write_trial("pruned", 0.3) / "epochs.jsonl").write_text(text)
+    assert cli.main(["plot", "sweep", f"--run={tmp_path}", "--key=guidance_scale"]) == 2
+    assert "epochs.jsonl cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("figure", [["sweep", "--key=seed"], ["curves"]])
+def test_a_damaged_result_is_named_and_not_passed_over(figure, write, tmp_path, capsys):
+    write(0.4)
+    place = write(0.3, seed=2)
+    (place / "config.yaml").write_text(json.dumps(CONFIG))
+    (place / "result.json").write_text('{"model": "Dre')
+    assert cli.main(["plot", *figure, f"--run={tmp_path}"]) == 2
+    assert f"{place / 'result.json'} is damaged" in capsys.readouterr().err
