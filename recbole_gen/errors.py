@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -22,3 +23,8 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """` Did you mean NAME?`, with the nearest of the known names; nothing if none is near."""
     near = difflib.get_close_matches(str(given), list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def quoted_option(key: str, value: object) -> str:
+    """`--key=value` as a message suggests it: in the quotes of a shell where blanks and the like need them."""
+    return shlex.quote(f"--{key}={value}")

@@ -30,9 +30,26 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a file of ours; empty if there is no such file, or not a whole one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
+
+
+def require_json(path: Path, keys: dict[str, type], cure: str) -> dict[str, Any]:
+    """The content of a file of ours that must be whole, with these keys and types of their values.
+
+    Raises UserError, which ends in ``cure``, if it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): {cure}") from None
+    content = content if isinstance(content, dict) else {}
+    for key, kind in keys.items():
+        if type(content.get(key)) is not kind:
+            raise UserError(f"{path} is damaged (it has no right `{key}`): {cure}")
+    return content
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from recbole_gen.config.resume import configure, stored_settings
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import write_json
@@ -41,7 +41,8 @@ def _interruption_of(run_dir: Path) -> Interrupted:
     last = run_dir / "last.pth"
     if last.exists():
         epochs = checkpoint.load(last)["next_epoch"]
-        return Interrupted(f"stopped by Ctrl-C; {epochs} finished epoch(s) are kept: go on with --resume={run_dir}")
+        how = quoted_option("resume", run_dir)
+        return Interrupted(f"stopped by Ctrl-C; {epochs} finished epoch(s) are kept: go on with {how}")
     return Interrupted("stopped by Ctrl-C; no epoch was finished yet, so there is nothing to go on with")
 
 

@@ -76,6 +76,11 @@ def _resumed_sweep(given: dict[str, Any]) -> Sweep:
     for key in given.keys() - {*ON_RESUME, "resume"}:
         can = ", ".join(f"--{name}" for name in ON_RESUME)
         raise UserError(f"--{key} cannot change when a sweep goes on; what can: {can}")
+    if missing := ", ".join(OPTIONS.keys() - stored.options.keys()):
+        raise UserError(
+            f"{stored.folder}/sweep.json is damaged (it has no option {missing}): start the sweep anew in another "
+            f"--output"
+        )
     options = {**stored.options, **{key: given[key] for key in given if key in ON_RESUME}}
     _check_options(options)
     if options["num_samples"] < stored.options["num_samples"]:

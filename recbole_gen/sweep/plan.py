@@ -14,7 +14,7 @@ from recbole_gen.config.early_checks import option_hints
 from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data import requirements
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.sweep import state
 from recbole_gen.sweep.space import Space
@@ -51,7 +51,10 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
     name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
     if (folder / "sweep.json").exists():
-        raise UserError(f"there is a sweep in {folder}: go on with it by --resume={folder}, or name another --output")
+        raise UserError(
+            f"there is a sweep in {folder}: go on with it by "
+            f"{quoted_option('resume', folder)}, or name another --output"
+        )
     if folder.exists() and not (folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: name another --output")
     return Sweep(str(folder), values, options, str(path), space)
@@ -67,11 +70,11 @@ def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable
 
 def planned_points(sweep: Sweep) -> list[dict[str, Any]]:
     """The settings of the trials that are known before they run: all of a random search, those begun of another."""
-    begun = [trial["params"] for trial in state.read_trials(sweep.folder)]
+    begun = {trial["number"]: trial["params"] for trial in state.read_trials(sweep.folder)}
     if sweep.options["searcher"] == "optuna":
-        return begun
+        return list(begun.values())
     drawn = sweep.space.sample(sweep.options["num_samples"], sweep.values.get("seed", 2020))
-    return begun + drawn[len(begun) :]
+    return [begun.get(number, point) for number, point in enumerate(drawn)]
 
 
 def check_trials(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_gen.files import read_json, write_json
 from recbole_gen.sweep import state
+from recbole_gen.sweep.failures import reason_of_death
 
 
 def progress_callback(folder: str, number: int, metric: str):
@@ -26,8 +27,7 @@ def progress_callback(folder: str, number: int, metric: str):
             self._end(trial, "pruned")
 
         def on_trial_error(self, iteration, trials, trial, **info):
-            died = "its process died" if trial.num_failures < 2 else f"its process died {trial.num_failures} times"
-            self._end(trial, "failed", f"{died} (killed, or out of memory?); see error.txt")
+            self._end(trial, "failed", reason_of_death(trial.num_failures))
 
         def _end(self, trial, status: str, reason: str | None = None) -> None:
             place = state.trial_folder(folder, trial.config["number"])

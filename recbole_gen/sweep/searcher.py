@@ -33,7 +33,7 @@ class OptunaSearcher(Searcher):
 
     def __init__(self, sweep: Sweep, mode: str, trials: list[dict[str, Any]]):
         super().__init__(metric="score", mode=mode)
-        self.sweep, self.begun = sweep, len(trials)
+        self.sweep, self.begun = sweep, max((trial["number"] for trial in trials), default=-1) + 1
         self.left = [trial["number"] for trial in trials if trial["status"] not in state.ENDED]
         self.numbers: dict[str, int] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)

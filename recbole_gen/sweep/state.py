@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.errors import UserError
-from recbole_gen.files import read_json, write_json, write_text
+from recbole_gen.files import require_json, write_json, write_text
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space
 
 ENDED = ("finished", "pruned", "failed")
 """States of a trial that will not go on."""
+CURVE_KEYS = {"epoch", "score", "valid_score", "train_loss", "best_epoch"}
+"""What a line of `epochs.jsonl` has."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def write_sweep(sweep: Sweep) -> None:
 
 
 def read_sweep(folder: str) -> Sweep:
-    """The sweep in a folder. Raises UserError if there is none."""
+    """The sweep in a folder. Raises UserError if there is none, or if its sweep.json is damaged."""
     place = Path(folder).absolute()
-    stored = read_json(place / "sweep.json")
-    if not stored:
+    if not (place / "sweep.json").exists():
         raise UserError(f"--resume={folder}: there is no sweep in that folder (it would have a sweep.json)")
+    cure = "start the sweep anew in another --output; what its trials have found stays in their folders"
+    stored = require_json(place / "sweep.json", {"values": dict, "options": dict, "space": str}, cure)
     file = place / stored["space"]
     return Sweep(str(place), stored["values"], stored["options"], str(file), read_space(file))
 
@@ -85,28 +88,40 @@ def write_new_trial(sweep: Sweep, number: int, content: dict[str, Any]) -> None:
 
 
 def read_trials(folder: str | Path) -> list[dict[str, Any]]:
-    """The trials of a sweep, by number, see `read_trial`."""
+    """The trials of a sweep, by number, see `read_trial`. Raises UserError for files that are damaged."""
     trials = [read_trial(path.parent) for path in sorted(Path(folder).glob("trials/*/trial.json"))]
     return sorted(trials, key=lambda trial: trial["number"])
 
 
 def read_trial(folder: Path) -> dict[str, Any]:
     """What `trial.json` says of a trial (number, params, status, ...), its ``curve`` (a line an epoch), and of this the
-    last ``score``, ``best_epoch`` and number of ``epochs``."""
+    last ``score``, ``best_epoch`` and number of ``epochs``. Raises UserError for files that are damaged."""
+    trial = require_json(folder / "trial.json", {"number": int, "params": dict, "status": str}, _cure(folder))
+    if folder.name != f"{trial['number']:04d}":
+        raise UserError(f"{folder / 'trial.json'} is of trial {trial['number']}: {_cure(folder)}")
     curve = read_curve(folder)
     last = curve[-1] if curve else {"score": None, "best_epoch": None, "epoch": 0}
     known = {"score": last["score"], "best_epoch": last["best_epoch"], "epochs": last["epoch"]}
-    return {**read_json(folder / "trial.json"), "curve": curve, **known}
+    return {**trial, "curve": curve, **known}
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a trial: epoch (from 1), best ``score`` so far and its ``best_epoch``, ``valid_score`` of the epoch
-    itself (None if it was not validated), train_loss."""
+    itself (None if it was not validated), train_loss. Raises UserError for a file that is damaged."""
+    path = folder / "epochs.jsonl"
     try:
-        lines = (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): {_cure(folder)}") from None
+    if not all(isinstance(line, dict) and line.keys() >= CURVE_KEYS for line in lines):
+        raise UserError(f"{path} is damaged (a line is not that of an epoch): {_cure(folder)}")
+    return lines
+
+
+def _cure(folder: Path) -> str:
+    return f"remove the folder {folder}, and the trial is made anew"
 
 
 def write_curve(folder: Path, lines: list[dict[str, Any]]) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 from filelock import FileLock
 
+from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.quick_start import run
 from recbole_gen.sweep import cluster, state
+from recbole_gen.sweep.failures import reason_of_error
 from recbole_gen.sweep.state import Sweep
 from recbole_gen.training.trainer import EpochResult
 
@@ -35,7 +37,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.Working
         except Exception as error:
             if not isinstance(error, UserError):
                 (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            trial.update(status="failed", reason=failure_reason(error))
+            trial.update(status="failed", reason=reason_of_error(error))
         else:
             trial.update(status="finished")
         trial["seconds"] = round(before + time.time() - started, 2)
@@ -89,19 +91,9 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
         state.write_curve(folder, lines)
 
 
-def failure_reason(error: Exception) -> str:
-    """One line for the table of trials."""
-    import torch
-
-    text = cluster.first_line(error)
-    if isinstance(error, UserError):
-        return text
-    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
-    return f"out of memory: {text}" if is_memory else f"{type(error).__name__}: {text} (see error.txt)"
-
-
 def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingEnvironment) -> dict[str, Any]:
-    """Test a trial that has ended, by the weights of its best epoch; returns the result of the run."""
+    """Test a trial that has ended, by the weights of its best epoch; returns the result of the run, whose `epochs` are
+    those that all trials were asked for."""
     from ray import get_runtime_context
 
     environment.apply()
@@ -111,4 +103,8 @@ def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingE
     if best["status"] == "pruned":
         values["epochs"] = best["epochs"]  # it is not to train on
     cache = sweep.data_cache(get_runtime_context().get_node_id())
-    return run(config_dict=values, run_dir=folder, quiet=True, data_cache=cache)
+    result = run(config_dict=values, run_dir=folder, quiet=True, data_cache=cache)
+    if best["status"] == "pruned":
+        result["config"]["epochs"] = checkpoint.load(folder / "last.pth")["config"]["epochs"]
+        write_json(folder / "result.json", result)
+    return result

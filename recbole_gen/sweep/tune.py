@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.config.config import Config
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import lock_folder, read_json
 from recbole_gen.quick_start import Interrupted
 from recbole_gen.sweep import cluster, report, state
@@ -84,7 +84,7 @@ def _run_trials(
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
 
-    for number, point in enumerate(points):
+    for number, point in enumerate(points if sweep.options["searcher"] != "optuna" else ()):
         if not (sweep.trial_folder(number) / "trial.json").exists():
             state.write_new_trial(sweep, number, {"params": point})
     trials = state.read_trials(sweep.folder)
@@ -129,7 +129,7 @@ def _num_ended(sweep: Sweep) -> int:
 def _stopped_message(sweep: Sweep) -> str:
     ended, number = _num_ended(sweep), sweep.num_trials()
     told = f"{ended} of {number} trials have ended, and are kept" if ended < number else "all trials have ended"
-    return f"stopped by Ctrl-C; {told}: go on with tune --resume={sweep.folder}"
+    return f"stopped by Ctrl-C; {told}: go on with tune {quoted_option('resume', sweep.folder)}"
 
 
 def _test_best(ray, sweep: Sweep, config: Config, resources: cluster.Resources) -> dict[str, Any] | None:
@@ -148,7 +148,7 @@ def _test_best(ray, sweep: Sweep, config: Config, resources: cluster.Resources) 
         why = cluster.first_line(getattr(error, "cause", error))
         raise UserError(
             f"the best trial, {best['number']}, could not be tested: {why}. What the sweep has found is kept: "
-            f"tune --resume={sweep.folder} tries again"
+            f"tune {quoted_option('resume', sweep.folder)} tries again"
         ) from None
 
 

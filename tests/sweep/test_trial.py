@@ -5,7 +5,7 @@ import re
 import pytest
 
 from recbole_gen.errors import UserError
-from recbole_gen.sweep.trial import failure_reason
+from recbole_gen.sweep.failures import reason_of_error
 
 
 @pytest.mark.parametrize(
@@ -18,5 +18,5 @@ from recbole_gen.sweep.trial import failure_reason
     ],
 )
 def test_why_a_trial_failed_is_one_line(error, told):
-    reason = failure_reason(error)
+    reason = reason_of_error(error)
     assert re.match(told, reason) and "\n" not in reason
