@@ -19,10 +19,12 @@ class MissingDataset(UserError):
         self.name, self.data_path = name, data_path
 
 
-def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """` Did you mean NAME?`, with the nearest of the known names; nothing if none is near."""
-    near = difflib.get_close_matches(str(given), list(known), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+def did_you_mean(given: object, known: Iterable[object], form: str = " Did you mean {}?", most: int = 1) -> str:
+    """What to add to a message about an unknown name: ``form`` with the nearest of the known ones, at most so many,
+    upper and lower case being alike; nothing if none is near."""
+    names = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(str(given).lower(), names, n=most)
+    return form.format(" or ".join(names[match] for match in near)) if near else ""
 
 
 def quoted_option(key: str, value: object) -> str:

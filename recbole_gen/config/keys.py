@@ -6,7 +6,6 @@ Nothing is imported for it: the lists are read from RecBole's source.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from recbole_gen.config import places
 from recbole_gen.config.registry import MODELS, ModelInfo
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import read_yaml
 
 Layer = tuple[str, dict[str, Any]]
@@ -105,8 +104,7 @@ def _list_models(models: Sequence[str]) -> str:
 def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str]) -> str:
     lines = []
     for key, origin in unknown.items():
-        near, owners = difflib.get_close_matches(str(key), known, n=1), models_with(key)
-        hint = f": did you mean '{near[0]}'?" if near else "."
+        hint, owners = did_you_mean(key, known, ": did you mean '{}'?") or ".", models_with(key)
         if owners:
             hint = f" for {info.name}: it is a key of {_list_models(owners)}."
             if not info.missing_settings:

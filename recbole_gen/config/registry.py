@@ -5,7 +5,6 @@ What can be said of a name without importing the model, or RecBole, is said so: 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.config import places
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 MODELS = {
     "DreamRec": "recbole_gen.model.dreamrec",
@@ -88,9 +87,7 @@ def model_info(name: str) -> ModelInfo | None:
         return _shipped_info(name, "SEQUENTIAL", False)
     plain = name.removeprefix("recbole.")
     if plain not in recbole_model_names():
-        known = {known.lower(): known for known in [*MODELS, *recbole_model_names()]}
-        near = [known[match] for match in difflib.get_close_matches(plain.lower(), known, n=3)]
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(plain, [*MODELS, *recbole_model_names()], most=3)
         raise UserError(
             f"unknown model '{name}'.{hint} There are ours ({', '.join(MODELS)}), every model of RecBole, and a class "
             f"of your own as my_package.my_module:MyModel."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from recbole_gen.data.scenes import SCENE_RULES
 from recbole_gen.data.set_splits import POSITIVES, SET_SPLITS
 from recbole_gen.data.splits import SPLITS, TRAIN_PAIRS
 from recbole_gen.data.times import TIME_RANGES
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_number, is_whole
 
 PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
@@ -169,8 +168,7 @@ class Checks:
         }
         for name in names:
             if name not in own and str(name).lower() not in recboles:
-                near = difflib.get_close_matches(str(name).lower(), recboles, n=1)
-                hint = f" Did you mean {recboles[near[0]]}?" if near else ""
+                hint = did_you_mean(name, recboles.values())
                 known = f"{', '.join(recboles.values())}, and a class of your own as my_package.my_module:MyMetric"
                 raise UserError(f"there is no metric '{name}'.{hint} There are: {known}")
         if not all(is_whole(k) and k > 0 for k in topk):

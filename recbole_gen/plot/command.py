@@ -5,14 +5,13 @@ Light to import: the module of a figure is imported when it is drawn.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import parse_arguments
 
 
@@ -117,7 +116,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     name = arguments[0]
     if name not in FIGURES:
-        raise UserError(f"there is no figure '{name}'{_suggestion(name, FIGURES)}; there are: {', '.join(FIGURES)}")
+        raise UserError(
+            f"there is no figure '{name}'{did_you_mean(name, FIGURES, ', did you mean {}?')}; there are: {', '.join(FIGURES)}"
+        )
     figure = FIGURES[name]
     if "-h" in arguments or "--help" in arguments:
         print(_usage_of_figure(name))
@@ -127,15 +128,10 @@ def main(arguments: Sequence[str]) -> None:
         if key not in options:
             known = ", ".join(f"--{option}" for option in options)
             raise UserError(
-                f"plot {name} has no option --{key}{_suggestion(key, options, '--')}; its options are {known}"
+                f"plot {name} has no option --{key}{did_you_mean(key, options, ', did you mean --{}?')}; its options are {known}"
             )
         options[key] = value
     importlib.import_module(f"recbole_gen.plot.{name}").draw(options)
-
-
-def _suggestion(given: str, known: Any, prefix: str = "") -> str:
-    near = difflib.get_close_matches(given, known, n=1)
-    return f", did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _usage() -> str:

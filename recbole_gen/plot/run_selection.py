@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 from collections.abc import Collection, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from recbole.evaluator.register import metrics_dict
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import read_yaml
 from recbole_gen.plot.scalars import read_scalars
 
@@ -193,8 +192,7 @@ def format_value(value: Any) -> str:
 
 def suggestion(given: Any, known: Iterable[str]) -> str:
     """What to add to a message about an unknown name."""
-    near = difflib.get_close_matches(str(given), list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(given, known, "; did you mean {}?")
 
 
 def smaller_is_better(metric: str) -> bool:

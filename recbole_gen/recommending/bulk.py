@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import json
 import shutil
@@ -23,22 +24,23 @@ from recbole_gen import __version__, compat
 from recbole_gen.errors import UserError
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.recommending.history_files import column_names, read_histories
-from recbole_gen.recommending.recommender import Recommender
+from recbole_gen.recommending.recommender import BY_POPULARITY, Recommender
 
-TODAY = "today"
 TRIM_EVERY = 16
 """Parts after which freed memory is returned to the system."""
 
 
 @dataclass
 class Totals:
-    """What has been done: users read, users with an answer that is kept, and what was told of their histories."""
+    """What has been done: users read, users with an answer that is kept, rows of them, events of unknown items, users
+    whose answer that is kept is by popularity, and those that `--between` leaves out since nothing predicts their time."""
 
     users: int = 0
     kept: int = 0
     rows: int = 0
     unknown: int = 0
     by_popularity: int = 0
+    without_window: int = 0
 
 
 def recommend_file(
@@ -46,7 +48,7 @@ def recommend_file(
     histories: Path,
     output: Path,
     values: dict[str, Any],
-    between: tuple[np.datetime64, np.datetime64] | None = None,
+    between: tuple[datetime.date, datetime.date] | None = None,
     candidates: list[str] | None = None,
 ) -> Totals:
     """Answer a file of histories, whole or not at all.
@@ -83,8 +85,12 @@ def recommend_file(
                     table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
                     totals.users += len(chunk)
                     totals.unknown += table.attrs["unknown"]
-                    totals.by_popularity += table.attrs["by_popularity"]
-                    table = _with_window_in(table, between)
+                    if between is None:
+                        totals.by_popularity += table.attrs["by_popularity"]
+                    else:
+                        totals.without_window += table.loc[table["from"].isna(), "user"].nunique()
+                        table = _with_window_in(table, *between)
+                        totals.by_popularity += table.loc[table["by"] == BY_POPULARITY, "user"].nunique()
                     totals.kept += table["user"].nunique()
                     totals.rows += len(table)
                     _write_part(parts / _part_name(number), table)
@@ -106,22 +112,6 @@ def recommend_file(
     return totals
 
 
-def parse_days(text: Any) -> tuple[np.datetime64, np.datetime64] | None:
-    """The first and the last day of `--between`, None for no text. Raises UserError for anything else."""
-    if not text:
-        return None
-    words = str(text).replace(",", " ").split()
-    try:
-        days = [np.datetime64("today" if word == TODAY else word, "D") for word in words]
-        if not 1 <= len(days) <= 2 or np.isnat(days).any() or days[0] > days[-1]:
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"--between needs two days, the earlier first: --between 2024-05-01 2024-05-07 (or {TODAY}); got {text}"
-        ) from None
-    return days[0], days[-1]
-
-
 def _fingerprint(values: dict[str, Any], histories: Path) -> str:
     """What parts are made of: options, files, and this version."""
     files = [histories, Path(str(values["checkpoint"])) / "best.pth", Path(str(values["checkpoint"])) / "when.json"]
@@ -131,12 +121,10 @@ def _fingerprint(values: dict[str, Any], histories: Path) -> str:
     return hashlib.sha256(json.dumps([__version__, values, stamps], default=str).encode()).hexdigest()
 
 
-def _with_window_in(table: pd.DataFrame, between: tuple[np.datetime64, np.datetime64] | None) -> pd.DataFrame:
+def _with_window_in(table: pd.DataFrame, first: datetime.date, last: datetime.date) -> pd.DataFrame:
     """The rows whose window meets these days."""
-    if between is None:
-        return table
-    first, last = between
-    return table[(table["from"] <= last) & (table["until"] >= first)]  # NaT is neither
+    meets = (table["from"] <= np.datetime64(last)) & (table["until"] >= np.datetime64(first))  # NaT is neither
+    return table[meets]
 
 
 def _part_name(number: int) -> str:

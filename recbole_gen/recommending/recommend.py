@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gen import options
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments
+from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
 
 if TYPE_CHECKING:
     from recbole_gen.recommending.bulk import Totals
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"recommend needs --{key}=...; `recbole-gen recommend --help` says what of")
     if values["device"] not in ("", "cpu", "cuda"):
         raise UserError(f"--device must be cpu or cuda, got {values['device']}")
+    require_k(values["k"])
+    require_search(values["search"])
+    between = parse_days(values["between"])
     output = Path(str(values["output"]))
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"--output: the name must end in one of {', '.join(FORMATS)}, got {output}")
@@ -62,10 +66,9 @@ def main(arguments: Sequence[str]) -> None:
     if not histories.is_file():
         raise UserError(f"--histories: there is no file {histories}")
 
-    from recbole_gen.recommending.bulk import parse_days, recommend_file
+    from recbole_gen.recommending.bulk import recommend_file
     from recbole_gen.recommending.recommender import Recommender
 
-    between = parse_days(values["between"])
     recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None, str(values["search"]))
     if (values["when"] or between) and not recommender.predicts_times:
         raise UserError(f"{recommender.config['model']} predicts no times: --when and --between are for PASRec")
@@ -99,6 +102,8 @@ def _print_summary(totals: Totals, recommender: Recommender, output: Path, when:
         print(f"{totals.unknown:,} events of items that the model does not know were left out")
     if totals.by_popularity:
         print(f"{totals.by_popularity:,} users are answered by popularity: the model has nothing to tell them by")
+    if totals.without_window:
+        print(f"{totals.without_window:,} users are left out by --between: no known item says when they will be back")
     if when and recommender.window is not None:
         print(recommender.window.describe())
     elif when:

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
+from recbole_gen.recommending.request_checks import require_k, require_search
 from recbole_gen.recommending.saved_model import SavedModel, load_saved_model
 from recbole_gen.recommending.scoring import Scorer
 from recbole_gen.recommending.top_items import TopItems, build_index
@@ -22,7 +23,6 @@ from recbole_gen.recommending.top_items import TopItems, build_index
 SCORE_BYTES = 1 << 28
 """Bytes of scores that are in memory at once."""
 BY_MODEL, BY_POPULARITY = "model", "popularity"
-SEARCHES = ("exact", "ann")
 ANN_ABOVE = 100_000
 """Items from which on an index is asked where one is wanted."""
 
@@ -66,10 +66,7 @@ class Recommender:
         recommends nothing from histories; with "ann" if the model does not score by inner products, or faiss is
         missing.
         """
-        if search not in SEARCHES:
-            raise UserError(
-                f"search must be one of {', '.join(SEARCHES)}, got {search!r}.{did_you_mean(search, SEARCHES)}"
-            )
+        require_search(search)
         recommender = cls(load_saved_model(folder, device))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
             state = recommender.sampling_state
@@ -176,8 +173,7 @@ class Recommender:
         self, histories: Histories, k: int, exclude_seen: bool, candidates: Sequence[Any] | None
     ) -> tuple[pd.DataFrame, list[str]]:
         """The table, and what to warn of."""
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
+        require_k(k)
         known, width = self._input.known(histories), min(k, len(self.items) - 1)
         allowed, warnings = (None, []) if candidates is None else self._input.candidate_mask(candidates)
         by_model = self._answered_by_model(known)

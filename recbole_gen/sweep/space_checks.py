@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any, NoReturn
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_number, is_whole
 from recbole_gen.sweep.space import BOUNDS, CONTINUOUS, Dimension, is_among
 
@@ -74,8 +73,9 @@ def require_conditions(dimension: Dimension, dimensions: dict[str, Dimension], w
     for key, wanted in dimension.when.items():
         parent = dimensions.get(key)
         if parent is None:
-            near = difflib.get_close_matches(str(key), dimensions, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else f" Add it, or take the condition on '{key}' out"
+            hint = (
+                did_you_mean(key, dimensions, " Did you mean '{}'?") or f" Add it, or take the condition on '{key}' out"
+            )
             refuse(where, f"`when` names '{key}', which is not in the space.{hint}")
         if parent.kind in CONTINUOUS:
             refuse(where, f"`when` needs a key of separate values, and '{key}' is drawn from {parent.kind}")

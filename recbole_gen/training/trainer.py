@@ -145,6 +145,9 @@ class Trainer(EvaluationLoop):
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
         """Train to ``epochs`` or until the validation score has not risen for ``stopping_step`` evaluations.
 
+        Epochs are counted from 1 wherever a person reads them; in files (`best_epoch`, `train_loss` of a checkpoint) and
+        as steps of TensorBoard and Weights & Biases they are counted from 0, as in RecBole.
+
         After every epoch `last.pth` holds all that resuming needs, and `best.pth` the best epoch so far.
         Returns the best validation score and result. Raises NonFiniteLoss.
         """
@@ -186,7 +189,7 @@ class Trainer(EvaluationLoop):
             if self.on_epoch:
                 self.on_epoch(self._epoch_result(epoch))
             if self.cur_step > self.stopping_step:
-                log(f"Finished training, best eval result in epoch {self.best_epoch}")
+                log(f"Finished training, best eval result in epoch {self.best_epoch + 1}")
                 break
         return self.best_valid_score, self.best_valid_result
 
@@ -221,7 +224,7 @@ class Trainer(EvaluationLoop):
         sums: list[float] = []
         recent: list[torch.Tensor] = []  # loss terms of the steps since the last look
         is_tuple = False
-        batches = self._progress_bar(train_data, f"Train {epoch_idx:>5}", show_progress)
+        batches = self._progress_bar(train_data, f"Train {epoch_idx + 1:>5}", show_progress)
         for step, interaction in enumerate(batches, start=1):
             if isinstance(self.optimizer, CompositeOptimizer) and hasattr(self.model, "active_optimizers"):
                 self.optimizer.active = self.model.active_optimizers(self.steps)
@@ -268,7 +271,7 @@ class Trainer(EvaluationLoop):
                 last = self.run_dir / "last.pth"
                 kept = f"the epoch starts from {last}, which is kept" if last.exists() else "no epoch is finished yet"
                 raise NonFiniteLoss(
-                    f"training loss {bad} in epoch {epoch}, step {step}; {kept}. Try a smaller learning_rate, "
+                    f"training loss {bad} in epoch {epoch + 1}, step {step}; {kept}. Try a smaller learning_rate, "
                     f"clip_grad_norm (--clip_grad_norm='{{max_norm: 1.0}}'), or look for extreme values in the float "
                     f"features."
                 )
@@ -284,7 +287,7 @@ class Trainer(EvaluationLoop):
         names = self._loss_names(len(terms))
         digits = self.config["loss_decimal_place"]
         listed = ", ".join(f"{name}: {value:.{digits}f}" for name, value in zip(names, terms, strict=True))
-        return f"epoch {epoch_idx} training [time: {e_time - s_time:.2f}s, {listed}]"
+        return f"epoch {epoch_idx + 1} training [time: {e_time - s_time:.2f}s, {listed}]"
 
     def _log_losses(self, epoch: int, losses) -> None:
         terms = losses if isinstance(losses, tuple) else (losses,)
@@ -303,7 +306,7 @@ class Trainer(EvaluationLoop):
         )
         if improved:
             self.best_valid_result, self.best_epoch = dict(result), epoch
-        log(f"epoch {epoch} evaluating [time: {time.time() - started:.2f}s, valid_score: {score:f}]")
+        log(f"epoch {epoch + 1} evaluating [time: {time.time() - started:.2f}s, valid_score: {score:f}]")
         log(set_color("valid result", "blue") + ": \n" + dict2str(result))
         for name, value in result.items():
             self.tensorboard.add_scalar(f"valid/{name}", value, epoch)
@@ -326,7 +329,7 @@ class Trainer(EvaluationLoop):
         checkpoint.load_weights(path, content, self.model)
         restore_training_state(self, path, content)
         self._resumed = content
-        self.logger.info(f"Resuming {path} at epoch {self.start_epoch}")
+        self.logger.info(f"Resuming {path} after epoch {self.start_epoch}")
 
 
 def create_trainer(config, model) -> Trainer:

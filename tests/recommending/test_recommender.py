@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 import random
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -389,7 +392,24 @@ def test_between_keeps_users_whose_window_meets_the_days(trained, tmp_path, caps
     kept = when[(when["from"] <= last) & (when["until"] >= first)]["user"].tolist()
     assert 0 < len(kept) < len(when) and pd.read_csv(out)["user"].unique().tolist() == kept
     said = capsys.readouterr().out
-    assert f"{len(kept)} users" in said and "interval score" in said
+    assert f"{len(kept)} users" in said and "interval score" in said and "popularity" not in said
+
+
+def test_between_counts_those_who_have_no_window_and_no_popularity_of_users_left_out(trained, tmp_path, capsys):
+    rows = rows_of_test(trained("PASRec"))
+    rows = {name: list(values)[:4] for name, values in rows.items()}
+    rows["users"] += ["new", "newer"]
+    rows["histories"] += [["nothing we know"], ["nor this"]]
+    rows["times"] += [[START], [START]]
+    file, out = write_histories(tmp_path, rows, "jsonl"), tmp_path / "out.csv"
+    line = ["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={out}", "--k=1"]
+    assert main([*line, "--between", "1971-01-01", "2199-01-01"]) == 0
+    said = capsys.readouterr().out
+    assert "4 rows of 4 users" in said and "6 histories read" in said
+    assert "2 users are left out by --between" in said and "by popularity" not in said
+    out.unlink()
+    assert main(line) == 0
+    assert "2 users are answered by popularity" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_goes_on_with_the_same_result(trained, tmp_path, monkeypatch, capsys):
@@ -436,7 +456,11 @@ def test_parts_of_another_command_are_begun_again(trained, tmp_path, capsys):
         (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--when"], ["predicts no times"]),
         (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--between=tomorrow"], ["needs two days"]),
         (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--kk=2"], ["no option --kk"]),
-        (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--k=0"], ["at least 1"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--k=0"], ["at least 1"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--k=2.5"], ["at least 1"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--k=true"], ["at least 1"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--search=an"], ["Did you mean ann?"]),
+        (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--between=2024-02-30"], ["two days"]),
         (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--candidates=c.txt"], ["c.txt cannot be read"]),
         (["--checkpoint=RUN", "--histories=bad.jsonl", "--output=o.csv"], ["line 2 is no JSON"]),
         (["--checkpoint=RUN", "--histories=bad.csv", "--output=o.csv"], ["no column of items", "--item=COLUMN"]),
@@ -465,6 +489,18 @@ def test_a_mistake_on_the_command_line_gets_one_message(trained, tmp_path, monke
 def test_histories_keep_the_order_of_simultaneous_events():
     given = Histories.from_lists([["b", "a", "c"]], [[5, 5, 1]])
     assert given.items.to_pylist() == ["c", "b", "a"] and given.times.tolist() == [1, 5, 5]
+
+
+def test_the_example_has_its_help_and_refuses_in_one_line(tmp_path):
+    def call(*words):
+        line = [sys.executable, str(ROOT / "examples/whom_when_what.py"), *words]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    shown = call("--help")
+    assert shown.returncode == 0 and "its column of items" in shown.stdout and "recommendations.csv" in shown.stdout
+    refused = call("nothing.csv", "customer", "sku", "at")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: nothing.csv cannot be read")
 
 
 def test_the_example_goes_from_a_log_to_recommendations(tmp_path, monkeypatch, capsys):

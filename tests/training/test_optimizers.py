@@ -593,7 +593,7 @@ def test_the_term_that_is_no_number_is_named(train, line, monkeypatch, capsys, t
     assert cli.main(line("ACVAE", "--epochs=3", "--train_batch_size=20")) == 2
     message = capsys.readouterr().err
     (folder,) = (tmp_path / "saved").iterdir()
-    assert "training loss 'kl' is nan in epoch 1, step 2;" in message and "'nll'" not in message
+    assert "training loss 'kl' is nan in epoch 2, step 2;" in message and "'nll'" not in message
     assert f"the epoch starts from {folder}/last.pth, which is kept" in message and "Traceback" not in message
     assert checkpoint.load(folder / "last.pth")["next_epoch"] == 1
     assert not (folder / "result.json").exists()

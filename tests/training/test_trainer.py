@@ -182,7 +182,7 @@ def test_loss_terms_are_logged_by_name(run, custom):
 def test_a_term_that_is_not_finite_is_named_and_the_last_good_epoch_kept(run, custom):
     whole = run("custom:Custom", epochs=4)
     custom.steps, custom.at, custom.trouble = 0, 8 + 8 + 3, lambda: float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"loss 'decay' is nan in epoch 2, step 3;") as caught:
+    with pytest.raises(NonFiniteLoss, match=r"loss 'decay' is nan in epoch 3, step 3;") as caught:
         run("custom:Custom", epochs=4)
     assert "'ranking'" not in str(caught.value)
     (folder,) = [path.parent for path in Path(whole["run_dir"]).parent.glob("*/last.pth")
@@ -197,15 +197,15 @@ def test_a_term_that_is_not_finite_is_named_and_the_last_good_epoch_kept(run, cu
 def test_an_infinite_loss_is_called_loss_where_the_model_names_none(run, custom):
     del custom.Custom.loss_names
     custom.at, custom.trouble = 1, lambda: float("inf")
-    with pytest.raises(NonFiniteLoss, match=r"loss 'loss_2' is inf in epoch 0, step 1; no epoch is finished yet"):
+    with pytest.raises(NonFiniteLoss, match=r"loss 'loss_2' is inf in epoch 1, step 1; no epoch is finished yet"):
         run("custom:Custom")
-    with pytest.raises(NonFiniteLoss, match=r"loss 'loss' is (nan|inf) in epoch 0, step [2-8];"):
+    with pytest.raises(NonFiniteLoss, match=r"loss 'loss' is (nan|inf) in epoch 1, step [2-8];"):
         run(learner="sgd", learning_rate=1e30, epochs=3)
 
 
 def test_the_bad_step_is_found_between_two_looks_at_the_loss(run, custom):
     custom.at, custom.trouble = 60, lambda: float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"loss 'decay' is nan in epoch 0, step 60;"):
+    with pytest.raises(NonFiniteLoss, match=r"loss 'decay' is nan in epoch 1, step 60;"):
         run("custom:Custom", train_batch_size=4)
 
 
@@ -237,7 +237,7 @@ def test_a_run_writes_into_its_folder_only(run, tmp_path, monkeypatch):
     assert yaml.safe_load((folder / "config.yaml").read_text())["hidden_size"] == stored["config"]["hidden_size"] == 16
 
     log = (folder / "run.log").read_text()
-    assert "epoch 0 training" in log and "epoch 1 evaluating" in log and "\x1b" not in log
+    assert "epoch 1 training" in log and "epoch 2 evaluating" in log and "\x1b" not in log
     assert str(stored["test_result"]["ndcg@10"]) in log
 
 
