@@ -34,10 +34,11 @@ usage: recbole-gen models [NAME]
   NAME                 one model: its paper, every hyper-parameter with its default, published settings, search space
 """
 DATASETS_USAGE = """\
-usage: recbole-gen datasets [NAME] [--data_path=FOLDER]
+usage: recbole-gen datasets [NAME] [--data_path=FOLDER] [--all]
 
   without a name       the data sets that are here: size, columns, and which of our models can run on each; and the
-                       names of those that RecBole offers
+                       names of those that `recbole-gen prepare` makes
+  --all                also the names of the many that RecBole offers and that are not here
   NAME                 one data set: files, columns, users, items, times, published settings
   --data_path=FOLDER   where to look beside our dataset/ (default: dataset/ in the current folder, as in a run)
 """
@@ -65,7 +66,7 @@ def models(arguments: Sequence[str]) -> None:
 def datasets(arguments: Sequence[str]) -> None:
     """The `datasets` verb of the command line. Raises UserError for bad input."""
     defaults = read_yaml(RECBOLE_PROPERTIES / "overall.yaml") | read_yaml(PROPERTIES / "overall.yaml")
-    options = {"data_path": defaults["data_path"]}
+    options = {"data_path": defaults["data_path"], "all": False}
     _print_list_or_page(arguments, "datasets", DATASETS_USAGE, options, dataset_list, dataset_page)
 
 
@@ -81,10 +82,12 @@ def _print_list_or_page(
         if key not in options:
             known = f"its options are {', '.join('--' + option for option in options)}" if options else "it has none"
             raise UserError(f"{verb} has no option --{key}; {known} (recbole-gen {verb} --help)")
-        if not isinstance(value, str):
-            raise UserError(f"--{key} must be text, got {value!r}")
+        kind, what = (bool, "true or false") if isinstance(options[key], bool) else (str, "text")
+        if not isinstance(value, kind):
+            raise UserError(f"--{key} must be {what}, got {value!r}")
         options[key] = value
-    print(describe_one(*names, **options) if names else list_all(**options))
+    of_list = {"with_offered": options.pop("all")} if "all" in options else {}
+    print(describe_one(*names, **options) if names else list_all(**options, **of_list))
 
 
 def model_list() -> str:
@@ -346,8 +349,11 @@ def count_rows(path: Path) -> tuple[int, bool]:
     return max(lines + (last != b"\n") - 1, 0), True
 
 
-def dataset_list(data_path: str) -> str:
-    """The data sets that are here, with those that RecBole offers, for people. Raises UserError for no such folder."""
+def dataset_list(data_path: str, with_offered: bool = False) -> str:
+    """The data sets that are here, and how many RecBole offers, or their names, for people.
+
+    Raises UserError for no such folder.
+    """
     if not Path(data_path).is_dir() and Path(data_path) != Path("dataset"):  # the default need not be there
         raise UserError(f"there is no folder {data_path}: --data_path names one with a folder for each data set")
     from recbole_gen.prepare.recipes import RECIPES
@@ -362,7 +368,8 @@ def dataset_list(data_path: str) -> str:
     offered = sorted(set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")) - {*recipes} - here.keys())
     settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - {*recipes, *offered} - here.keys()
     lines += _wrapped_names("made by recbole-gen prepare", [name for name in recipes if name not in here])
-    lines += _wrapped_names(f"{len(offered)} others that RecBole offers as atomic files, and are not here", offered)
+    others = f"{len(offered)} others that RecBole offers as atomic files, and are not here"
+    lines += _wrapped_names(others, offered if with_offered else ["--all lists them"])
     if settings:
         lines += _wrapped_names("with settings here, to be made by yourself", sorted(settings))
     lines.append("one in detail, or where from: recbole-gen datasets NAME. * several values: --scene_rule=first")

@@ -121,6 +121,12 @@ def test_datasets_lists_what_is_here_and_what_can_run_on_it(said, write_atomic, 
         row(text, "ml-100k").startswith("ml-100k 100,000 ") and "amazon-beauty" in text and "kuairec-dreamrec" in text
     )
     assert "http" not in text
+    assert "others that RecBole offers as atomic files, and are not here: --all lists them" in text
+    assert "yelp-2022" not in text and len(text.splitlines()) < 60
+    everything = said(catalogue.datasets, f"--data_path={tmp_path}", "--all")
+    assert "yelp-2022" in everything and row(everything, "timed") == row(text, "timed")
+    with pytest.raises(UserError, match="--all must be true or false, got 3"):
+        catalogue.datasets(["--all=3"])
 
 
 def test_files_of_parts_count_apart_and_need_histories_of_what_is_read(said, write_atomic, tmp_path):

@@ -33,9 +33,9 @@ def require_scene_column(config, interaction_columns: list[str], path: Path) -> 
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} needs a categorical scene per interaction or per "
                 f"item, and there is no column '{field}' among {interaction_columns} in {path} nor in "
-                f"{item_file.name}. Name the right one with --SCENE_FIELD=NAME, or add a column 'scene:token' (a log of "
-                f"your own brings one along with `recbole-gen prepare NAME --from=FILE ... --scene=COLUMN`). Data sets "
-                f"that have one: globo-scene (referrer type), KuaiRand (tab), Outbrain (source_id, per document); "
+                f"{item_file.name}. Name the right one with --SCENE_FIELD=NAME, or add a column 'scene:token' (a log "
+                f"of your own brings one along with `recbole-gen prepare NAME --from=FILE ... --scene=COLUMN`). Data "
+                f"sets that have one: globo-scene (referrer type), KuaiRand (tab), Outbrain (source_id, per document); "
                 f"to try things out on ml-100k, the genre of a film: --SCENE_FIELD=class --scene_rule=first."
             )
         source, key = "item", config["ITEM_ID_FIELD"]

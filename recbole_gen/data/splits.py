@@ -233,6 +233,8 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
         moment = np.zeros(users.max() + 1, dtype=np.int64)
         moment[rows[dataset.uid_field].numpy()[cut]] = cut
         return train[train >= moment[users]]
+    if not len(train):
+        return train
     order = np.lexsort((train, users))  # rows are held in the order of time
     ends = np.flatnonzero(np.append(users[order][1:] != users[order][:-1], True))
     sizes = np.diff(np.append(-1, ends))

@@ -116,9 +116,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     name = arguments[0]
     if name not in FIGURES:
-        raise UserError(
-            f"there is no figure '{name}'{did_you_mean(name, FIGURES, ', did you mean {}?')}; there are: {', '.join(FIGURES)}"
-        )
+        near = did_you_mean(name, FIGURES, ", did you mean {}?")
+        raise UserError(f"there is no figure '{name}'{near}; there are: {', '.join(FIGURES)}")
     figure = FIGURES[name]
     if "-h" in arguments or "--help" in arguments:
         print(_usage_of_figure(name))
@@ -127,9 +126,8 @@ def main(arguments: Sequence[str]) -> None:
     for key, value in parse_arguments(arguments[1:]).items():
         if key not in options:
             known = ", ".join(f"--{option}" for option in options)
-            raise UserError(
-                f"plot {name} has no option --{key}{did_you_mean(key, options, ', did you mean --{}?')}; its options are {known}"
-            )
+            near = did_you_mean(key, options, ", did you mean --{}?")
+            raise UserError(f"plot {name} has no option --{key}{near}; its options are {known}")
         options[key] = value
     importlib.import_module(f"recbole_gen.plot.{name}").draw(options)
 

@@ -33,7 +33,7 @@ TRIM_EVERY = 16
 @dataclass
 class Totals:
     """What has been done: users read, users with an answer that is kept, rows of them, events of unknown items, users
-    whose answer that is kept is by popularity, and those that `--between` leaves out since nothing predicts their time."""
+    whose kept answer is by popularity, and those that `--between` leaves out since nothing predicts their time."""
 
     users: int = 0
     kept: int = 0

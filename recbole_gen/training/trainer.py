@@ -145,8 +145,8 @@ class Trainer(EvaluationLoop):
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
         """Train to ``epochs`` or until the validation score has not risen for ``stopping_step`` evaluations.
 
-        Epochs are counted from 1 wherever a person reads them; in files (`best_epoch`, `train_loss` of a checkpoint) and
-        as steps of TensorBoard and Weights & Biases they are counted from 0, as in RecBole.
+        Epochs are counted from 1 wherever a person reads them; in result.json and checkpoints, and as steps of
+        TensorBoard and Weights & Biases, from 0 as in RecBole.
 
         After every epoch `last.pth` holds all that resuming needs, and `best.pth` the best epoch so far.
         Returns the best validation score and result. Raises NonFiniteLoss.
