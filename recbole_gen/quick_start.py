@@ -224,7 +224,7 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
     counts = training_item_counts(train_data._dataset.inter_feat, dataset.iid_field, dataset.item_num)
-    diagnostics = Diagnostics(config, counts)
+    diagnostics = Diagnostics(config, counts, trainer.tie_order(dataset, dataset.iid_field))
     result = trainer.evaluate(
         test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
     )

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from recbole_gen.evaluation.item_vectors import item_vectors
-from recbole_gen.evaluation.ranking import TopKMetrics, hit_matrix, target_ranks, top_items
+from recbole_gen.evaluation.ranking import TopKMetrics, count_scores_beside, hit_matrix, top_items
 from recbole_gen.model.layers import FUTURE
 
 LIST_LENGTH = 20
@@ -73,9 +73,10 @@ class Diagnostics:
     Args:
         config: the run's.
         train_counts: [n_items], how often each item occurs in training; Pop ranks by it, zero means never trained.
+        tie_order: [n_items] which of equal scores comes first, see `ties`.
     """
 
-    def __init__(self, config, train_counts: torch.Tensor):
+    def __init__(self, config, train_counts: torch.Tensor, tie_order: torch.Tensor):
         self.metrics_of_hits = TopKMetrics(config).metrics_of_hits
         self.k = max(config["topk"])
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
@@ -83,7 +84,7 @@ class Diagnostics:
         self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
         scenes = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
         self.scene_fields = (FUTURE + scenes, scenes)
-        self.counts = train_counts
+        self.counts, self._tie_order = train_counts, tie_order
         self.trained = train_counts > 0
         self.trained[0] = False
         self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
@@ -107,23 +108,26 @@ class Diagnostics:
         pop = self.counts.to(device).expand_as(scores).masked_fill(excluded, -torch.inf)
         untrained = ~self.trained.to(device)
         known = ~untrained[i]
-        best = top_items(scores, self.k)
+        order = self._tie_order.to(device)
+        best = top_items(scores, max(self.k, min(LIST_LENGTH, scores.shape[1] - 1)), order)
+        top, best = best[:, :LIST_LENGTH], best[:, : self.k]
         self._add("model", hit_matrix(best, u, i))
         found = best[u] == i.unsqueeze(1)
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
-        self._add("pop", hit_matrix(top_items(pop, self.k), u, i))
+        self._add("pop", hit_matrix(top_items(pop, self.k, order), u, i))
         for name, values in (("model_trained", scores), ("pop_trained", pop)):
-            top = top_items(values.masked_fill(untrained, -torch.inf), self.k)
-            self._add(name, hit_matrix(top, u[known], i[known]))
+            trained = top_items(values.masked_fill(untrained, -torch.inf), self.k, order)
+            self._add(name, hit_matrix(trained, u[known], i[known]))
         if self.scene_fields[0] in interaction:
             next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
             last = interaction[self.length_field].to(device) - 1
             self._add("scene", torch.stack([next_scene[:, 0], scenes.gather(1, last.unsqueeze(1)).squeeze(1)], dim=1))
-        top = scores.topk(min(LIST_LENGTH, scores.shape[1] - 1)).indices
         self.list_counts += torch.bincount(top.flatten().cpu(), minlength=len(self.list_counts))
         self._add("row", self.rows + u)
         self.rows += len(scores)
-        self._add("rank", target_ranks(scores, u, i))
+        greater, equal = count_scores_beside(scores, u, i)
+        self._add("rank", greater + (equal + 1) / 2)
+        self._add("tied", (equal > 1) & (scores[u, i] > -torch.inf))
         self._add("user", interaction[self.fields[0]].to(device)[u])
         self._add("target", i)
         if self.list_field in interaction:
@@ -140,6 +144,7 @@ class Diagnostics:
         rows = parts["model_trained"][:, -1] > 0  # rows with a target that training has seen
         out: dict[str, Any] = {
             "rows": len(rows),
+            "tied_rows": len(parts["row"][parts["tied"]].unique()),
             "pop": self.metrics_of_hits(parts["pop"]),
             "trained_items_only": {
                 "rows": int(rows.sum()),
@@ -173,6 +178,7 @@ class Diagnostics:
                 }
         untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
         n, c = len(rows), self.list_counts.double()
+        c[0] = 0  # stands where nothing was left to recommend
         shown = float(c.sum())
         out["lists"] = {
             "length": round(shown / n),
@@ -191,7 +197,7 @@ class Diagnostics:
         """One line a target: number of its test row, user and item (tokens), its rank among all items, its place among
         the largest `topk` as the metrics have counted it (0: not there), and the length of the history that was read.
 
-        Equal scores share the mean of their ranks, but have places one after the other.
+        Equal scores share the mean of their ranks, but have places one after the other, as `ties` says.
         """
         user_field, item_field = self.fields
         columns = {

@@ -10,16 +10,20 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metric_information, metrics_dict
 
+from recbole_gen.evaluation.ties import top_scored
 from recbole_gen.model.layers import distinct
 
 EXTRA_TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
 """What is measured beside the run's own metrics, by the prefix of the names, as in scene_recall@5."""
 
 
-def top_items(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """The best k columns of each row of scores [B, I]; 0 where nothing is left but what is excluded."""
-    top = scores.topk(k, dim=-1)
-    return top.indices.masked_fill(top.values == -torch.inf, 0)
+def top_items(scores: torch.Tensor, k: int, order: torch.Tensor) -> torch.Tensor:
+    """The best k columns of each row of scores [B, I]; 0 where nothing is left but what is excluded.
+
+    order: [I] which of equal scores comes first, see `ties`.
+    """
+    values, ids = top_scored(scores, k, order)
+    return ids.masked_fill(values == -torch.inf, 0)
 
 
 def hit_matrix(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
@@ -43,16 +47,31 @@ def distinct_positives(future: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def target_ranks(scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
     """Rank of each positive among all items, [P], from 1; equal scores share the mean of their ranks."""
-    ranks = []
+    greater, equal = count_scores_beside(scores, positive_u, positive_i)
+    return greater + (equal + 1) / 2
+
+
+def count_scores_beside(
+    scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many items of its row score more than each positive, and how many the same, itself included: [P] each."""
+    parts = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))] if not len(positive_u) else []
     for u, i in zip(positive_u.split(1024), positive_i.split(1024), strict=True):
-        own = scores[u, i].unsqueeze(1)
-        greater, equal = (scores[u] > own).sum(1), (scores[u] == own).sum(1)
-        ranks.append(greater + (equal + 1) / 2)
-    return torch.cat(ranks) if ranks else torch.zeros(0)
+        if len(u):
+            own = scores[u, i].unsqueeze(1)
+            parts.append(((scores[u] > own).sum(1), (scores[u] == own).sum(1)))
+    greater, equal = (torch.cat(part) for part in zip(*parts, strict=True))
+    return greater, equal
 
 
 class TopKCollector(Collector):
-    """RecBole's collector with the same results: hits by comparison instead of a B x I one-hot, parts joined once."""
+    """RecBole's collector with the same results: hits by comparison instead of a B x I one-hot, parts joined once.
+
+    Attributes:
+        tie_order: [I] which of equal scores comes first, see `ties`; to be set before anything is collected.
+    """
+
+    tie_order: torch.Tensor
 
     def __init__(self, config):
         super().__init__(config)
@@ -62,10 +81,11 @@ class TopKCollector(Collector):
         """Collect what the metrics need from one batch of scores [B, I]."""
         need = self.register.need
         device = scores_tensor.device
+        if need("rec.items") or need("rec.topk"):
+            top = top_items(scores_tensor, max(self.topk), self.tie_order)
         if need("rec.items"):
-            self._add("rec.items", scores_tensor.topk(max(self.topk), dim=-1).indices)
+            self._add("rec.items", top)
         if need("rec.topk"):
-            top = top_items(scores_tensor, max(self.topk))
             self._add("rec.topk", hit_matrix(top, positive_u.to(device), positive_i.to(device)))
         if need("rec.meanrank"):
             u, i = positive_u.to(device), positive_i.to(device)
@@ -99,19 +119,29 @@ class TopKMetrics:
         config: the run's.
         topk: cut-offs, if not the run's; those that the number of candidates makes trivial are left out.
         candidates: how many items or scenes are ranked.
+        tie_order: [candidates + 1] which of equal scores comes first, see `ties`; for `add`.
     """
 
-    def __init__(self, config, topk: list[int] | None = None, candidates: int | None = None):
+    def __init__(
+        self,
+        config,
+        topk: list[int] | None = None,
+        candidates: int | None = None,
+        tie_order: torch.Tensor | None = None,
+    ):
         names = [name for name in config["metrics"] if metric_information[name.lower()] == ["rec.topk"]]
         self.metrics = [metrics_dict[name.lower()](config) for name in names]
         self.topk = [k for k in topk or config["topk"] if candidates is None or k < candidates] or [1]
         for metric in self.metrics:
             metric.topk = self.topk
+        self._tie_order = tie_order
         self._parts: list[torch.Tensor] = []
 
     def add(self, scores: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> None:
         """One batch of scores [B, candidates + 1], column 0 padding; positives as in `hit_matrix`."""
-        top = scores[:, 1:].topk(max(self.topk)).indices + 1
+        assert self._tie_order is not None
+        values, ids = top_scored(scores[:, 1:], max(self.topk), self._tie_order[1:])
+        top = (ids + 1).masked_fill(values == -torch.inf, 0)
         self._parts.append(hit_matrix(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
 
     def result(self, task: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation.ties import sort_scored, top_scored
 
 SCORES_AT_ONCE = 1 << 24
 """Numbers that are in memory at once."""
@@ -34,21 +35,23 @@ class ExactSearch:
 
     Args:
         items: [n_items, d], padding first.
+        order: [n_items] which of equal scores comes first, see `evaluation.ties`; None for that of the ids.
     """
 
-    def __init__(self, items: torch.Tensor):
-        self.items = items
+    def __init__(self, items: torch.Tensor, order: torch.Tensor | None = None):
+        self.items, self._order = items, _order_on(items, order)
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Search.search`; of equal scores any may come first."""
+        """As `Search.search`."""
         scores = queries.new_full((len(queries), k), -torch.inf)
         ids = torch.zeros(scores.shape, dtype=torch.int64, device=queries.device)
         block = max(k, SCORES_AT_ONCE // max(1, len(queries)))
         for first in range(1, len(self.items), block):
             some = self.items[first : first + block]
-            values, places = (queries @ some.T).topk(min(k, len(some)))
-            scores, chosen = torch.cat([scores, values], dim=1).topk(k)
-            ids = torch.cat([ids, places + first], dim=1).gather(1, chosen)
+            order = self._order[first : first + block]
+            values, places = top_scored(queries @ some.T, min(k, len(some)), order)
+            both = torch.cat([scores, values], dim=1), torch.cat([ids, places + first], dim=1)
+            scores, ids = sort_scored(*both, self._order, k)
         return scores, ids
 
 
@@ -61,13 +64,13 @@ class ApproximateSearch:
     build it in an order of chance, so that two of the same items may miss different ones.
 
     Args:
-        items: as of `ExactSearch`.
+        items, order: as of `ExactSearch`.
 
     Raises UserError without faiss.
     """
 
-    def __init__(self, items: torch.Tensor):
-        self.items, self._faiss = items, _import_faiss()
+    def __init__(self, items: torch.Tensor, order: torch.Tensor | None = None):
+        self.items, self._order, self._faiss = items, _order_on(items, order), _import_faiss()
         self._faiss.omp_set_num_threads(torch.get_num_threads())
         self.index = self._faiss.IndexHNSWFlat(items.shape[1], GRAPH_NEIGHBOURS, self._faiss.METRIC_INNER_PRODUCT)
         self.index.hnsw.efConstruction = BUILD_WIDTH
@@ -76,7 +79,7 @@ class ApproximateSearch:
 
     def fit(self, queries: torch.Tensor) -> float:
         """Choose the width by queries [n, d] like those to come; returns the share of their best that it finds."""
-        exact, recall = ExactSearch(self.items).search(queries, RECALL_AT)[1], 0.0
+        exact, recall = ExactSearch(self.items, self._order).search(queries, RECALL_AT)[1], 0.0
         for self.width in SEARCH_WIDTHS:
             found = self.search(queries, RECALL_AT)[1]
             recall = float((exact.unsqueeze(2) == found.unsqueeze(1)).any(2).float().mean())
@@ -93,8 +96,11 @@ class ApproximateSearch:
         scores = torch.cat(
             [(self.items[i] @ q.unsqueeze(-1)).squeeze(-1) for i, q in zip(ids.split(rows), queries.split(rows))]
         )
-        scores, order = scores.masked_fill_(ids == 0, -torch.inf).sort(dim=1, descending=True)
-        return scores, ids.gather(1, order)
+        return sort_scored(scores.masked_fill_(ids == 0, -torch.inf), ids, self._order, k)
+
+
+def _order_on(items: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
+    return torch.arange(len(items), device=items.device) if order is None else order.to(items.device)
 
 
 def _to_numpy(vectors: torch.Tensor) -> Any:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from recbole_gen.errors import UserError
+from recbole_gen.evaluation.ties import tie_order, top_scored
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
 from recbole_gen.recommending.request_checks import require_k, require_search
@@ -43,11 +44,14 @@ class Recommender:
         self.config, self.model, self.window = saved.config, saved.model, saved.window
         self._input = ModelInput(self.config, self.model, saved.content)
         self._scorer = Scorer(self.config, self.model, self._input, self.window)
-        self._top_items = TopItems(self._scorer, saved.content["serving"]["counts"].to(self.config["device"]))
         self.items = self._input.items
+        counts, order = saved.content["serving"]["counts"], tie_order(self.items, self.config["seed"])
+        self._top_items = TopItems(self._scorer, *(each.to(self.config["device"]) for each in (counts, order)))
         self.reads_times, self.reads_scenes = self._input.reads_times, self._input.reads_scenes
         self.predicts_times = self.reads_times and hasattr(self.model, "when")
         self.predicts_scenes = hasattr(self.model, "full_sort_predict_scene")
+        scenes = [] if self._input.scenes is None else self._input.scenes
+        self._scene_order = tie_order(scenes, self.config["seed"]).to(self.config["device"])
         self._reads_users = self._scorer.reads_users()
         self._needs_history = not self.config["empty_history"]
 
@@ -70,7 +74,9 @@ class Recommender:
         recommender = cls(load_saved_model(folder, device))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
             state = recommender.sampling_state
-            recommender._top_items.index = build_index(recommender._scorer, recommender._input)
+            recommender._top_items.index = build_index(
+                recommender._scorer, recommender._input, recommender._top_items.order
+            )
             recommender.restore_sampling(state)
         return recommender
 
@@ -143,7 +149,7 @@ class Recommender:
         tops = []
         for batch in known.batches(self._batch_size()):
             scores = self._scorer.scene_scores(self._input.interaction(batch))
-            tops.append([part.cpu() for part in scores.topk(min(k, scores.shape[1] - 1))])
+            tops.append([part.cpu() for part in top_scored(scores, min(k, scores.shape[1] - 1), self._scene_order)])
         return _answers_table(histories.users, tops, self._input.scenes, "scene")
 
     def reset_sampling(self) -> None:
@@ -187,8 +193,9 @@ class Recommender:
             tops.append([part.cpu() for part in top])
             if self.predicts_times:
                 dates.append(self._scorer.next_days(interaction))
-            if self.predicts_scenes:
-                scenes.append(self._scorer.scene_scores(interaction).argmax(1).cpu().numpy())
+            if self.predicts_scenes and self._input.scenes is not None:
+                best = top_scored(self._scorer.scene_scores(interaction), 1, self._scene_order)[1]
+                scenes.append(best.squeeze(1).cpu().numpy())
         for name in ("when", "from", "until") if dates else ():
             extra[name] = np.concatenate([part[name] for part in dates])
             extra[name][known.sizes == 0] = np.datetime64("NaT")

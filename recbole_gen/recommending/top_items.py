@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_gen.evaluation.ties import sort_scored, top_scored
 from recbole_gen.recommending.item_index import RECALL_AT, TARGET_RECALL, ApproximateSearch, ExactSearch, Search
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
 from recbole_gen.recommending.scoring import Scorer
@@ -18,10 +19,13 @@ MAX_SEEN = 1000
 """Places that are searched in an index beyond k, for what a user has seen."""
 
 
-def build_index(scorer: Scorer, model_input: ModelInput) -> ApproximateSearch:
-    """An index that searches as widely as the vectors of random histories need it to; its quality is logged."""
+def build_index(scorer: Scorer, model_input: ModelInput, order: torch.Tensor) -> ApproximateSearch:
+    """An index that searches as widely as the vectors of random histories need it to; its quality is logged.
+
+    order: [n_items] which of equal scores comes first, see `evaluation.ties`.
+    """
     items = scorer.require_item_vectors()
-    index = ApproximateSearch(items)
+    index = ApproximateSearch(items, order)
     recall = index.fit(scorer.user_vectors(model_input.random_interaction(INDEX_PROBES)))
     quality = f"the index finds {recall:.1%} of the best {RECALL_AT} of {len(items) - 1:,} items for random histories"
     if recall < TARGET_RECALL:
@@ -36,11 +40,16 @@ class TopItems:
 
     Args:
         popularity: [n_items], how often each has been in the training part: the scores where the model has none.
+        order: [n_items] which of equal scores comes first, the same as in evaluation, see `evaluation.ties`.
+
+    Attributes:
         index: None to score every item.
     """
 
-    def __init__(self, scorer: Scorer, popularity: torch.Tensor, index: ApproximateSearch | None = None):
-        self._scorer, self._popularity, self.index = scorer, popularity, index
+    index: ApproximateSearch | None = None
+
+    def __init__(self, scorer: Scorer, popularity: torch.Tensor, order: torch.Tensor):
+        self._scorer, self._popularity, self.order = scorer, popularity, order
 
     def top(
         self, interaction: Interaction, batch: KnownHistories, by_popularity: np.ndarray, k: int, exclude_seen: bool,
@@ -70,7 +79,7 @@ class TopItems:
         if exclude_seen:
             rows = np.repeat(np.arange(len(batch)), batch.sizes)
             scores[torch.from_numpy(rows), torch.from_numpy(batch.items)] = -torch.inf
-        return scores.topk(k)
+        return top_scored(scores, k, self.order)
 
     def _by_index(
         self, index: Search, interaction: Interaction, batch: KnownHistories, by_popularity: np.ndarray, k: int,
@@ -83,9 +92,9 @@ class TopItems:
         values, ids = self._search_unseen(index, queries, batch, k, min(seen, MAX_SEEN), exclude_seen)
         short = ((values == -torch.inf).any(1).cpu().numpy()) & ~by_popularity
         # Popularity is an inner product too, of one dimension.
-        popular_items = ExactSearch(self._popularity.to(queries.dtype).unsqueeze(1))
+        popular_items = ExactSearch(self._popularity.to(queries.dtype).unsqueeze(1), self.order)
         for mask, search, vectors in (
-            (short, ExactSearch(self._scorer.require_item_vectors()), queries),
+            (short, ExactSearch(self._scorer.require_item_vectors(), self.order), queries),
             (by_popularity, popular_items, queries.new_ones(len(batch), 1)),
         ):
             if mask.any():
@@ -106,5 +115,4 @@ class TopItems:
             seen = torch.from_numpy(rows * n_items + batch.items).to(ids.device)
             places = torch.arange(len(batch), device=ids.device).unsqueeze(1) * n_items + ids
             values = values.masked_fill(torch.isin(places, seen), -torch.inf)
-        values, order = values.topk(k)
-        return values, ids.gather(1, order)
+        return sort_scored(values, ids, self.order, k)

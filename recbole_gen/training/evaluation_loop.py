@@ -22,6 +22,7 @@ from recbole_gen.data.loaders import HeldOutSetLoader
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives
+from recbole_gen.evaluation.ties import tie_order
 from recbole_gen.model.layers import FUTURE
 
 RETURN_MEMORY_BYTES = 1 << 29
@@ -60,6 +61,14 @@ class EvaluationLoop(RecBoleTrainer):
         self.eval_collector, self.evaluator = TopKCollector(config), Evaluator(config)
         self.item_tensor = self.tot_item_num = None
         self.scoring = {"rows": 0, "seconds": 0.0}
+        self._tie_orders: dict[str, torch.Tensor] = {}
+
+    def tie_order(self, dataset, field: str) -> torch.Tensor:
+        """The permutation of the tokens of a field that decides between equal scores, [n], see `evaluation.ties`."""
+        if field not in self._tie_orders:
+            order = tie_order(dataset.field2id_token[field], self.config["seed"])
+            self._tie_orders[field] = order.to(self.device)
+        return self._tie_orders[field]
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, diagnostics=None):
@@ -97,6 +106,7 @@ class EvaluationLoop(RecBoleTrainer):
             self.tot_item_num = eval_data._dataset.item_num
             if full and self.item_tensor is None:
                 self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
+            self.eval_collector.tie_order = self.tie_order(eval_data._dataset, self.config["ITEM_ID_FIELD"])
         tasks = self._extra_tasks(eval_data) if full else []
         has_scenes = any(task.ranks == "scenes" for task in tasks)
         self.scoring = {"rows": 0, "seconds": 0.0}
@@ -133,13 +143,17 @@ class EvaluationLoop(RecBoleTrainer):
 
     def _extra_tasks(self, eval_data) -> list[_ExtraTask]:
         """What is scored beside the run's own metrics: all later items, the next scene, all later scenes."""
-        config = self.config
+        config, data = self.config, eval_data._dataset
         items, scenes = (FUTURE + config[key] + config["LIST_SUFFIX"] for key in ("ITEM_ID_FIELD", "SCENE_FIELD"))
         sets = isinstance(eval_data, HeldOutSetLoader) and config["positives"] == "both"
-        tasks = [_ExtraTask("period", TopKMetrics(config), items)] if sets else []
+        tasks = []
+        if sets:
+            order = self.tie_order(data, config["ITEM_ID_FIELD"])
+            tasks.append(_ExtraTask("period", TopKMetrics(config, tie_order=order), items))
         if hasattr(self.model, "full_sort_predict_scene"):
-            topk = config["scene_topk"]
-            ranked = topk if isinstance(topk, list) else [topk], eval_data._dataset.num(config["SCENE_FIELD"]) - 1
+            topk, scene = config["scene_topk"], config["SCENE_FIELD"]
+            order = self.tie_order(data, scene)
+            ranked = topk if isinstance(topk, list) else [topk], data.num(scene) - 1, order
             tasks.append(_ExtraTask("scene", TopKMetrics(config, *ranked), scenes, ranks="scenes", next_only=True))
             if sets:
                 tasks.append(_ExtraTask("scene_period", TopKMetrics(config, *ranked), scenes, ranks="scenes"))

@@ -34,6 +34,11 @@ def describe_result(result: dict[str, Any]) -> str:
         for name, values in diagnostics.get("groups", {}).items():
             least, most = values["history"]
             rows.append([f"{model}, {name} ({least} to {most} before)", values["rows"], values])
+        if diagnostics["tied_rows"]:
+            notes.append(
+                f"ties: in {diagnostics['tied_rows']} of {diagnostics['rows']} rows another item has the score of the "
+                f"target; a permutation of the items, drawn by the seed, decides which is first"
+            )
         overlap = "-" if lists["mean_overlap"] is None else f"{lists['mean_overlap']:.2f}"
         hits = "none" if lists["untrained_hit_share"] is None else f"{lists['untrained_hit_share']:.1%}"
         notes.append(

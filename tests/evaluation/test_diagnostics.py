@@ -29,7 +29,7 @@ CONFIG = {
 
 def diagnose(scores, targets, histories=None, counts=COUNTS, model=None, parts=1):
     """Diagnostics of rows with one target each, given in ``parts`` batches."""
-    diagnostics = Diagnostics(CONFIG, counts.clone())
+    diagnostics = Diagnostics(CONFIG, counts.clone(), torch.arange(len(counts)))
     scores[:, 0] = -torch.inf
     for rows in torch.arange(len(scores)).chunk(parts):
         interaction = {"user_id": rows + 1}

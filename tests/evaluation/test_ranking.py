@@ -68,6 +68,7 @@ def test_collector_gives_recboles_metrics(make_config, write_atomic, scores):
     results = []
     for kind in (Collector, TopKCollector):
         collector = kind(config)
+        collector.tie_order = torch.arange(N_ITEMS)
         for rows in (slice(0, 30), slice(30, 50)):
             chosen = (u >= rows.start) & (u < rows.stop)
             collector.eval_batch_collect(distinct[rows].clone(), None, u[chosen] - rows.start, i[chosen])
@@ -86,7 +87,7 @@ def test_trivial_cut_offs_are_left_out(make_config, walks):
     metrics = TopKMetrics(config)
     assert metrics.topk == [5, 10] and len(metrics.metrics) == 2  # ItemCoverage reads more than hits
     assert TopKMetrics(config, [1, 4, 5, 10], candidates=5).topk == [1, 4]
-    metrics = TopKMetrics(config, [1, 3], candidates=4)
+    metrics = TopKMetrics(config, [1, 3], candidates=4, tie_order=torch.arange(5))
     metrics.add(
         torch.tensor([[9.0, 1, 2, 3, 4], [9, 4, 3, 2, 1], [9, 1, 2, 3, 4]]), *map(torch.tensor, ([0, 1], [3, 1]))
     )
