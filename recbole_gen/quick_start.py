@@ -143,7 +143,7 @@ def _train_and_test(
         (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
-    best_score, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+    _, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
     trained = time.time()
     test_result, diagnostics = None, None
     if test:
@@ -153,7 +153,7 @@ def _train_and_test(
         "dataset": config["dataset"],
         "protocol": config["protocol"],
         "run_dir": str(run_dir),
-        "best_valid_score": float(best_score) if best_result else None,
+        "best_valid_score": best_result[config["valid_metric"].lower()] if best_result else None,
         "valid_metric": config["valid_metric"],
         "best_epoch": trainer.best_epoch,
         "epochs": len(trainer.train_loss_dict),

@@ -5,6 +5,9 @@ A score matrix has one row a user (or history) and one column an item; column 0 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
@@ -144,10 +147,14 @@ class TopKMetrics:
         top = (ids + 1).masked_fill(values == -torch.inf, 0)
         self._parts.append(hit_matrix(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
 
-    def result(self, task: str) -> dict[str, float]:
-        """The metrics of all rows added that have a positive, as those of one of EXTRA_TASKS."""
+    def result(self, task: str, decimals: int | None = None) -> dict[str, float]:
+        """The metrics of all rows added that have a positive, as those of one of EXTRA_TASKS; rounded as the run says,
+        or to so many decimals."""
         rows = torch.cat(self._parts) if self._parts else torch.zeros(0, 1)
-        return {f"{task}_{name}": value for name, value in self.metrics_of_hits(rows[rows[:, -1] > 0]).items()}
+        with contextlib.ExitStack() as stack:
+            for metric in self.metrics if decimals is not None else ():
+                stack.enter_context(with_decimals(metric, decimals))
+            return {f"{task}_{name}": value for name, value in self.metrics_of_hits(rows[rows[:, -1] > 0]).items()}
 
     def metrics_of_hits(self, rows: torch.Tensor) -> dict[str, float]:
         """The metrics of rows of hits, [B, k + 1] as from `hit_matrix`; none without rows."""
@@ -156,3 +163,14 @@ class TopKMetrics:
         struct = DataStruct()
         struct.set("rec.topk", rows)
         return {key: float(value) for metric in self.metrics for key, value in metric.calculate_metric(struct).items()}
+
+
+@contextlib.contextmanager
+def with_decimals(metric, decimals: int) -> Iterator[None]:
+    """A metric of RecBole's that rounds to so many decimals meanwhile."""
+    before = getattr(metric, "decimal_place", None)  # one of the user's own may have none
+    metric.decimal_place = decimals
+    try:
+        yield
+    finally:
+        metric.decimal_place = before

@@ -1,10 +1,11 @@
 """Which of several items with the same score comes first: one seeded permutation of the items decides.
 
-The permutation is of the items' tokens, by a keyed hash of each, so that it is the same for every model, cut-off, batch,
-device and order of the items in the file; another seed gives another one, and the mean over seeds is fair to all. The
-exact expectation over all orders would need no seed, but it has no list: metrics that read rows of hits or of items
-(RecBole's diversity metrics, and those of one's own) could not be had, nor could `recommend` give the lists in which the
-evaluator has counted. `rank` in ranks.test.tsv is that expectation: equal scores share the mean of their ranks.
+The permutation is of the items' tokens, by a keyed hash of each, so that it is the same for every model, cut-off,
+batch, device and order of the items in the file; another seed gives another one, and the mean over seeds is fair to
+all. The exact expectation over all orders would need no seed, but it has no list: metrics that read rows of hits or of
+items (RecBole's diversity metrics, and those of one's own) could not be had, nor could `recommend` give the lists in
+which the evaluator has counted. `rank` in ranks.test.tsv is that expectation: equal scores share the mean of their
+ranks.
 
 A score matrix has one row a user (or history) and one column an item; excluded items score -inf.
 """

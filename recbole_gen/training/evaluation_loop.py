@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.evaluator import Evaluator
+from recbole.evaluator.collector import DataStruct
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import EvaluatorType, WandbLogger, init_seed
 from tqdm import tqdm
@@ -21,13 +22,16 @@ from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import HeldOutSetLoader
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.diagnostics import Diagnostics
-from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives
+from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives, with_decimals
 from recbole_gen.evaluation.ties import tie_order
 from recbole_gen.model.layers import FUTURE
 
 RETURN_MEMORY_BYTES = 1 << 29
 """Bytes of scores after which an evaluation on the CPU returns freed memory: the few numbers that stay of each batch
 cut up what its scores leave behind, where the next ones do not fit, and malloc would take more and more."""
+
+EXACT_DECIMALS = 15
+"""Decimals of the validation score that decides which epoch is the best; `metric_decimal_place` of them are reported."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class EvaluationLoop(RecBoleTrainer):
         vocabulary: field -> tokens of users and items in the order of their ids; empty before `fit`.
         scoring: rows that the last `evaluate` has scored, and the seconds that took: the model's own work, without
             reading rows and computing metrics.
+        valid_score: the `valid_metric` of the last `evaluate`, as it was before it was rounded.
     """
 
     def __init__(self, config, model):
@@ -61,6 +66,7 @@ class EvaluationLoop(RecBoleTrainer):
         self.eval_collector, self.evaluator = TopKCollector(config), Evaluator(config)
         self.item_tensor = self.tot_item_num = None
         self.scoring = {"rows": 0, "seconds": 0.0}
+        self.valid_score: float | None = None
         self._tie_orders: dict[str, torch.Tensor] = {}
 
     def tie_order(self, dataset, field: str) -> torch.Tensor:
@@ -80,7 +86,7 @@ class EvaluationLoop(RecBoleTrainer):
         if not eval_data:
             return None
         if not distributed.is_main_process():
-            return _result_or_error(distributed.broadcast_object(None, self.device))
+            return self._take_result(distributed.broadcast_object(None, self.device))
         try:
             if load_best_model:
                 path = Path(model_file or self.saved_model_file)
@@ -89,11 +95,17 @@ class EvaluationLoop(RecBoleTrainer):
                 checkpoint.load_weights(path, content, self.model)
                 self.logger.info(f"Evaluating the weights in {path}")
             with _seeded_for_evaluation(self.config):
-                result = self._score_and_measure(eval_data, show_progress, diagnostics)
+                result, score = self._score_and_measure(eval_data, show_progress, diagnostics)
         except UserError as error:
             distributed.broadcast_object({"error": str(error)}, self.device)
             raise
-        return _result_or_error(distributed.broadcast_object({"result": result}, self.device))
+        return self._take_result(distributed.broadcast_object({"result": result, "score": score}, self.device))
+
+    def _take_result(self, agreed: dict[str, Any]) -> dict[str, float]:
+        if "error" in agreed:
+            raise UserError(agreed["error"])
+        self.valid_score = agreed["score"]
+        return agreed["result"]
 
     def _score_and_measure(self, eval_data, show_progress: bool, diagnostics: Diagnostics | None):
         self.model.eval()
@@ -135,11 +147,30 @@ class EvaluationLoop(RecBoleTrainer):
             if scored > RETURN_MEMORY_BYTES and self.device.type == "cpu":
                 compat.return_freed_memory()
                 scored = 0
-        result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        struct = self.eval_collector.get_data_struct()
+        result = self.evaluator.evaluate(struct)
         for task in tasks:
             result.update(task.metrics.result(task.name))
         self.wandblogger.log_eval_metrics(result, head="eval")
-        return {name: float(value) for name, value in result.items()}
+        return {name: float(value) for name, value in result.items()}, self._exact_valid_score(struct, tasks)
+
+    def _exact_valid_score(self, struct: DataStruct, tasks: list[_ExtraTask]) -> float | None:
+        """The `valid_metric` to more decimals than are reported, of what has been collected; None if it has no value.
+
+        Differences that rounding hides decide which epoch is the best.
+        """
+        name = self.config["valid_metric"].lower()
+        prefix = name.rpartition("_")[0]
+        task = next((task for task in tasks if task.name == prefix), None)
+        if task is not None:
+            values = task.metrics.result(prefix, decimals=EXACT_DECIMALS)
+        else:
+            chosen = self.evaluator.metric_class.get(name.partition("@")[0])
+            if chosen is None:
+                return None
+            with with_decimals(chosen, EXACT_DECIMALS):
+                values = chosen.calculate_metric(struct)
+        return float(values[name]) if name in values else None
 
     def _extra_tasks(self, eval_data) -> list[_ExtraTask]:
         """What is scored beside the run's own metrics: all later items, the next scene, all later scenes."""
@@ -185,12 +216,6 @@ class EvaluationLoop(RecBoleTrainer):
             leave=False,
             disable=None if show and distributed.is_main_process() else True,
         )
-
-
-def _result_or_error(agreed: dict[str, Any]) -> dict[str, float]:
-    if "error" in agreed:
-        raise UserError(agreed["error"])
-    return agreed["result"]
 
 
 @contextlib.contextmanager

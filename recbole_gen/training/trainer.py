@@ -16,7 +16,6 @@ from recbole.utils import (
     WandbLogger,
     calculate_valid_score,
     dict2str,
-    early_stopping,
     get_trainer,
     init_seed,
     set_color,
@@ -82,7 +81,8 @@ class Trainer(EvaluationLoop):
 
     Attributes:
         start_epoch: first epoch to train (counted from 0); more than 0 after `resume`.
-        best_epoch: epoch of the best validation score, -1 before the first.
+        best_epoch: epoch of the best validation score (the first one that has it), -1 before the first.
+        best_valid_score: that score, not rounded.
         steps: training steps so far, over all epochs.
         train_seconds: what all epochs have taken, validation included, also those before a resume.
         on_epoch: called after every epoch, once its checkpoints are written, with an `EpochResult`; None for nothing.
@@ -143,13 +143,13 @@ class Trainer(EvaluationLoop):
     # Training
 
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
-        """Train to ``epochs`` or until the validation score has not risen for ``stopping_step`` evaluations.
+        """Train to ``epochs`` or until the validation score has not risen for more than ``stopping_step`` evaluations.
 
         Epochs are counted from 1 wherever a person reads them; in result.json and checkpoints, and as steps of
         TensorBoard and Weights & Biases, from 0 as in RecBole.
 
         After every epoch `last.pth` holds all that resuming needs, and `best.pth` the best epoch so far.
-        Returns the best validation score and result. Raises NonFiniteLoss.
+        Returns the best validation score, not rounded, and result. Raises NonFiniteLoss.
         """
         log = self.logger.info if verbose else self.logger.debug
         self.vocabulary, self.serving = token_vocabulary(train_data._dataset), serving_data(train_data._dataset)
@@ -194,7 +194,8 @@ class Trainer(EvaluationLoop):
         return self.best_valid_score, self.best_valid_result
 
     def _epoch_result(self, epoch: int) -> EpochResult:
-        known = float(self.best_valid_score) if self.best_valid_result else None
+        best = self.best_valid_result
+        known = float(calculate_valid_score(best, self.valid_metric)) if best else None
         number, result = self._last_valid
         if number != epoch:
             return EpochResult(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, None, {})
@@ -301,10 +302,12 @@ class Trainer(EvaluationLoop):
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         score = calculate_valid_score(result, self.valid_metric)
         self._last_valid = epoch, dict(result)
-        self.best_valid_score, self.cur_step, _, improved = early_stopping(
-            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
-        )
+        exact = score if self.valid_score is None else self.valid_score
+        # RecBole counts an equal score as a better one, and would never stop on a constant one.
+        improved = exact > self.best_valid_score if self.valid_metric_bigger else exact < self.best_valid_score
+        self.cur_step = 0 if improved else self.cur_step + 1
         if improved:
+            self.best_valid_score = exact
             self.best_valid_result, self.best_epoch = dict(result), epoch
         log(f"epoch {epoch + 1} evaluating [time: {time.time() - started:.2f}s, valid_score: {score:f}]")
         log(set_color("valid result", "blue") + ": \n" + dict2str(result))
