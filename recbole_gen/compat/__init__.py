@@ -41,6 +41,13 @@ SHIMS: dict[str, list[str]] = {
     "recbole.data.dataset.kg_dataset": ["stack.count_elements_of_sequence_columns"],
     "recbole.data.dataset.sequential_dataset": ["stack.count_elements_of_sequence_columns"],
     "recbole.evaluator.collector": ["bugs.collect_counts_beside_tensors"],
+    "recbole.evaluator.metrics": [
+        "bugs.sum_the_entropy",
+        "bugs.leave_padding_out_of_coverage",
+        "bugs.leave_padding_out_of_gini_index",
+        "bugs.average_popularity_of_what_is_listed",
+        "bugs.take_the_tail_in_the_order_given",
+    ],
     "recbole.model.abstract_recommender": ["stack.restore_dok_update"],
     "recbole.model.layers": ["kernels.use_fused_kernels"],
     "recbole.model.general_recommender.pop": ["bugs.count_every_interaction_in_pop"],

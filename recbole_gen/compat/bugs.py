@@ -121,3 +121,77 @@ def collect_counts_beside_tensors(module: ModuleType) -> None:
         return returned
 
     module.Collector.get_data_struct = get_data_struct
+
+
+def sum_the_entropy(module: ModuleType) -> None:
+    """metrics.py:625: ShannonEntropy divides the sum of its formula by the number of items that are recommended."""
+
+    def get_entropy(self, item_matrix):
+        _, counts = np.unique(_listed(item_matrix), return_counts=True)
+        share = counts / max(counts.sum(), 1)
+        return float(-(share * np.log(share)).sum())
+
+    module.ShannonEntropy.get_entropy = get_entropy
+
+
+def leave_padding_out_of_coverage(module: ModuleType) -> None:
+    """metrics.py:504: ItemCoverage counts the padding among the items that there are."""
+
+    def get_coverage(self, item_matrix, num_items):
+        return len(np.unique(_listed(item_matrix))) / (num_items - 1)
+
+    module.ItemCoverage.get_coverage = get_coverage
+
+
+def leave_padding_out_of_gini_index(module: ModuleType) -> None:
+    """metrics.py:692: GiniIndex counts the padding as an item that is never recommended."""
+
+    def get_gini(self, item_matrix, num_items):
+        _, counts = np.unique(_listed(item_matrix), return_counts=True)
+        n = num_items - 1
+        place = np.arange(n - len(counts) + 1, n + 1)  # behind the items that are in no list
+        return float(((2 * place - n - 1) * np.sort(counts)).sum() / max(counts.sum(), 1) / n)
+
+    module.GiniIndex.get_gini = get_gini
+
+
+def average_popularity_of_what_is_listed(module: ModuleType) -> None:
+    """metrics.py:537, 551: AveragePopularity looks up every place of every list in a dict, and counts places that
+    nothing was left for, which hold the padding, as items that nobody has."""
+
+    def calculate_metric(self, dataobject):
+        items, counts = self.used_info(dataobject)
+        known = np.fromiter(counts.keys(), np.int64, len(counts))
+        table = np.zeros(max(items.max(initial=0), known.max(initial=0)) + 1)
+        table[known] = np.fromiter(counts.values(), np.float64, len(counts))
+        return self.topk_result("averagepopularity", _mean_of_listed(table[items], items))
+
+    module.AveragePopularity.calculate_metric = calculate_metric
+
+
+def take_the_tail_in_the_order_given(module: ModuleType) -> None:
+    """metrics.py:759: of items with equal counts TailPercentage takes those with the smaller ids into the tail, which
+    come first in the file; here those that come first in the counts, which our evaluation gives in the order of its
+    ties. It also counts places that nothing was left for, as AveragePopularity does."""
+
+    def calculate_metric(self, dataobject):
+        items, counts = self.used_info(dataobject)
+        if self.tail > 1:
+            tail = [item for item, count in counts.items() if count <= self.tail]
+        else:
+            ordered = sorted(counts, key=lambda item: counts[item])
+            tail = ordered[: max(int(len(ordered) * self.tail), 1)]
+        return self.topk_result("tailpercentage", _mean_of_listed(np.isin(items, tail).astype(float), items))
+
+    module.TailPercentage.calculate_metric = calculate_metric
+
+
+def _listed(items: np.ndarray) -> np.ndarray:
+    """The items in lists [n, k] without the padding that stands where nothing was left, [m]."""
+    return items[items > 0]
+
+
+def _mean_of_listed(values: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Means of the values of the first 1, 2, ..., k items of each list, [n, k]; 0 for an empty one."""
+    listed = items > 0
+    return (values * listed).cumsum(axis=1) / np.maximum(listed.cumsum(axis=1), 1)

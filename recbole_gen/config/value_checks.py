@@ -115,6 +115,8 @@ class Checks:
             self._refuse("state", f"one of {', '.join(LOG_LEVELS)}")
         if not 0 < values["learning_rate"] < math.inf:
             self._refuse("learning_rate", "a positive number")
+        if not 0 < values["tail_ratio"] < math.inf:
+            self._refuse("tail_ratio", "a positive number")
         if not 0 <= values["weight_decay"] < math.inf:
             self._refuse("weight_decay", "0 or a positive number")
         if values["seed"] >= 2**32:

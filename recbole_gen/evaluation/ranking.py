@@ -80,6 +80,16 @@ class TopKCollector(Collector):
         super().__init__(config)
         self._parts: dict[str, list[torch.Tensor]] = {}
 
+    def set_training_counts(self, counts: torch.Tensor) -> None:
+        """Have metrics that ask how often items occur in training read these [n_items], in the order of ties.
+
+        RecBole counts the rows of the training part, of which a user's first event is none in a sequential model.
+        """
+        if self.register.need("data.count_items"):
+            items = self.tie_order.argsort().tolist()
+            numbers = counts.long().tolist()
+            self.data_struct.set("data.count_items", {item: numbers[item] for item in items if numbers[item]})
+
     def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i):
         """Collect what the metrics need from one batch of scores [B, I]."""
         need = self.register.need

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.data.loaders import HeldOutSetLoader
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives, with_decimals
@@ -31,7 +32,7 @@ RETURN_MEMORY_BYTES = 1 << 29
 cut up what its scores leave behind, where the next ones do not fit, and malloc would take more and more."""
 
 EXACT_DECIMALS = 15
-"""Decimals of the validation score that decides which epoch is the best; `metric_decimal_place` of them are reported."""
+"""Decimals of the validation score that decides which epoch is the best; reported are `metric_decimal_place`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class EvaluationLoop(RecBoleTrainer):
             order = tie_order(dataset.field2id_token[field], self.config["seed"])
             self._tie_orders[field] = order.to(self.device)
         return self._tie_orders[field]
+
+    def _collect_training_data(self, train_data) -> None:
+        """What metrics read of the training part."""
+        data = train_data._dataset
+        self.eval_collector.data_collect(train_data)
+        self.eval_collector.tie_order = self.tie_order(data, data.iid_field)
+        self.eval_collector.set_training_counts(training_item_counts(data.inter_feat, data.iid_field, data.item_num))
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, diagnostics=None):

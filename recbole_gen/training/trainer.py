@@ -153,7 +153,7 @@ class Trainer(EvaluationLoop):
         """
         log = self.logger.info if verbose else self.logger.debug
         self.vocabulary, self.serving = token_vocabulary(train_data._dataset), serving_data(train_data._dataset)
-        self.eval_collector.data_collect(train_data)
+        self._collect_training_data(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         if self._resumed is not None:
