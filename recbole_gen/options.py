@@ -13,14 +13,24 @@ from recbole_gen.errors import UserError
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML without constructors for Python objects, that reads 1e-3 and .5 as numbers (YAML 1.1 does not)."""
+    """YAML without constructors for Python objects, that reads 1e-3 and .5 as numbers (YAML 1.1 does not), and 1:30
+    (which is 90 there) and 010 (8) as text."""
 
 
 class _FileLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """The same by libyaml where it is there, for files: several times as fast."""
 
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_INT = re.compile(r"^(?:[-+]?(?:0|[1-9][\d_]*)|[-+]?0x[\da-fA-F]+|[-+]?0b[01]+)$")
+_NAMED_FLOAT = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 for _loader in (YamlLoader, _FileLoader):
+    _loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _loader.add_implicit_resolver(_NUMBERS[0], _INT, list("-+0123456789"))
+    _loader.add_implicit_resolver(_NUMBERS[1], _NAMED_FLOAT, list("-+."))
     _loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)$"),

@@ -154,7 +154,7 @@ def test_keys_read_are_keys_declared(name):
 def test_every_hyper_parameter_is_explained(file):
     for line in file.read_text(encoding="utf-8").splitlines():
         if re.match(r"\w", line):
-            assert re.search(r"# \((str|int|float|bool|list|dict)\) \S", line), line
+            assert re.search(r"# \((str|word|int|float|bool|list|dict)( or \w+| or ~)*\) \S", line), line
 
 
 @pytest.mark.parametrize("file", sorted(PROPERTIES.rglob("*.yaml")), ids=lambda file: f"{file.parent.name}-{file.stem}")

@@ -18,6 +18,7 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
 from recbole_gen.config import keys, places, registry
+from recbole_gen.config.key_table import key_table
 from recbole_gen.config.keys import RESUMED, Layer
 from recbole_gen.config.layers import read_user_layers, selected_run, shipped_layers
 from recbole_gen.config.value_checks import Checks, as_list
@@ -42,6 +43,7 @@ class Config(RecBoleConfig):
 
     Attributes:
         origins: key -> the layer that set it.
+        table: what the value of each key may be.
         is_recbole_model: whether the model's class is RecBole's own.
         ignored: a line about each key of other models that the user's files have.
         missing_settings: the YAML file that a class of the user's own could have beside it, and has not, or None.
@@ -80,8 +82,8 @@ class Config(RecBoleConfig):
         self._choose_columns()
         metrics, own = values["metrics"], self._choose_metrics(needs_data and needs_metrics)
         checks = Checks(values, self.origins)
-        checks.check_kinds(shipped, self.model)
-        checks.check_values()
+        self.table = key_table(choice.info)
+        checks.check_values(self.table, shipped)
         checks.check_eval_args()
         checks.check_metrics(self.model_class, own, needs_data and needs_metrics)
         self._settings = {key: _to_plain_data(values[key]) for key in sorted(values)}

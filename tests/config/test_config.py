@@ -24,6 +24,7 @@ def properties(tmp_path, monkeypatch, walks):
     monkeypatch.setattr(places, "PROPERTIES", folder)
     for name, lines in {
         "overall.yaml": "",
+        "recbole.yaml": "",
         "model/DreamRec.yaml": "",
         "dataset/toy.yaml": "load_col: ~\n",
         "protocol/leave_one_out.yaml": "",
@@ -165,7 +166,7 @@ def test_the_data_cache_is_a_switch_or_text(value, make_config, walks):
 
 @pytest.mark.parametrize("value", [None, "", " ", ["a"], {"a": 1}])
 def test_the_data_cache_is_nothing_else(value, make_config, walks):
-    with pytest.raises(UserError, match="data_cache must be auto, True, False or a folder"):
+    with pytest.raises(UserError, match="data_cache must be True or False or the name of a folder"):
         make_config("BPR", data_cache=value)
 
 
