@@ -15,6 +15,7 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_gen import checkpoint, compat, distributed
+from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import configure, stored_settings
 from recbole_gen.data import cache
@@ -143,11 +144,12 @@ def _train_and_test(
         (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
     loaded = time.time()
 
-    _, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
-    trained = time.time()
     test_result, diagnostics = None, None
-    if test:
-        test_result, diagnostics = _test_best_epoch(config, trainer, data, train_data, test_data, run_dir)
+    with blaming_settings(config):
+        _, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+        trained = time.time()
+        if test:
+            test_result, diagnostics = _test_best_epoch(config, trainer, data, train_data, test_data, run_dir)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -189,10 +191,13 @@ def _train_and_test(
 
 
 def create_model(config: Config, dataset) -> torch.nn.Module:
-    """The model of a configuration, new. Raises UserError if it does not accept that, or lacks a package."""
+    """The model of a configuration, new. Raises UserError if it does not accept that, lacks a package, or is too large
+    for the memory that there is."""
     try:
-        with config.recording_reads() as read:
+        with config.recording_reads() as read, blaming_settings(config):
             return config.model_class(config, dataset)
+    except UserError:
+        raise
     except ValueError as error:
         if not config.is_recbole_model:
             _note_unset_keys(error, config, read)
@@ -203,6 +208,8 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
             raise
         raise UserError(f"RecBole's model {config['model']} needs a package that is not installed: {error}") from error
     except Exception as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            raise UserError(f"there is not enough memory for {config['model']} of this size: {error}") from error
         _note_unset_keys(error, config, read)
         raise
 

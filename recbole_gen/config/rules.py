@@ -169,11 +169,6 @@ class Rule:
         elif wanted := self.refusal(value, values):
             raise UserError(f"{key} must be {wanted}, got {_shorten(value)} ({origin})")
 
-    def without_keys(self) -> Rule:
-        """The same without the conditions that name other keys."""
-        ranges = (tuple(one for one in each if not isinstance(one.operand, str)) for each in self.ranges)
-        return replace(self, ranges=tuple(each for each in ranges if each))
-
     def _refusal_of_items(self, kind: Kind, value: Sequence | dict, values: Mapping[str, Any]) -> str:
         size, items = len(value), list(value.values()) if isinstance(value, dict) else list(value)
         if size < kind.least or (kind.most is not None and size > kind.most):

@@ -162,8 +162,9 @@ class TopKMetrics:
         or to so many decimals."""
         rows = torch.cat(self._parts) if self._parts else torch.zeros(0, 1)
         with contextlib.ExitStack() as stack:
-            for metric in self.metrics if decimals is not None else ():
-                stack.enter_context(with_decimals(metric, decimals))
+            if decimals is not None:
+                for metric in self.metrics:
+                    stack.enter_context(with_decimals(metric, decimals))
             return {f"{task}_{name}": value for name, value in self.metrics_of_hits(rows[rows[:, -1] > 0]).items()}
 
     def metrics_of_hits(self, rows: torch.Tensor) -> dict[str, float]:

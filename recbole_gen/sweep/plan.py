@@ -18,6 +18,7 @@ from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.sweep import state
 from recbole_gen.sweep.space import Space
+from recbole_gen.sweep.space_checks import require_allowed_values
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
 
@@ -33,8 +34,8 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
         of_run: keys of `run` on the command line.
         space: what the file of ``options`` holds; None where there is none, for the one of the model.
 
-    Raises UserError if `run` does not accept the keys, if there is no space or a key of it is given, too, and for an
-    output folder that is in use.
+    Raises UserError if `run` does not accept the keys, or a value that the space can draw, if there is no space or a
+    key of it is given, too, and for an output folder that is in use.
     """
     values = run_values(of_run)
     config = base_config(values, of_run, options)
@@ -48,6 +49,7 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
     both = sorted(of_run.keys() & space.dimensions.keys())
     if both:
         raise UserError(f"{', '.join(both)}: given for all trials, and searched in {path}; take one of the two out")
+    require_allowed_values(space.dimensions.values(), config.table, str(path))
     name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
     if (folder / "sweep.json").exists():

@@ -85,6 +85,15 @@ class Dimension:
             return False
         return low <= value <= high and value % step[0] == 0 if step else low <= value < high
 
+    def extremes(self) -> list[Any]:
+        """All values that can come out, or of a range the lowest and the highest."""
+        if self.kind not in BOUNDS:
+            return list(self.values)
+        low, high = self.values[:2]
+        if self.kind in ("randint", "lograndint"):
+            return [low, high - 1]
+        return [low, high] if self._is_whole() else [float(low), float(high)]
+
     def describe(self) -> str:
         """Options or range, for people."""
         if self.kind not in BOUNDS:

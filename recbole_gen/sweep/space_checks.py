@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from recbole_gen.config.key_table import KeyTable
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_number, is_whole
 from recbole_gen.sweep.space import BOUNDS, CONTINUOUS, Dimension, is_among
@@ -84,6 +86,17 @@ def require_conditions(dimension: Dimension, dimensions: dict[str, Dimension], w
         for value in wanted:
             if not parent.can_take(value):
                 refuse(where, f"`when` asks for {key}: {value!r}, which '{key}' never is: it is {parent.describe()}")
+
+
+def require_allowed_values(dimensions: Iterable[Dimension], table: KeyTable, path: str) -> None:
+    """Raise UserError, with the key and the value, for what a space can draw and no run may have.
+
+    Of a range these are its ends: what the table says of a number it says of all between two. Conditions that name
+    other keys are left to the trials, in which the other keys have values.
+    """
+    for dimension in dimensions:
+        for value in dimension.extremes():
+            table.check(dimension.name, table.converted(dimension.name, value), path)
 
 
 def refuse(where: str, message: str) -> NoReturn:

@@ -74,7 +74,6 @@ def test_conditions_name_other_keys():
     )
     assert rule.refusal(7, {"n_heads": 4}) == "a multiple of n_heads (4)"
     assert rule.refusal(8, {"n_heads": 0}) == ""  # which n_heads is told
-    assert rule.without_keys().refusal(7, {"n_heads": 4}) == ""
 
 
 @pytest.mark.parametrize(

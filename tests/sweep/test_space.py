@@ -13,9 +13,11 @@ from ray.tune.search.variant_generator import generate_variants
 
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
+from recbole_gen.config.key_table import key_table
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.errors import UserError
-from recbole_gen.sweep.space import Space
+from recbole_gen.sweep.space import Dimension, Space
+from recbole_gen.sweep.space_checks import require_allowed_values
 from recbole_gen.sweep.space_file import read_space
 
 EVERY_KIND = """
@@ -333,3 +335,36 @@ def test_the_published_grid_of_acvae_is_that_of_its_section_4_7():
 
 def test_there_is_a_space_for_each_of_our_models_and_no_other():
     assert {file.stem for file in (PROPERTIES / "tune").iterdir()} == set(registry.MODELS)
+
+
+@pytest.mark.parametrize(
+    "model, line, pattern",
+    [
+        ("DreamRec", "dropout_prob: {uniform: [0.0, 1.5]}", "dropout_prob must be from 0 to 1, got 1.5 "),
+        ("DreamRec", "timesteps: {randint: [1, 50]}", "timesteps must be a whole number from 2 to 100000, got 1 "),
+        ("DreamRec", "timesteps: {uniform: [2, 50]}", "timesteps must be a whole number, got 2.0 "),
+        ("DreamRec", "hidden_size: {lograndint: [4, 32768]}", "hidden_size must be a whole number .*got 32767 "),
+        ("DreamRec", "sampling: {choice: [ancestral, ddpm]}", "sampling must be one of ancestral, ddim, got 'ddpm' "),
+        ("DreamRec", "learning_rate: {quniform: [0, 0.1, 0.1]}", "learning_rate must be a positive number, got 0.0 "),
+        ("SASRec", "n_layers: {grid: [1, 1000]}", "n_layers must be a whole number from 1 to 100, got 1000 "),
+        ("SASRec", "epochs: 1:30\nn_heads: {choice: [1, 2]}", "epochs must be a whole number, got '1:30' "),
+    ],
+)
+def test_a_value_that_no_run_may_have_is_told_before_the_first_trial(
+    model, line, pattern, arguments, refused, tmp_path
+):
+    (tmp_path / "space.yaml").write_text(f"{line}\n")
+    given = [each for each in arguments(model=model) if each.partition("=")[0][2:] not in line]
+    command = ["tune", *given, f"--space={tmp_path}/space.yaml", f"--output={tmp_path}/sweep"]
+    refused(command, rf"{pattern}\(.*space\.yaml\)")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_ends_that_are_allowed_are_no_mistake():
+    table = key_table(registry.model_info("DreamRec"))
+    searched = [
+        Dimension("dropout_prob", "uniform", (0, 1)), Dimension("timesteps", "randint", (2, 100_001)),
+        Dimension("timesteps", "qrandint", (2, 100_000, 2)), Dimension("sampling", "choice", ("ancestral", "ddim")),
+        Dimension("last_events", "grid", (None, 5)), Dimension("checkpoint_dir", "constant", (7,)),
+    ]  # fmt: skip
+    require_allowed_values(searched, table, "space.yaml")
