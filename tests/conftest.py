@@ -2,6 +2,7 @@ import importlib
 import os
 import random
 import re
+import signal
 import sys
 
 import pytest
@@ -22,6 +23,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def default_sigint():
+    """Ctrl-C's signal as in a shell's foreground, here and in the processes that a test starts: what a shell starts in
+    the background ignores it, and so does all that this starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -401,7 +401,7 @@ download_file(sys.argv[1], Path(sys.argv[2]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_and_a_kill_keep_what_has_arrived(server, tmp_path, number):
+def test_ctrl_c_and_a_kill_keep_what_has_arrived(server, tmp_path, number, default_sigint):
     server.gate = threading.Event()
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, server.url(), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -426,7 +426,7 @@ def test_a_sweep_of_failures_is_one_message_with_the_reasons(two_cores, make_swe
 
 
 @on_ray
-def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, trouble, line, space, tmp_path, capsys):
+def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, default_sigint, trouble, line, space, tmp_path, capsys):
     folder = tmp_path / "sweep"
     (trouble / "driver").write_text(str(os.getpid()))
     given = line(
