@@ -179,15 +179,23 @@ def _train_and_test(
         "git_commit": environment.git_commit(),
         "config": config.settings(),
     }
+    trainer.tensorboard.close()
     if distributed.is_main_process():
-        if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
-            measured = calibration.measure_windows(model.eval(), train_data._dataset.inter_feat, valid_data, test_data)
-            if measured:
-                write_json(run_dir / calibration.WINDOWS_FILE, measured)
         write_json(run_dir / "result.json", result)
         log("\n" + describe_result(result))
-    trainer.tensorboard.close()
+        if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
+            _measure_windows(model.eval(), train_data, valid_data, test_data, run_dir / calibration.WINDOWS_FILE)
     return result
+
+
+def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) -> None:
+    """Write how far predicted days are from the true ones. The result is there already: what this cannot do is told."""
+    try:
+        measured = calibration.measure_windows(model, train_data._dataset.inter_feat, valid_data, test_data)
+        if measured:
+            write_json(path, measured)
+    except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        logging.getLogger().warning(f"how good the predicted times are was not measured, there is no {path}: {error}")
 
 
 def create_model(config: Config, dataset) -> torch.nn.Module:

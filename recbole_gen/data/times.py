@@ -7,6 +7,7 @@ day of the collection, and `train` those that training shows.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ END_OF_CALENDAR = 253402300800
 """Seconds up to the year 10000; later times are no Unix seconds."""
 TIME_RANGES = ("all", "train")
 CHUNK_SIZE = 1 << 20
+MOST_DAYS = 36525
+"""Days that a log may span without a word: 100 years."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,12 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
         raise UserError(
             f"{where}: all times of '{field}'{' in training' if only == 'train' else ''} are on one day "
             f"({np.datetime64(first, 'D')}), so there is no time to predict. {time_field_advice(config)}{wider}"
+        )
+    if last - first > MOST_DAYS:
+        logging.getLogger().warning(
+            f"{where}: the times of '{field}' go from {np.datetime64(first, 'D')} to {np.datetime64(last, 'D')}, and "
+            f"{config['model']} scales that to 0 to 1: one wrong date leaves next to nothing between the right ones. "
+            f"val_interval leaves such rows out: --val_interval=\"{{{field}: '[0,{END_OF_CALENDAR // 100}]'}}\""
         )
     scale = DayRange(first, last)
     scaled = scale.scale(targets)

@@ -19,12 +19,15 @@ import torch.nn.functional as F
 
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
+from recbole_gen.model.pasrec import SEARCHED_DAYS
 
 WINDOWS_FILE = "when.json"
 LEVEL = 0.8
 """Share of the true days that shall lie in a window."""
 MIN_ROWS, MAX_ROWS = 20, 100_000
 """Of fewer validation rows nothing is said; of more of either part, the first ones are measured."""
+MAX_COMPARED = 1 << 30
+"""Rows of a part times days that are searched for each: of a log over decades fewer rows are measured."""
 GUESSES = ("persistence", "constant")
 
 
@@ -131,20 +134,21 @@ def _window_scores(first: np.ndarray, last: np.ndarray, true: np.ndarray) -> dic
 def predicted_days(model, loader, constant: torch.Tensor) -> dict[str, np.ndarray]:
     """Days since 1970, one a row: true, last (interaction before it), and as model, persistence and constant say."""
     device = next(model.parameters()).device
+    first, last = model.day_range.tolist()
+    most = min(MAX_ROWS, MAX_COMPARED // min(last - first, SEARCHED_DAYS))
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("true", "last", "model", *GUESSES)}
     for batch in loader:
-        interaction = batch[0].to(device)
+        interaction = batch[0][:most].to(device)
         last_day = model.last_day(interaction)
         _, tau_hat = model.represent(interaction)
         said = model.decode(tau_hat, last_day).day
         still, true = constant_days(model, constant, last_day), model.day_of(interaction[model.TOI])
         for name, values in zip(parts, (true, last_day, said, last_day, still), strict=True):
             parts[name].append(values.cpu())
-        if sum(map(len, parts["true"])) >= MAX_ROWS:
+        if sum(map(len, parts["true"])) >= most:
             break
     return {
-        name: torch.cat(values)[:MAX_ROWS].numpy() if values else np.empty(0, np.int64)
-        for name, values in parts.items()
+        name: torch.cat(values)[:most].numpy() if values else np.empty(0, np.int64) for name, values in parts.items()
     }
 
 

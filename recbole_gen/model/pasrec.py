@@ -52,6 +52,11 @@ from recbole_gen.model.layers import StepEmbedding, item_denoiser, one_of, sinus
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
+SEARCHED_DAYS = 1 << 15
+"""Days among which a predicted time is searched one by one, 90 years; of more, every n-th first, then around the best.
+"""
+DAY_BLOCK = 4096
+"""Days that are searched at a time: what a search takes of memory does not grow with the times in the data."""
 
 
 class When(NamedTuple):
@@ -390,7 +395,7 @@ class PASRec(SequentialRecommender):
 
         An encoding tells a day from its neighbours only so well: ``earliest`` and ``latest`` bound the days that an
         error of tau_hat of at most ``noise`` times its length could make the answer. The sinusoid is so flat on [0, 1]
-        that this is years.
+        that this is years. (Of a log over more than SEARCHED_DAYS they are found among every n-th day.)
 
         Args:
             tau_hat: predicted encodings.
@@ -406,19 +411,66 @@ class PASRec(SequentialRecommender):
         end = last + horizon
         if self.time_encoding.name == "gaussian":
             end = min(end, last + (last - first) // 10)
-        days = torch.arange(first, max(end, int(not_before.max()) + 1) + 1, device=tau_hat.device)
-        grid = F.normalize(self.time_encoding((days - first).double() / (last - first)), dim=-1)  # [G, d]
+        tau = F.normalize(tau_hat.double(), dim=-1)
         parts = []
-        for tau, earliest in zip(tau_hat.split(1024), not_before.split(1024), strict=True):
-            similarity = F.normalize(tau.double(), dim=-1) @ grid.T  # [b, G]
-            earliest = earliest.unsqueeze(1)
-            similarity.masked_fill_((days < earliest) | (days > (earliest + 1).clamp(min=end)), -torch.inf)
-            highest = similarity.max(dim=1, keepdim=True).values
-            best = _first(similarity == highest)
-            distance = (2 - 2 * (grid[best] @ grid.T)).clamp(min=0).sqrt()
-            alike = (highest - similarity) <= noise * distance
-            parts.append(torch.stack([best, _first(alike), len(days) - 1 - _first(alike.flip(1))]))
-        return When(*(days[torch.cat(parts, dim=1)]))
+        for part, earliest in zip(tau.split(1024), not_before.split(1024), strict=True):
+            found = self._search_days(part, earliest, first, end, noise)
+            late = (earliest >= end).nonzero().squeeze(1)  # two days each, of their own
+            found[:, late] = self._search_window(part[late], earliest[late], earliest[late] + 1, noise)
+            parts.append(found)
+        return When(*torch.cat(parts, dim=1))
+
+    def _search_days(self, tau: torch.Tensor, earliest: torch.Tensor, first: int, end: int, noise: float):
+        """Best day, and first and last that are like it, [3, B], from ``earliest`` [B] to ``end``."""
+        step = -(-(end - first + 1) // SEARCHED_DAYS)
+        blocks = torch.arange(first, end + 1, step, device=tau.device).split(DAY_BLOCK)
+        best, begin, until = earliest.clone(), earliest.clone(), earliest.clone()
+        highest = torch.full(earliest.shape, -torch.inf, dtype=tau.dtype, device=tau.device)
+
+        def similarities(days: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            grid = self._encode_days(days)  # [G, d]
+            return grid, (tau @ grid.T).masked_fill_(days < earliest.unsqueeze(1), -torch.inf)
+
+        for days in blocks:
+            grid, similarity = similarities(days)
+            top = similarity.max(dim=1).values
+            higher = top > highest  # of equal days in two blocks the earlier
+            best = torch.where(higher, days[_first(similarity == top.unsqueeze(1))], best)
+            highest = torch.where(higher, top, highest)
+        of_best = self._encode_days(best)
+        found = torch.zeros_like(best, dtype=torch.bool)
+        for days in blocks:
+            if len(blocks) > 1:
+                grid, similarity = similarities(days)
+            distance = (2 - 2 * (of_best @ grid.T)).clamp(min=0).sqrt()
+            alike = (highest.unsqueeze(1) - similarity) <= noise * distance
+            here, last_place = alike.any(dim=1), len(days) - 1
+            begin = torch.where(here & ~found, days[_first(alike).clamp(max=last_place)], begin)
+            until = torch.where(here, days[(last_place - _first(alike.flip(1))).clamp(min=0)], until)
+            found |= here
+        if step == 1:
+            return torch.stack([best, begin, until])
+        around = (best - step).maximum(earliest), (best + step).clamp(max=end).maximum(earliest)
+        best, first_alike, last_alike = self._search_window(tau, *around, noise)
+        return torch.stack([best, begin.minimum(first_alike), until.maximum(last_alike)])
+
+    def _search_window(self, tau: torch.Tensor, start: torch.Tensor, end: torch.Tensor, noise: float) -> torch.Tensor:
+        """The same from a day ``start`` [B] to a day ``end`` [B] of each row."""
+        width = int((end - start).max()) + 1 if len(tau) else 1
+        days = start.unsqueeze(1) + torch.arange(width, device=tau.device)  # [B, W]
+        grid = self._encode_days(days)  # [B, W, d]
+        similarity = (grid @ tau.unsqueeze(2)).squeeze(2).masked_fill_(days > end.unsqueeze(1), -torch.inf)
+        highest = similarity.max(dim=1, keepdim=True).values
+        best = _first(similarity == highest)
+        of_best = grid.gather(1, best.view(-1, 1, 1).expand(-1, 1, grid.shape[2]))  # [B, 1, d]
+        distance = (2 - 2 * (grid @ of_best.transpose(1, 2)).squeeze(2)).clamp(min=0).sqrt()
+        alike = (highest - similarity) <= noise * distance
+        return start + torch.stack([best, _first(alike), width - 1 - _first(alike.flip(1))])
+
+    def _encode_days(self, days: torch.Tensor) -> torch.Tensor:
+        """Encodings of length 1 of days since 1970-01-01: [...] -> [..., d], float64."""
+        first, last = (int(day) for day in self.day_range)
+        return F.normalize(self.time_encoding((days - first).double() / (last - first)), dim=-1)
 
 
 class PreferDiff(PASRec):

@@ -12,6 +12,7 @@ from recbole_gen import checkpoint, cli, quick_start
 from recbole_gen.data.loaders import create_dataset
 from recbole_gen.data.splits import training_pairs
 from recbole_gen.data.times import DayRange
+from recbole_gen.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
 PARTS = ("train", "valid", "test")
@@ -365,3 +366,40 @@ def test_weights_of_another_scale_are_refused(days, arguments, tmp_path, capsys)
     (folder,) = (tmp_path / "runs").iterdir()
     assert cli.main([f"--resume={folder}", "--epochs=2", "--time_range=train"]) == 2
     assert "use the times, the split and the time_range of their run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def dated(run, write_atomic):
+    """30 users, 8 events each on days of their own."""
+    users, days = np.repeat(np.arange(30), 8), np.arange(240) % 8 * 5 + np.repeat(np.arange(30), 8)
+    write_atomic({
+        "user_id:token": [f"u{user}" for user in users], "item_id:token": [f"i{n % 9}" for n in range(240)],
+        "timestamp:float": [float(MIDNIGHT + DAY * int(day)) for day in days],
+    })  # fmt: skip
+
+
+def test_one_wrong_date_is_told_and_its_run_ends(dated, run, tmp_path, caplog):
+    with open(tmp_path / "toy/toy.inter", "a") as file:
+        file.write("u3\ti1\t{253402300799}\n")  # 9999-12-31
+    result = run("PASRec", epochs=1, state="WARNING")
+    assert "from 2014-05-13 to 9999-12-31" in caplog.text and "val_interval" in caplog.text
+    assert result["test_result"] and (Path(result["run_dir"]) / "when.json").is_file()
+
+
+@pytest.mark.parametrize("error", [UserError("they are not numbers"), MemoryError("14 GB"), OSError(28, "full")])
+def test_a_run_outlives_the_measuring_of_its_windows(dated, run, monkeypatch, caplog, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(quick_start.calibration, "measure_windows", fail)
+    result = run("PASRec", epochs=1, state="WARNING")
+    folder = Path(result["run_dir"])
+    assert json.loads((folder / "result.json").read_text())["test_result"] == result["test_result"]
+    assert "was not measured" in caplog.text and not (folder / "when.json").exists()
+
+
+def test_a_mistake_in_the_measuring_keeps_its_traceback_and_the_result(dated, run, monkeypatch, tmp_path):
+    monkeypatch.setattr(quick_start.calibration, "measure_windows", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("PASRec", epochs=1, state="WARNING")
+    assert len(list(tmp_path.rglob("result.json"))) == 1

@@ -1069,6 +1069,61 @@ def test_histories_may_end_after_the_search(encoding):
         assert (day >= not_before).all() and (earliest <= day).all() and (day <= latest).all()
 
 
+def decode_at_once(model: PASRec, tau: torch.Tensor, not_before: torch.Tensor, horizon: int, noise: float):
+    """What `decode` says, from all similarities [B, days]."""
+    end = LAST + horizon
+    days = torch.arange(FIRST, int(not_before.max().clamp(min=end)) + 2)
+    grid = torch.nn.functional.normalize(model.time_encoding((days - FIRST).double() / (LAST - FIRST)), dim=-1)
+    similarity = torch.nn.functional.normalize(tau.double(), dim=-1) @ grid.T
+    start = not_before.unsqueeze(1)
+    similarity[(days < start) | (days > (start + 1).clamp(min=end))] = -torch.inf
+    best = similarity.argmax(1)
+    distance = (2 - 2 * (grid[best] @ grid.T)).clamp(min=0).sqrt()
+    alike = similarity.max(1, keepdim=True).values - similarity <= noise * distance
+    first, last = alike.int().argmax(1), len(days) - 1 - alike.flip(1).int().argmax(1)
+    return days[best], days[first], days[last]
+
+
+@pytest.mark.parametrize("block", [7, 1000, 1 << 20])
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "gaussian"])
+def test_blocks_of_days_are_searched_as_all_at_once(encoding, block, monkeypatch):
+    monkeypatch.setattr(pasrec, "DAY_BLOCK", block)
+    model, at = clock(encoding), torch.randint(LAST - 800, LAST + 300, (40,))
+    tau = model.time_encoding((at - FIRST).double() / (LAST - FIRST)) + 0.003 * torch.randn(40, 64)
+    not_before = torch.randint(LAST - 900, LAST + 200, (40,))
+    expected = decode_at_once(model, tau, not_before, horizon=100, noise=0.01)
+    for found, each in zip(model.decode(tau, not_before, horizon=100), expected, strict=True):
+        assert (found - each).abs().max() <= 1  # sums in another order
+
+
+def test_a_far_day_in_one_history_costs_nothing_and_changes_no_other(monkeypatch):
+    model, searched = clock("rff"), []
+    tau, not_before = torch.randn(300, 64), torch.randint(FIRST, LAST + 1, (300,))
+    before = model.decode(tau, not_before)
+    encode = model.time_encoding.forward
+    monkeypatch.setattr(model.time_encoding, "forward", lambda t: searched.append(t.numel()) or encode(t))
+    model.decode(tau, not_before)
+    usual, far = sum(searched), not_before.clone()
+    far[17] = 2_932_896  # the last day of the year 9999
+    after = model.decode(tau, far)
+    assert sum(searched) <= 2 * usual + 4
+    others = torch.arange(300) != 17
+    assert all(torch.equal(a[others], b[others]) for a, b in zip(before, after))
+    assert all(2_932_896 <= int(each[17]) <= 2_932_897 for each in after)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_of_a_log_over_very_many_days_every_nth_is_searched_and_then_around_the_best(encoding, monkeypatch):
+    model = clock(encoding)
+    days, tau = days_and_encodings(model, 977)
+    exact = model.decode(tau, every_day(len(days)))
+    monkeypatch.setattr(pasrec, "SEARCHED_DAYS", (LAST - FIRST + 366) // 5)
+    day, earliest, latest = model.decode(tau, every_day(len(days)))
+    assert torch.equal(day, days) and torch.equal(exact.day, days)
+    assert ((earliest - exact.earliest).abs() <= 10).all() and ((latest - exact.latest).abs() <= 10).all()
+    assert (model.decode(tau, days + 3).day >= days + 3).all()
+
+
 def test_decoding_many_users_is_decoding_each():
     model = clock("rff")
     tau, not_before = torch.randn(1100, 64), torch.randint(FIRST, LAST + 1, (1100,))
