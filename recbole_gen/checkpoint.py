@@ -2,6 +2,9 @@
 
 A checkpoint is a dict of tensors, numbers, strings and containers of them, as `torch.load(weights_only=True)` reads it:
 model name, configuration, vocabulary, weights, optimiser, random states, counters and metrics.
+
+The file ends in a checksum of all before it (`sign`), which torch takes for the comment of its zip: a single bit that
+has changed anywhere is found. The data sets that runs share (`data.cache_file`) end in the same.
 """
 
 from __future__ import annotations
@@ -9,8 +12,11 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse
@@ -21,6 +27,14 @@ from recbole_gen.errors import UserError
 FORMAT = "recbole_gen checkpoint 1"
 RECBOLE_FORMAT = "RecBole checkpoint as plain data 1"
 """What RecBole's own trainers write where recbole_gen is imported, see `compat.checkpoints`."""
+
+CHECKSUM_MARK = b"recbole_gen checksum "
+CHECKSUM_SIZE = len(CHECKSUM_MARK) + 8
+"""Bytes at the end of a file that has a checksum: the mark, and a number of eight hexadecimal digits."""
+PART_SIZE, READ_SIZE = 8 << 20, 1 << 16
+"""Bytes of a file that one thread checks, and that it reads at a time."""
+SIGNED = "signed"
+"""The key of a checkpoint that says that its file ends in a checksum: without it, it is of a version that had none."""
 
 
 class CheckpointError(UserError):
@@ -36,7 +50,10 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save({"format": FORMAT, SIGNED: True, **content}, file)
+            file.seek(-2, os.SEEK_END)  # a zip ends in the length of its comment, which was 0
+            file.write(CHECKSUM_SIZE.to_bytes(2, "little"))
+            sign(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -61,7 +78,12 @@ def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMA
     if (path / "best.pth").is_file():
         raise CheckpointError(f"{path} is the folder of a run of recbole_gen: recbole_gen.load({str(path)!r}) reads it")
     try:
+        is_whole = is_signed_rightly(path)
+        if is_whole is False or (is_whole is None and not _is_sound_zip(path)):
+            raise _damaged(path)
         content = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError:
@@ -69,11 +91,15 @@ def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMA
             f"{path} holds pickled Python objects, which could run code when loaded, and is refused. (RecBole's own "
             f".pth files are of that kind, unless recbole_gen was imported: train the model again with recbole_gen.)"
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a file that is none, or damaged, may raise anything
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint ({error!r:.200}). Use the other one of the run's "
             f"folder (best.pth, last.pth)."
         ) from None
+    if is_whole is None and isinstance(content, dict) and content.get(SIGNED):
+        raise _damaged(path)  # it had a checksum
     mark = content.get("format") if isinstance(content, dict) else None
     if mark == kind:
         return content
@@ -89,6 +115,62 @@ def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMA
         )
     of = "recbole_gen" if kind == FORMAT else "RecBole's trainers"
     raise CheckpointError(f"{path} is not a checkpoint of {of} (no '{kind}' mark in it)")
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged: its content does not have the checksum that it was written with (a disk or a copy that "
+        f"fails). Copy it again, or use the other one of the run's folder (best.pth, last.pth)."
+    )
+
+
+def sign(file: BinaryIO) -> None:
+    """End a file, open for writing by its name, in a checksum of what it holds."""
+    file.seek(0, os.SEEK_END)
+    file.write(CHECKSUM_MARK)
+    file.flush()
+    file.write(f"{_checksum(Path(file.name), file.tell()):08x}".encode())
+
+
+def is_signed_rightly(path: Path) -> bool | None:
+    """Whether a file is as `sign` has left it; None for one that does not end in a checksum. Raises OSError.
+
+    All of it is read: about a second a gigabyte and core.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < CHECKSUM_SIZE:
+            return None
+        file.seek(-CHECKSUM_SIZE, os.SEEK_END)
+        end = file.read()
+    if not end.startswith(CHECKSUM_MARK):
+        return None
+    return end[len(CHECKSUM_MARK) :] == f"{_checksum(path, size - 8):08x}".encode()
+
+
+def _checksum(path: Path, size: int) -> int:
+    """CRC-32 of the CRC-32s of the parts of a file's first ``size`` bytes: parts are read in threads, and any change of
+    up to 32 bits in a row is found."""
+
+    def part(start: int) -> bytes:
+        crc, end, buffer = 0, min(start + PART_SIZE, size), memoryview(bytearray(READ_SIZE))
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            while start < end and (read := file.readinto(buffer[: end - start])):
+                crc, start = zlib.crc32(buffer[:read], crc), start + read
+        return crc.to_bytes(4, "little")
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return zlib.crc32(b"".join(threads.map(part, range(0, size, PART_SIZE))))
+
+
+def _is_sound_zip(path: Path) -> bool:
+    """Whether the members of a checkpoint without a checksum have their CRCs, which torch does not look at. What is no
+    zip is left to torch."""
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as members:
+        return members.testzip() is None
 
 
 def require_match(path: Path, content: dict[str, Any], model_name: str, vocabulary: dict[str, list[str]]) -> None:

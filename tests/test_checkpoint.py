@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +69,52 @@ def test_a_truncated_file_is_refused(stored, share):
     path, _ = stored
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CheckpointError, match=r"last\.pth is truncated or not a checkpoint|pickled Python objects"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.pth is (truncated or not a checkpoint|damaged)|pickled Python objects"
+    ):
         checkpoint.load(path)
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_no_flipped_bit_is_loaded(stored):
+    path, content = stored
+    whole, draw = path.read_bytes(), random.Random(0)
+    at_the_end = 8 * (len(whole) - checkpoint.CHECKSUM_SIZE - 22)  # what a zip says of itself, and the checksum
+    bits = [*(draw.randrange(8 * len(whole)) for _ in range(60)), *range(at_the_end, 8 * len(whole), 7)]
+    for bit in bits:
+        path.write_bytes(flipped(whole, bit))
+        with pytest.raises(CheckpointError, match=r"last\.pth is damaged"):
+            checkpoint.load(path)
+    path.write_bytes(whole)
+    assert torch.equal(checkpoint.load(path)["weights"], content["weights"])
+
+
+def test_checkpoints_without_a_checksum_are_read_and_their_members_checked(tmp_path):
+    path = tmp_path / "best.pth"
+    torch.save({"format": checkpoint.FORMAT, "weights": torch.arange(2000.0)}, path)  # as before there was one
+    assert checkpoint.load(path)["weights"][7] == 7
+    whole = path.read_bytes()
+    place = whole.index(torch.arange(1000.0, 1003.0).numpy().tobytes())
+    path.write_bytes(flipped(whole, 8 * place + 3))
+    with pytest.raises(CheckpointError, match=r"best\.pth is (damaged|truncated)"):
+        checkpoint.load(path)
+
+
+def test_a_checksum_of_many_parts(stored, monkeypatch):
+    path, _ = stored
+    monkeypatch.setattr(checkpoint, "PART_SIZE", 1000)
+    monkeypatch.setattr(checkpoint, "READ_SIZE", 300)
+    checkpoint.save(path, {"weights": torch.arange(5000.0)})
+    assert checkpoint.is_signed_rightly(path)
+    whole = path.read_bytes()
+    for place in (999, 1000, 5300, len(whole) - 40):
+        path.write_bytes(flipped(whole, 8 * place))
+        assert checkpoint.is_signed_rightly(path) is False
 
 
 def test_other_files_are_refused(tmp_path):

@@ -4,6 +4,10 @@ A file is one record batch of one row. Each array, and each memory that tensors 
 that holds all of it; the last column is the rest, as JSON: a table of objects that refer to each other and to columns
 by number. The kinds of objects are those of `_ObjectReader`, and the classes those of `CLASSES` and `ENUMS`: a name in
 a file chooses among these and is never imported. Shapes and offsets are checked against the size of the column.
+
+Behind the Arrow file is a checksum, which is compared whenever a data set is read: what is mapped afterwards is then in
+the system's memory already. The 1 GB of 20 million rows takes half a second on two cores, of the minute that building
+takes.
 """
 
 from __future__ import annotations
@@ -26,12 +30,13 @@ from recbole.data.interaction import Interaction
 from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gen import checkpoint
 from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.data.times import DayRange
 
-FORMAT = "recbole_gen data set 2"
+FORMAT = "recbole_gen data set 3"
 CLASSES: dict[str, type] = {
     each.__name__: each
     for each in (
@@ -80,11 +85,16 @@ def write_dataset(path: Path, about: dict[str, Any], content, config, token_ids:
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     with open(path, "rb+") as written:
+        checkpoint.sign(written)
+        written.flush()
         os.fsync(written.fileno())
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What was given to `write_dataset` about a file. Raises OSError, and DamagedFile unless it is a whole one."""
+    """What was given to `write_dataset` about a file. Raises OSError, and DamagedFile for one that is none.
+
+    The checksum is not compared: a file that is none of those looked for is not read.
+    """
     return _open_mapped(path)[2]
 
 
@@ -93,6 +103,8 @@ def read_dataset(path: Path, config) -> Any:
 
     Raises DamagedFile or another exception for a file that is damaged, and OSError.
     """
+    if not checkpoint.is_signed_rightly(path):
+        raise DamagedFile("it does not have the checksum that it was written with")
     memory, batch, _ = _open_mapped(path)
     columns = dict(zip(batch.schema.names, (_column_memory(column, memory) for column in batch.columns)))
     rest = json.loads(bytes(columns.pop(OBJECTS_COLUMN)))
@@ -105,7 +117,8 @@ def _open_mapped(path: Path) -> tuple[mmap.mmap, pyarrow.RecordBatch, dict[str, 
             raise DamagedFile("it is empty")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
-        reader = pyarrow.ipc.open_file(pyarrow.py_buffer(memory))
+        arrow = memoryview(memory)[: -checkpoint.CHECKSUM_SIZE]
+        reader = pyarrow.ipc.open_file(pyarrow.py_buffer(arrow))
         about = {key.decode(): value for key, value in (reader.schema.metadata or {}).items()}
         if about.get("format") != FORMAT.encode() or reader.num_record_batches != 1:
             raise DamagedFile("it is none of this version")

@@ -360,16 +360,26 @@ def test_an_entry_that_is_cut_off_is_built_again(keep, get, walks, folder, build
 
 
 def tamper(path: Path, change) -> None:
-    """Write the file again, whole, with `change(rest)` in what it says in JSON."""
-    with pa.ipc.open_file(str(path)) as reader:
-        batch = reader.get_batch(0)
+    """Write the file again, whole, with `change(rest)` in what it says in JSON, and its checksum."""
+    batch = read_batch(path)
     rest = json.loads(bytes(batch.column(cache_file.OBJECTS_COLUMN).values.to_numpy()))
     change(rest)
     content = cache_file._to_column(np.frombuffer(json.dumps(rest).encode(), np.uint8))
     batch = batch.set_column(batch.num_columns - 1, cache_file.OBJECTS_COLUMN, content)
     path.unlink()
-    with pa.ipc.new_file(str(path), batch.schema) as writer:
+    write_batch(path, batch)
+
+
+def read_batch(path: Path) -> pa.RecordBatch:
+    with pa.ipc.open_file(path.read_bytes()[: -checkpoint.CHECKSUM_SIZE]) as reader:
+        return reader.get_batch(0)
+
+
+def write_batch(path: Path, batch: pa.RecordBatch, **options) -> None:
+    with pa.ipc.new_file(str(path), batch.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_batch(batch)
+    with open(path, "rb+") as file:
+        checkpoint.sign(file)
 
 
 def first(rest, kind: str) -> list:
@@ -435,17 +445,40 @@ def test_an_entry_that_was_tampered_with_is_refused_and_built_again(change, get,
 def test_columns_that_are_compressed_or_of_other_types_are_refused(stored, tmp_path):
     stored([np.arange(1000)])
     path = tmp_path / "x.arrow"
-    with pa.ipc.open_file(str(path)) as reader:
-        batch = reader.get_batch(0)
-    with pa.ipc.new_file(str(path), batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_batch(batch)
+    batch = read_batch(path)
+    write_batch(path, batch, compression="lz4")
     with pytest.raises(cache_file.DamagedFile, match="outside of the file"):
         cache_file.read_dataset(path, None)
-    table = batch.set_column(0, "0", pa.array([["a"]]))
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_batch(table)
+    write_batch(path, batch.set_column(0, "0", pa.array([["a"]])))
     with pytest.raises(cache_file.DamagedFile, match="a column is list"):
         cache_file.read_dataset(path, None)
+
+
+def test_no_flipped_bit_is_read(stored, tmp_path):
+    stored([np.arange(100), torch.arange(50.0), "text", {"a": 1}])
+    path = tmp_path / "x.arrow"
+    whole = path.read_bytes()
+    draw = random.Random(0)
+    for bit in [draw.randrange(8 * len(whole)) for _ in range(40)] + [8 * len(whole) - n for n in (1, 70, 200, 240)]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(cache_file.DamagedFile):
+            cache_file.read_dataset(path, None)
+    path.write_bytes(whole)
+    assert cache_file.read_dataset(path, None)[2] == "text"
+
+
+def test_an_entry_with_a_flipped_bit_is_built_again(walks, get, builds, folder, caplog):
+    expected = get()
+    path = entries(folder)[0]
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 16
+    path.write_bytes(damaged)
+    assert equal(get()[0].inter_feat.targets, expected[0].inter_feat.targets)
+    assert len(builds) == 2 and "does not have the checksum" in caplog.text
+    assert len(path.read_bytes()) == len(whole)
 
 
 @pytest.mark.parametrize("kind, dtype", [("array", "|b1"), ("tensor", "bool")])

@@ -373,14 +373,14 @@ def dated(run, write_atomic):
     """30 users, 8 events each on days of their own."""
     users, days = np.repeat(np.arange(30), 8), np.arange(240) % 8 * 5 + np.repeat(np.arange(30), 8)
     write_atomic({
-        "user_id:token": [f"u{user}" for user in users], "item_id:token": [f"i{n % 9}" for n in range(240)],
+        "user_id:token": [f"u{user}" for user in users], "item_id:token": [f"i{n % 30}" for n in range(240)],
         "timestamp:float": [float(MIDNIGHT + DAY * int(day)) for day in days],
     })  # fmt: skip
 
 
 def test_one_wrong_date_is_told_and_its_run_ends(dated, run, tmp_path, caplog):
     with open(tmp_path / "toy/toy.inter", "a") as file:
-        file.write("u3\ti1\t{253402300799}\n")  # 9999-12-31
+        file.write("u3\ti1\t253402300799\n")  # 9999-12-31
     result = run("PASRec", epochs=1, state="WARNING")
     assert "from 2014-05-13 to 9999-12-31" in caplog.text and "val_interval" in caplog.text
     assert result["test_result"] and (Path(result["run_dir"]) / "when.json").is_file()
