@@ -185,7 +185,7 @@ class Rule:
     def _refusal_of_one(self, kinds: Sequence[str], value: Any, values: Mapping[str, Any]) -> str:
         if isinstance(value, str):
             if kinds == ["interval"]:
-                return "" if parse_intervals(value) is not None else KINDS["interval"]
+                return "" if _is_interval(value) else KINDS["interval"]
             if (kinds == ["name"] and not value) or (kinds == ["path"] and not value.strip()):
                 return self._describe_kinds()
             fold = str.casefold if "word" in kinds else str
@@ -330,3 +330,10 @@ def _show(value: Any) -> str:
 def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _is_interval(text: str) -> bool:
+    try:
+        return bool(parse_intervals(text))
+    except ValueError:
+        return False

@@ -10,6 +10,7 @@ from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.register import metric_types, metrics_dict
 from recbole.utils import EvaluatorType
 
+from recbole_gen.config.intervals import INTERVAL_KEYS, read_interval, read_value_intervals
 from recbole_gen.config.key_table import KeyTable
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import merge_layers
@@ -39,6 +40,9 @@ class Checks:
         for key in PICKLES:
             if values.get(key):
                 raise UserError(f"{key} is not supported (RecBole would read the file with pickle): leave it unset")
+        for key in INTERVAL_KEYS:
+            values[key] = read_interval(key, values.get(key), self.origins.get(key))
+        values["val_interval"] = read_value_intervals(values.get("val_interval"), self.origins.get("val_interval"))
         for key in values:
             if key in table:
                 values[key] = table.converted(key, values[key])
