@@ -7,6 +7,7 @@ executed, by whoever imports it and before anybody else sees it; RecBole is impo
 
     stack        what current NumPy, pandas, SciPy, torch and Ray have taken away
     atomic_files reading them
+    filters      what files of features and filters take away or add, told
     bugs         what RecBole gets wrong on any stack
     kernels      layers that torch computes in one step
     checkpoints  files of RecBole's trainers as plain data
@@ -37,9 +38,17 @@ SHIMS: dict[str, list[str]] = {
         "bugs.keep_times_exact",
         "bugs.drop_duplicates_stably",
         "bugs.keep_preloaded_weights_in_float32",
+        "filters.tell_what_filters_leave_out",
+        "filters.tell_what_files_of_features_add",
     ],
-    "recbole.data.dataset.kg_dataset": ["stack.count_elements_of_sequence_columns"],
-    "recbole.data.dataset.sequential_dataset": ["stack.count_elements_of_sequence_columns"],
+    "recbole.data.dataset.kg_dataset": [
+        "stack.count_elements_of_sequence_columns",
+        "filters.tell_what_the_graph_leaves_out",
+    ],
+    "recbole.data.dataset.sequential_dataset": [
+        "stack.count_elements_of_sequence_columns",
+        "filters.name_the_history_of_other_items",
+    ],
     "recbole.evaluator.collector": ["bugs.collect_counts_beside_tensors"],
     "recbole.evaluator.metrics": [
         "bugs.sum_the_entropy",

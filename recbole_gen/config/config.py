@@ -45,6 +45,7 @@ class Config(RecBoleConfig):
         origins: key -> the layer that set it.
         table: what the value of each key may be.
         is_recbole_model: whether the model's class is RecBole's own.
+        chosen: the keys that the user has set, for this run or in his files.
         ignored: a line about each key of other models that the user's files have.
         missing_settings: the YAML file that a class of the user's own could have beside it, and has not, or None.
 
@@ -76,6 +77,7 @@ class Config(RecBoleConfig):
         shipped, protocol = shipped_layers(choice.info, selected)
         given, self.ignored = keys.require_known_keys(choice.info, shipped, [selected.paper, *user_layers])
         self._merge([*shipped, *given])
+        self.chosen = {key for origin, layer in given if origin != RESUMED for key in layer}
         values = self.final_config_dict
         values.update(model=self.model, dataset=self.dataset, protocol=protocol)
         self._choose_negative_sampling(shipped)

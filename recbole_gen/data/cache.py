@@ -226,6 +226,8 @@ def _find_entry(config, folder: Path, level: int):
             log = logging.getLogger()
             log.info(f"the data set is shared, from {path}")
             log.info(summary)
+            for note in data_and_parts[0].notes:
+                log.warning(note)
             return tuple(data_and_parts)
     return None
 

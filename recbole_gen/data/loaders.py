@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from logging import getLogger
 
 import torch
 from recbole.data import dataset as recbole_datasets
@@ -20,8 +21,9 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gen import distributed
+from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
-from recbole_gen.data.requirements import check_before_loading, predicts_sets, special_dataset_class
+from recbole_gen.data.requirements import check_before_loading, predicts_sets
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.errors import UserError
@@ -180,17 +182,26 @@ class HeldOutSetLoader(FullSortEvalDataLoader, RowBatchLoader):
 def create_dataset(config):
     """The data set of a configuration, loaded, filtered and remapped, but not yet split.
 
-    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's.
+    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's. Its `notes`
+    are the warnings about what was loaded, left out and made up, which are in the log already.
     """
-    check_before_loading(config)
+    notes = check_before_loading(config)
+    for note in notes:
+        getLogger().warning(note)
+    dataset = _dataset_class(config)(config)
+    dataset.notes = [*notes, *getattr(dataset, "notes", ())]
+    return dataset
+
+
+def _dataset_class(config):
     special = special_dataset_class(config)
     if special is not None:
-        return (KGSequenceDataset if issubclass(special, recbole_datasets.KGSeqDataset) else special)(config)
+        return KGSequenceDataset if issubclass(special, recbole_datasets.KGSeqDataset) else special
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-        return SequenceDataset(config)
+        return SequenceDataset
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return (KnowledgeSetDataset if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset)(config)
-    return (GeneralSetDataset if predicts_sets(config) else recbole_datasets.Dataset)(config)
+        return KnowledgeSetDataset if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset
+    return GeneralSetDataset if predicts_sets(config) else recbole_datasets.Dataset
 
 
 def history_lengths(loader, dataset) -> torch.Tensor | None:

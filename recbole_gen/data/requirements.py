@@ -7,7 +7,7 @@ from pathlib import Path
 from recbole.data import dataset as recbole_datasets
 from recbole.utils import ModelType
 
-from recbole_gen.data import scenes, set_splits, times
+from recbole_gen.data import columns, scenes, set_splits, times
 from recbole_gen.errors import UserError
 
 
@@ -17,22 +17,28 @@ def model_needs(config, what: str) -> bool:
     return ask is not None and ask(config)
 
 
-def check_before_loading(config) -> None:
-    """Raise UserError for what can be known to be missing before the data set is loaded."""
+def check_before_loading(config) -> list[str]:
+    """Have all columns loaded that settings name; returns what is to be told of them.
+
+    Raises UserError for what can be known to be missing before the data set is loaded.
+    """
     _require_files(config)
     if model_needs(config, "scenes"):
-        path, columns = _interaction_columns(config)
-        scenes.require_scene_column(config, columns, path)
+        scenes.require_scene_column(config)
+    notes = columns.resolve_columns(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
         raise UserError(
             "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
             "out those"
         )
-    if special_dataset_class(config) is not None:
-        return
+    special = columns.special_dataset_class(config)
+    if special is not None:
+        if config["benchmark_filename"] and special is recbole_datasets.DIENDataset:
+            raise UserError("DIEN needs the whole log: it samples a negative item for every event of it")
+        return notes
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         _require_time_column(config)
-        return
+        return notes
     if config["eval_args"]["split"] and "TC" in config["eval_args"]["split"]:
         raise UserError(
             f"this protocol is for sequential models, and {config['model']} is none. RecBole cuts its data by time "
@@ -50,11 +56,7 @@ def check_before_loading(config) -> None:
             f"reads every interaction under {config['protocol']}"
         )
     _require_general_columns(config)
-
-
-def special_dataset_class(config):
-    """The data set class that RecBole has for this one model, or None."""
-    return getattr(recbole_datasets, f"{config['model']}Dataset", None) if config.is_recbole_model else None
+    return notes
 
 
 def predicts_sets(config) -> bool:
@@ -63,37 +65,32 @@ def predicts_sets(config) -> bool:
     return not config["benchmark_filename"] and bool(split) and next(iter(split)) in set_splits.SET_SPLITS
 
 
-def _interaction_columns(config) -> tuple[Path, list[str]]:
-    """The first interaction file and the names in its title line."""
-    part = f".{config['benchmark_filename'][0]}" if config["benchmark_filename"] else ""
-    path = Path(config["data_path"]) / f"{config['dataset']}{part}.inter"
-    return path, scenes.read_column_names(config, path)
-
-
 def _require_time_column(config) -> None:
     """A model that reads times says so before the log is loaded."""
     if not model_needs(config, "times"):
         return
-    path, columns = _interaction_columns(config)
+    titles = columns.Titles(config)
+    path, found = titles.interaction_file, [*titles.of[columns.INTER]]
     field = config["TIME_FIELD"]
     if not field:
         raise UserError(f"{config['model']} reads times, and TIME_FIELD is empty. {times.time_field_advice(config)}")
     for name in (field, *([field + config["LIST_SUFFIX"]] if config["benchmark_filename"] else [])):
-        if name not in columns:
+        if name not in found:
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
-                f"{columns} in {path}. {times.time_field_advice(config)}"
+                f"{found} in {path}. {times.time_field_advice(config)}"
             )
 
 
 def _require_general_columns(config) -> None:
     """RecBole's general data set takes the columns that it needs for granted."""
-    path, columns = _interaction_columns(config)
+    titles = columns.Titles(config)
+    path, found = titles.interaction_file, [*titles.of[columns.INTER]]
     by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
     for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
-        if config[key] not in columns:
+        if config[key] not in found:
             raise UserError(
-                f"data set '{config['dataset']}': there is no column '{config[key]}' among {columns} in {path}. Name "
+                f"data set '{config['dataset']}': there is no column '{config[key]}' among {found} in {path}. Name "
                 f"the right one with --{key}=NAME"
                 + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
             )
@@ -104,6 +101,8 @@ def _require_files(config) -> None:
     if parts is not None and (not isinstance(parts, (list, tuple)) or len(parts) != 3):
         raise UserError(f"benchmark_filename must name three parts such as [train, valid, test], got {parts!r}")
     suffixes = [f"{part}.inter" for part in parts] if parts else ["inter"]
+    if isinstance(config["additional_feat_suffix"], str):  # as in RecBole's file for GRU4RecKG; it would read letters
+        config["additional_feat_suffix"] = [config["additional_feat_suffix"]]
     for suffix in [*suffixes, *(config["additional_feat_suffix"] or [])]:
         path = Path(config["data_path"]) / f"{name}.{suffix}"
         if not path.is_file():

@@ -7,11 +7,10 @@ event of the log. Either way memory is O(N).
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gen.data.columns import INTER, ITEM, Titles
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 
@@ -19,45 +18,31 @@ SCENE_RULES = ("first", "frequent")
 SCENE_TYPES = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
-def require_scene_column(config, interaction_columns: list[str], path: Path) -> None:
+def require_scene_column(config) -> None:
     """See that the scene column exists and will be loaded; the interactions' wins over the items'.
 
     Raises UserError, naming data sets that have scenes, if there is none.
     """
-    field = config["SCENE_FIELD"]
-    source, key = "inter", config["USER_ID_FIELD"]
-    item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
-    of_items = field in read_column_names(config, item_file)
-    if field not in interaction_columns:
+    field, titles = config["SCENE_FIELD"], Titles(config)
+    of_items = field in titles.of.get(ITEM, ())
+    source = INTER
+    if field not in titles.of.get(INTER, ()):
         if not of_items:
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} needs a categorical scene per interaction or per "
-                f"item, and there is no column '{field}' among {interaction_columns} in {path} nor in "
-                f"{item_file.name}. Name the right one with --SCENE_FIELD=NAME, or add a column 'scene:token' (a log "
-                f"of your own brings one along with `recbole-gen prepare NAME --from=FILE ... --scene=COLUMN`). Data "
+                f"item, and there is no column '{field}' among {[*titles.of.get(INTER, ())]} in "
+                f"{titles.interaction_file} nor in {titles.path(ITEM).name}. Name the right one with "
+                f"--SCENE_FIELD=NAME, or add a column 'scene:token' (a log of your own brings one along with "
+                f"`recbole-gen prepare NAME --from=FILE ... --scene=COLUMN`). Data "
                 f"sets that have one: globo-scene (referrer type), KuaiRand (tab), Outbrain (source_id, per document); "
                 f"to try things out on ml-100k, the genre of a film: --SCENE_FIELD=class --scene_rule=first."
             )
-        source, key = "item", config["ITEM_ID_FIELD"]
-    columns = config["load_col"]
-    if columns is None and source == "inter" and of_items:  # RecBole could not tell the two apart
+        source = ITEM
+    if config["load_col"] is None and source == INTER and of_items:  # RecBole could not tell the two apart
         unloaded = config["unload_col"] or {}
-        config["unload_col"] = {**unloaded, "item": [*(unloaded.get("item") or []), field]}
-    if columns is not None:
-        names = columns.get(source) or [key]
-        if names == "*":
-            return  # RecBole's word for all columns of a file
-        wanted = [field] if source == "item" or not config["benchmark_filename"] else [field, _scene_list_field(config)]
-        config["load_col"] = {**columns, source: [*names, *(name for name in wanted if name not in names)]}
-
-
-def read_column_names(config, path: Path) -> list[str]:
-    """The column names of an atomic file; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with open(path, encoding=config["encoding"]) as file:
-        titles = file.readline().rstrip("\r\n").split(config["field_separator"])
-    return [title.partition(":")[0] for title in titles]
+        config["unload_col"] = {**unloaded, ITEM: [*(unloaded.get(ITEM) or []), field]}
+    in_list = source == INTER and config["benchmark_filename"]
+    titles.load(source, [field, *([_scene_list_field(config)] if in_list else [])])
 
 
 def _scene_list_field(config) -> str:
