@@ -101,15 +101,31 @@ def read_atomic_files_with_the_c_parser(module: ModuleType) -> None:
                 for text in df[field].fillna("")
             ]
             longest = max(map(len, lists), default=0)
-            limit = (self.config["seq_len"] or {}).get(field)
+            in_log = source == FeatureSource.INTERACTION
+            histories = _history_fields(header, self.config["LIST_SUFFIX"]) if in_log else ()
+            limit, keeps_last = _sequence_limit(self.config["seq_len"] or {}, field, histories)
             if limit:
-                lists = [values[:limit] for values in lists]
+                lists = [values[-limit:] if keeps_last else values[:limit] for values in lists]
                 longest = min(longest, limit)
             df[field] = pd.Series(lists, index=df.index, dtype=object)
             self.field2seqlen[field] = longest
         return df
 
     Dataset._load_feat = _load_feat
+
+
+def _history_fields(header: list[str], suffix: str) -> set[str]:
+    """Columns of split files that hold what another column of theirs, the target's, held before."""
+    fields = {title.partition(":")[0] for title in header}
+    return {field for field in fields if field.endswith(suffix) and field.removesuffix(suffix) in fields}
+
+
+def _sequence_limit(seq_len: dict[str, int], field: str, histories) -> tuple[int | None, bool]:
+    """How many values of a sequence are kept, and whether those are the last: of a history, as MAX_ITEM_LIST_LENGTH
+    has it (dataset.py:518 keeps the first). What is said of one history holds for all columns of the same events."""
+    if field not in histories:
+        return seq_len.get(field), False
+    return min((limit for name, limit in seq_len.items() if name in histories), default=None), True
 
 
 def _read_plainly(

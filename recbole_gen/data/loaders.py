@@ -21,6 +21,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gen import distributed
+from recbole_gen.data import padding
 from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
 from recbole_gen.data.requirements import check_before_loading, predicts_sets
@@ -190,6 +191,8 @@ def create_dataset(config):
         getLogger().warning(note)
     dataset = _dataset_class(config)(config)
     dataset.notes = [*notes, *getattr(dataset, "notes", ())]
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # other models read no histories
+        padding.tell_padding(dataset)
     return dataset
 
 
