@@ -11,6 +11,10 @@ class UserError(ValueError):
     """Bad input. The message names the cause and the cure."""
 
 
+class SharedMistake(UserError):
+    """Bad input that is found once the data set is loaded, and is the same for all runs of a comparison."""
+
+
 class MissingDataset(UserError):
     """There is no data set of this name; ``data_path`` is where the user looks for it."""
 

@@ -21,7 +21,7 @@ from recbole_gen.config.resume import configure, stored_settings
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts
-from recbole_gen.errors import UserError, quoted_option
+from recbole_gen.errors import SharedMistake, UserError, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import write_json
@@ -131,7 +131,7 @@ def _train_and_test(
     except NotImplementedError as error:  # RecBole's answer to an option that it does not know
         raise UserError(str(error)) from error
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
-        raise UserError(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
+        raise SharedMistake(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
     train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
     model = create_model(config, train_data._dataset).to(config["device"])

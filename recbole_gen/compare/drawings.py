@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,11 @@ CAPTIONS = {
     "length": "Accuracy by length of the user's history",
 }
 
+LINE_LENGTH = 26
+"""Characters of a label in a line of a figure."""
+SHORT_LABEL = 16
+"""Of labels up to this length three stand side by side in a legend."""
+
 
 def draw_figures(summary: Summary) -> Iterator[tuple[str, Any]]:
     """The figures that the runs have the numbers for, as (name of CAPTIONS, figure)."""
@@ -25,15 +31,26 @@ def draw_figures(summary: Summary) -> Iterator[tuple[str, Any]]:
         yield "length", _draw_lengths(summary)
 
 
-def _escape_dollar(label: str) -> str:
-    """A label as matplotlib draws it: a dollar sign is no formula."""
-    return label.replace("$", r"\$")
+def drawn_label(label: str) -> str:
+    """A label as matplotlib draws it: a long one in lines, broken behind `_`, `.` and the like where there are any; a
+    dollar sign is no formula."""
+    lines = [""]
+    for word in re.findall(rf"[^\s_.:+-]{{1,{LINE_LENGTH - 1}}}[\s_.:+-]?|[\s_.:+-]", label):
+        if len(lines[-1] + word.rstrip()) > LINE_LENGTH:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines).replace("$", r"\$")
+
+
+def _num_lines(summary: Summary) -> int:
+    """Lines of the longest label."""
+    return max(drawn_label(contender.label).count("\n") for contender in summary.contenders) + 1
 
 
 def _draw_metric(summary: Summary):
     """The best on top: mean, interval over users, and each seed as a small mark."""
     number = len(summary.contenders)
-    figure, axes = figures.new_figure(width=6.0, height=1.2 + 0.4 * number)
+    figure, axes = figures.new_figure(width=6.0, height=1.2 + (0.24 + 0.16 * _num_lines(summary)) * number)
     for place, contender in enumerate(summary.contenders):
         spread, (low, high) = contender.test[summary.main_metric], contender.intervals[summary.main_metric]
         colour = figures.series_style(place)["color"]
@@ -41,7 +58,7 @@ def _draw_metric(summary: Summary):
         axes.plot(spread.mean, place, color=colour, marker=figures.series_style(place)["marker"], markersize=8)
         if len(spread.values) > 1:
             axes.plot(spread.values, [place + 0.25] * len(spread.values), "|", color=colour, markersize=7)
-    axes.set_yticks(range(number), [_escape_dollar(s.label) for s in summary.contenders])
+    axes.set_yticks(range(number), [drawn_label(s.label) for s in summary.contenders])
     axes.set_ylim(number - 0.4, -0.6)
     seeds = "; ticks: each seed" if any(len(s.seeds) > 1 for s in summary.contenders) else ""
     about = f"{metric_title(summary.main_metric)}, test\n(lines: 95 % intervals over users{seeds})"
@@ -62,7 +79,7 @@ def _draw_cost(summary: Summary):
             axes.plot(speed, spread.mean, color=look["color"], marker=look["marker"], markersize=8)
             ends = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
             axes.plot([speed, speed], ends, color=look["color"], linewidth=1.5, alpha=0.5)
-            points.append((speed, spread.mean, ends, _escape_dollar(contender.label), look["color"]))
+            points.append((speed, spread.mean, ends, drawn_label(contender.label), look["color"]))
     axes.set_xscale("log")
     low, high = min(point[0] for point in points), max(point[0] for point in points)
     axes.set_xlim(low / 2, high * 2)
@@ -120,7 +137,7 @@ def _place_label(label, dx: int, dy: int) -> None:
 
 def _draw_lengths(summary: Summary):
     number = len(summary.contenders)
-    figure, axes = figures.new_figure(width=6.0, height=4.0 + 0.12 * number)
+    figure, axes = figures.new_figure(width=6.0, height=4.0 + 0.12 * number * _num_lines(summary))
     places = range(len(summary.groups))
     lines = []
     for place, contender in enumerate(summary.contenders):
@@ -133,9 +150,9 @@ def _draw_lengths(summary: Summary):
     axes.grid(alpha=0.3)
     figure.legend(
         lines,
-        [_escape_dollar(s.label) for s in summary.contenders],
+        [drawn_label(s.label) for s in summary.contenders],
         loc="outside upper center",
-        ncols=3,
+        ncols=3 if max(len(s.label) for s in summary.contenders) <= SHORT_LABEL else 2,
         frameon=False,
         fontsize=9,
     )

@@ -11,6 +11,9 @@ ESCAPES = {
     "|": r"\textbar{}", "±": r"$\pm$",
 }  # fmt: skip
 
+LONG_LABEL = 24
+"""With a longer label the table is made to fit the line."""
+
 
 def latex_text(summary: Summary) -> str:
     """A table as papers print it; the preamble needs booktabs, and graphicx if it is wide."""
@@ -23,7 +26,7 @@ def latex_text(summary: Summary) -> str:
             sd = rf" {{\scriptsize $\pm$ {cell.sd}}}" if cell.sd else ""
             cells.append(wraps[cell.rank].format(cell.mean) + sd + (r"\textsuperscript{*}" if cell.mark else ""))
         body.append(" & ".join(cells) + r" \\")
-    wide = len(summary.metrics) > 4
+    wide = len(summary.metrics) > 4 or max(map(len, table)) > LONG_LABEL
     caption = " ".join([f"{summary.dataset}, {summary.protocol}.", *tables.legend_lines(summary)])
     lines = [
         r"% needs \usepackage{booktabs}" + (r" and \usepackage{graphicx}" if wide else ""),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs
 from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.tables import terminal_text
-from recbole_gen.errors import UserError
+from recbole_gen.errors import SharedMistake, UserError
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
@@ -139,6 +140,8 @@ def _task_failure(ray, task, job: Job) -> str | None:
     try:
         failure = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # before the run: a machine without this package, say
+        if isinstance(error.cause, SharedMistake):
+            raise SharedMistake(str(error.cause)) from None
         return f"{type(error.cause).__name__}: {error.cause}"
     except ray.exceptions.RayError as error:
         return f"its worker process died: {cluster.first_line(error)}"
@@ -149,7 +152,7 @@ def _task_failure(ray, task, job: Job) -> str | None:
 
 def run_job(job: Job) -> str | None:
     """Make a run, or go on with it; returns why it has failed, or None. What is in its folder and is of other settings
-    or data is kept beside it."""
+    or data is kept beside it. Raises SharedMistake, before it trains, for what no run of the comparison can do."""
     folder = Path(job.folder)
     if folder.exists() and _what_changed(job):
         folder.rename(_backup_folder(folder))
@@ -159,6 +162,10 @@ def run_job(job: Job) -> str | None:
     try:
         write_json(folder / "job.json", _with_effect(job.settings, job.data))
         run(config_dict=values, run_dir=folder, quiet=True)
+    except SharedMistake:
+        if not (folder / "last.pth").exists():
+            shutil.rmtree(folder)  # nothing was trained
+        raise
     except UserError as error:
         return str(error)
     except Exception as error:  # a mistake of a programmer: the other runs go on, the command fails in the end
@@ -183,7 +190,8 @@ def _what_changed(job: Job) -> str:
     """What is different from the run that is in the folder, as text; empty for nothing."""
     known = read_json(Path(job.folder) / "job.json")
     if not known.get("settings"):
-        return "what is in the folder is no run of a comparison"
+        is_damaged = (Path(job.folder) / "job.json").exists()
+        return "job.json in the folder is damaged" if is_damaged else "what is in the folder is no run of a comparison"
     old, new = _with_effect(known["settings"], known.get("data", {})), _with_effect(job.settings, job.data)
     mine, theirs = new["settings"], old["settings"]
     keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]

@@ -334,3 +334,10 @@ def test_files_of_a_model_that_cannot_be(text, message, line, refused, tmp_path)
 def test_a_common_file_names_no_model(line, refused, tmp_path):
     (tmp_path / "run.yaml").write_text("model: SASRec\n")
     refused(line("Pop,BPR", f"--config_files={tmp_path / 'run.yaml'}"), "config_files sets `model`")
+
+
+def test_a_cut_off_beyond_the_items_is_told_once_and_nothing_is_trained(line, tmp_path, capsys):
+    assert cli.main(line("Pop,BPR", "--topk=[10, 400]")) == 2
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("needs more than the 40 items there are") == 1 and "FAILED" not in said.out
+    assert not list((tmp_path / "comparison" / "runs").glob("*"))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from recbole_gen.compare import drawings
 from recbole_gen.compare.arguments import TESTS
 from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
@@ -489,3 +490,33 @@ def test_a_folder_that_cannot_be_written_is_one_message(made, tmp_path):
     summary = summarise({"SASRec": [made(places=BAD)]})
     with pytest.raises(UserError, match=r"comparison\.csv cannot be written"):
         write_files(summary, tmp_path / "file", "")
+
+
+LONG = ["one_word_that_goes_on_" * 3, "my_package.deeper.models:MyVeryOwnRecommender", "five words " * 5 + "."]
+
+
+def test_long_labels_leave_room_in_figures_and_are_whole_in_them(made):
+    runs = {label: [made("DreamRec", GOOD, lengths=[2] * 20 + [5] * 12 + [9] * 8)] for label in [*LONG, "Pop"]}
+    summary = summarise(runs, resamples=200)
+    drawn = dict(drawings.draw_figures(summary))
+    assert drawn.keys() == {"metric", "cost", "length"}
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+        (axes,), width, height = figure.axes, *figure.get_size_inches() * figure.dpi
+        assert axes.get_window_extent().width > 0.4 * width
+        texts = [*axes.get_yticklabels(), *axes.texts, *(text for each in figure.legends for text in each.get_texts())]
+        boxes = {"".join(text.get_text().split()): text.get_window_extent() for text in texts}
+        for label in runs:
+            box = boxes["".join(label.split())]
+            assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, label
+
+
+@pytest.mark.parametrize(
+    ("label", "drawn"),
+    [
+        ("SASRec", "SASRec"), ("a$b", r"a\$b"), ("guided DreamRec of ten steps", "guided DreamRec of ten\nsteps"),
+        ("x" * 60, "\n".join(["x" * 25, "x" * 25, "x" * 10])), ("_" * 30, "_" * 26 + "\n" + "_" * 4),
+    ],
+)  # fmt: skip
+def test_a_label_in_lines(label, drawn):
+    assert drawings.drawn_label(label) == drawn
