@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from recbole_gen.config import registry
 from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
 
@@ -285,7 +285,7 @@ class DatasetLog:
         found = {name: kind for name, kind in self.of_items.items() if kind in CATEGORIES}
         found |= {name: kind for name, kind in self.columns.items() if kind == "token" and self._is_sequence(name)}
         rule = {name: " --scene_rule=first" if kind.endswith(SEQ) else "" for name, kind in found.items()}
-        return {name: f"--SCENE_FIELD={name}{rule[name]}" for name in found if name not in own}
+        return {name: quoted_option("SCENE_FIELD", name) + rule[name] for name in found if name not in own}
 
     def runnable_models(self) -> list[str]:
         """Which of our models can run on it."""

@@ -1,8 +1,11 @@
 """Verbs of the command line: which there are, and what an unknown one is told."""
 
+import shlex
+
 import pytest
 
 from recbole_gen import cli
+from recbole_gen.errors import quoted_option
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -20,3 +23,11 @@ def test_run_is_the_verb_where_none_is_named(arguments, refused):
 
 def test_an_unknown_verb_names_the_nearest(refused):
     refused(["tunee", "--model=SASRec"], "there is no verb 'tunee'", "Did you mean tune", "models, datasets")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("saved/x", "--resume=saved/x"), ("my runs/x", "'--resume=my runs/x'"), ("it's", "'--resume=it'\"'\"'s'")],
+)
+def test_a_suggested_option_can_be_pasted_into_a_shell(value, said):
+    assert quoted_option("resume", value) == said and shlex.split(said) == [f"--resume={value}"]

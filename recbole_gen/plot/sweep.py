@@ -6,6 +6,7 @@ sections 5.3.2 and 5.3.5, figures 3 (timesteps) and 7 (n_seeds).
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,9 +173,10 @@ def _refuse_other_differences(members: Sequence[run_selection.Run], label: str, 
     if len(others) > MOST_NAMED:
         listed.append(f"and {len(others) - MOST_NAMED} more")
     name, values = next(iter(others.items()))
+    wanted = f"{{{name}: {run_selection.format_value(values[0])}}}"
     raise UserError(
         f"the runs of {label or 'one line'} differ not only in {allowed[0]} and seed, but also in {'; '.join(listed)}. "
-        f'Choose among them, --where="{{{name}: {run_selection.format_value(values[0])}}}", draw a line for each '
+        f"Choose among them, --where={shlex.quote(wanted)}, draw a line for each "
         f"value, --group={name}, or average over them as over seeds, --ignore={name}"
     )
 
