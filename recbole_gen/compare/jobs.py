@@ -13,6 +13,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
 from recbole_gen.compare.finished_runs import EVALUATION_KEYS
+from recbole_gen.compare.tested_users import require_same_test_rows
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.early_checks import LABEL_HINT
@@ -64,6 +65,7 @@ def plan_jobs(
     jobs: list[Job] = []
     left_out: dict[str, str] = {}
     data: dict[str, str] = {}
+    configs: dict[str, Config] = {}
     for label in labels:
         own = [str(files[label])] if label in files else []
         given = run_values(values, own, model=label, mask_seen=False, group_metrics="length")
@@ -78,6 +80,7 @@ def plan_jobs(
                 raise UserError(f"{label}: {reason}") from None
             left_out[label] = reason
             continue
+        configs[label] = config
         settings, data = config.settings(), data or _data_digests(config)
         for seed in seeds:
             of_seed = {"seed": seed}
@@ -88,6 +91,7 @@ def plan_jobs(
         told = [f"{label}: {reason}" for label, reason in left_out.items()]
         raise UserError(reasons.pop() if len(reasons) == 1 else "\n".join(["no model can run:", *told]))
     _require_comparable(jobs)
+    require_same_test_rows(configs)
     for label, reason in left_out.items():
         if reason.startswith("unknown key"):
             left_out[label] = f"{reason} Give it to the models that have it alone, in their files (--model_configs)."

@@ -31,7 +31,12 @@ from recbole.sampler import SeqSampler
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen import checkpoint
-from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
+from recbole_gen.data.general_datasets import (
+    GeneralDataset,
+    GeneralSetDataset,
+    KnowledgeDataset,
+    KnowledgeSetDataset,
+)
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.data.times import DayRange
@@ -41,7 +46,7 @@ CLASSES: dict[str, type] = {
     each.__name__: each
     for each in (
         SequenceDataset, KGSequenceDataset, GeneralSetDataset, KnowledgeSetDataset, SequenceRows, DayRange,
-        Dataset, KnowledgeBasedDataset, DIENDataset, SeqSampler, Interaction,
+        GeneralDataset, KnowledgeDataset, Dataset, KnowledgeBasedDataset, DIENDataset, SeqSampler, Interaction,
     )
 }  # fmt: skip
 ENUMS: dict[str, type[Enum]] = {each.__name__: each for each in (FeatureType, FeatureSource)}

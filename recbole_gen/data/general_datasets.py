@@ -1,16 +1,69 @@
-"""RecBole's models without sequences (Pop, BPR, MultiVAE, ...) under the protocols that predict sets."""
+"""RecBole's models without sequences (Pop, BPR, MultiVAE, ...) on the test rows that sequential models have."""
 
 from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset
-from recbole.data.interaction import Interaction
+from recbole.data.interaction import Interaction, cat_interactions
 
 from recbole_gen.data import set_splits
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import TimedLog, refuse_empty_parts
 from recbole_gen.errors import UserError
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset as _DatasetBase
+else:
+    _DatasetBase = object
+
+
+class LeaveOneOutAsSequences(_DatasetBase):
+    """RecBole's data set, whose leave-one-out tests the users whom it tests with a sequential model.
+
+    RecBole leaves out the last interaction of everybody with two or more; of a sequence model it leaves out the last
+    ROW, and a user's first interaction is none: with two interactions he has one row, which trains, and with three he
+    has none to validate. The same here for all, so that models of both kinds are compared on the same rows.
+    """
+
+    def build(self):
+        """RecBole's parts, with what too short users would be tested on moved to training.
+
+        Raises UserError for an empty part.
+        """
+        parts, config = super().build(), self.config
+        split, in_time = config["eval_args"]["split"] or {}, config["eval_args"]["order"] == "TO"
+        if self.benchmark_filename_list is not None or "LS" not in split or not in_time or config["empty_history"]:
+            return parts
+        users = [part.inter_feat[self.uid_field] for part in parts]
+        sizes = torch.bincount(torch.cat(users), minlength=self.user_num)
+        least = {"valid_and_test": (4, 3)}.get(split["LS"], (3, 3))
+        moved = []
+        for part, of_row, enough in zip(parts[1:], users[1:], least, strict=True):
+            short = sizes[of_row] < enough
+            if short.any():
+                moved.append(part.inter_feat[short])
+                part.inter_feat = part.inter_feat[~short]
+        if moved:
+            parts[0].inter_feat = cat_interactions([parts[0].inter_feat, *moved])
+            logging.getLogger().info(
+                f"{sum(map(len, moved))} interactions of users with two or three train, as with a sequential model: "
+                f"testing takes three interactions of a user, and validating four"
+            )
+        may_be_empty = {"valid_only": ("test",), "test_only": ("validation",)}.get(split["LS"], ())
+        refuse_empty_parts(self, [part.inter_feat for part in parts], may_be_empty)
+        return parts
+
+
+class GeneralDataset(LeaveOneOutAsSequences, Dataset):
+    """RecBole's `Dataset` with the test rows of sequential models."""
+
+
+class KnowledgeDataset(LeaveOneOutAsSequences, KnowledgeBasedDataset):
+    """The same with a knowledge graph beside it."""
 
 
 class HeldOutSets(TimedLog):

@@ -23,7 +23,12 @@ from recbole.utils import ModelType
 from recbole_gen import distributed
 from recbole_gen.data import padding
 from recbole_gen.data.columns import special_dataset_class
-from recbole_gen.data.general_datasets import GeneralSetDataset, KnowledgeSetDataset
+from recbole_gen.data.general_datasets import (
+    GeneralDataset,
+    GeneralSetDataset,
+    KnowledgeDataset,
+    KnowledgeSetDataset,
+)
 from recbole_gen.data.requirements import check_before_loading, predicts_sets
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
@@ -183,8 +188,9 @@ class HeldOutSetLoader(FullSortEvalDataLoader, RowBatchLoader):
 def create_dataset(config):
     """The data set of a configuration, loaded, filtered and remapped, but not yet split.
 
-    Sequential models get our O(N) data set; other models, and DIEN with its negative sequences, RecBole's. Its `notes`
-    are the warnings about what was loaded, left out and made up, which are in the log already.
+    Sequential models get our O(N) data set; DIEN, with its negative sequences, RecBole's; other models RecBole's with
+    the test rows of sequential ones. Its `notes` are the warnings about what was loaded, left out and made up, which are
+    in the log already.
     """
     notes = check_before_loading(config)
     for note in notes:
@@ -203,8 +209,8 @@ def _dataset_class(config):
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         return SequenceDataset
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return KnowledgeSetDataset if predicts_sets(config) else recbole_datasets.KnowledgeBasedDataset
-    return GeneralSetDataset if predicts_sets(config) else recbole_datasets.Dataset
+        return KnowledgeSetDataset if predicts_sets(config) else KnowledgeDataset
+    return GeneralSetDataset if predicts_sets(config) else GeneralDataset
 
 
 def history_lengths(loader, dataset) -> torch.Tensor | None:

@@ -29,10 +29,12 @@ class SequenceRows(Interaction):
         future_fields: field of these events -> the column, [B, W] padded with 0, in which a dense row has its values.
         seen_counts: [n] how many events the user had before the target, or None where nothing asks for them;
             ``length`` is at most this.
+        further_events: [m] events of the training part that are in no row, those of users who have only one.
     """
 
     future_counts: torch.Tensor | None = None
     seen_counts: torch.Tensor | None = None
+    further_events: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -223,7 +225,10 @@ def _zero_padding(padding: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def training_item_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
-    """How often each item occurs in the training part, as a target or only in a history: [n_items], float."""
+    """How often each item occurs in the training part: as a target, only in a history, or in no row: [n_items], float.
+
+    For models with and without sequences it is the same number.
+    """
     if not isinstance(train_rows, SequenceRows):
         return torch.bincount(train_rows[item_field], minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
@@ -231,5 +236,7 @@ def training_item_counts(train_rows: Interaction, item_field: str, n_items: int)
     shown = train_rows.in_some_history()
     if histories is targets:  # one log: an event that is both counts once
         shown[train_rows.target] = True
+        if train_rows.further_events is not None:
+            shown[train_rows.further_events] = True
         return torch.bincount(histories[shown], minlength=n_items).float()
     return torch.bincount(torch.cat([histories[shown], targets[train_rows.target]]), minlength=n_items).float()

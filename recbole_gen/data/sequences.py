@@ -346,6 +346,8 @@ class WindowedSequences(TimedLog):
             if model_needs(self.config, "future"):
                 fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if model_needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
+        if splits.cuts_users(self):
+            parts[0].further_events = torch.from_numpy(splits.only_events(rows.targets[self.uid_field].numpy()))
         if by_time is not None:
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
         return [self.copy(part) for part in parts]
@@ -370,12 +372,18 @@ class WindowedSequences(TimedLog):
 
 def refuse_empty_parts(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> None:
     """Raises UserError for a part of the data set without rows."""
+    hint = ""
+    if "LS" in (dataset.config["eval_args"]["split"] or {}) and not dataset.config["empty_history"]:
+        hint = (
+            " Leave-one-out tests users with three interactions or more, and validates those with four or more; "
+            "--eval_args='{split: {LS: test_only}}' validates nobody."
+        )
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0 and name not in may_be_empty:
             raise UserError(
                 f"data set '{dataset.dataset_name}': the {name} split is empty ({len(dataset.inter_feat)} rows in all, "
                 f"split {dataset.config['eval_args']['split']}). Use a larger data set, weaker filters "
-                f"(user_inter_num_interval, item_inter_num_interval) or other ratios."
+                f"(user_inter_num_interval, item_inter_num_interval) or other ratios.{hint}"
             )
 
 

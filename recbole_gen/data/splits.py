@@ -269,6 +269,21 @@ def split_sequences(
     return parts
 
 
+def cuts_users(dataset) -> bool:
+    """Whether the last events of each user are held out, and a user who has only one trains with it."""
+    args = dataset.config["eval_args"]
+    if dataset.benchmark_filename_list is not None or dataset.config["empty_history"]:
+        return False
+    ((kind, _),) = args["split"].items()
+    return kind in ("LS", "HO") or (kind == "RS" and str(args["group_by"]).lower() == "user")
+
+
+def only_events(users: np.ndarray) -> np.ndarray:
+    """The events of users who have no other, in a log sorted by user, [m]. users: [N]."""
+    first, sizes = set_splits.user_groups(users)
+    return first[sizes == 1]
+
+
 def training_future_counts(users: np.ndarray, train: np.ndarray, most: int | None) -> np.ndarray:
     """How many events each training row has from its target to its user's last training event, at most ``most``.
 
