@@ -84,7 +84,8 @@ def require_comparable(runs: Sequence[FinishedRun]) -> None:
                     f"{theirs!r}. Run both with the same {key}"
                 )
         given = [each.config.get("mask_seen") for each in (first, run)]
-        if masks_seen_items(first.config) != masks_seen_items(run.config) and given != [None, None]:
+        drops_rows = given[0] != given[1] and "all" in given
+        if drops_rows or (masks_seen_items(first.config) != masks_seen_items(run.config) and given != [None, None]):
             raise UserError(
                 f"{describe_run(first)} and {describe_run(run)} cannot be compared: mask_seen is {given[0]!r} and "
                 f"{given[1]!r}. Run both with the same mask_seen"

@@ -91,6 +91,11 @@ class Checks:
             raise UserError(
                 f"a protocol whose targets are sets ranks all items: eval_args: mode must be full, got {mode!r}"
             )
+        if kind in SET_SPLITS and self.values["mask_seen"] == "all":
+            raise UserError(
+                "mask_seen: all drops rows whose one target was seen before, and this protocol's targets are sets: "
+                "mask_seen: True takes all that was seen out of the ranking, targets among it included"
+            )
         if kind == "LS":
             return
         numbers = isinstance(shares, list) and len(shares) == 3 and all(map(is_number, shares))
@@ -114,6 +119,15 @@ class Checks:
                 raise UserError(f"there is no metric '{name}'.{hint} There are: {known}")
         if not all(is_whole(k) and k > 0 for k in topk):
             self._refuse("topk", "a positive whole number or a list of them")
+        mode = (values["eval_args"] or {}).get("mode")
+        if "labeled" in (mode.values() if isinstance(mode, dict) else [mode]):
+            ranking = [name for name in names if metric_types[name.lower()] != VALUE]
+            if ranking:
+                labels = [recboles[each] for each in _METRICS_WITHOUT_K if metric_types[each] == VALUE]
+                raise UserError(
+                    f"eval_args: mode labeled compares scores with labels, and {', '.join(map(str, ranking))} of "
+                    f"metrics rank items: take {', '.join(labels)}, or mode full, uni100 or pop100"
+                )
         if not needs_metrics:
             return
         plain = [name for name in names if name.lower() in _METRICS_WITHOUT_K or metric_types[name.lower()] == VALUE]

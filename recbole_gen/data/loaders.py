@@ -9,19 +9,17 @@ import torch
 from recbole.data import dataset as recbole_datasets
 from recbole.data import get_dataloader
 from recbole.data.dataloader import (
-    AbstractDataLoader,
     FullSortEvalDataLoader,
     NegSampleEvalDataLoader,
     TrainDataLoader,
 )
 from recbole.data.interaction import Interaction
-from recbole.data.transform import construct_transform
 from recbole.data.utils import create_samplers
 from recbole.sampler import KGSampler
-from recbole.utils import ModelType
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data import padding
+from recbole_gen.data import padding, sampled_candidates
 from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import (
     GeneralDataset,
@@ -30,7 +28,9 @@ from recbole_gen.data.general_datasets import (
     KnowledgeSetDataset,
 )
 from recbole_gen.data.requirements import check_before_loading, predicts_sets
+from recbole_gen.data.row_batches import RowBatchLoader
 from recbole_gen.data.rows import SequenceRows
+from recbole_gen.data.seen_targets import without_seen_targets
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
@@ -38,70 +38,6 @@ from recbole_gen.model.layers import FUTURE
 
 GPU_SHARE = 0.25
 """Of the free memory of a GPU: what the rows of a data set may take of it. The rest is for the model and its steps."""
-
-
-class _RowBatches(torch.utils.data.Sampler):
-    """Batches of row numbers as tensors, in the order in which torch's own samplers would give them one by one.
-
-    Of a shuffled batch each process takes its share; the shares are of equal size, if need be by repeating rows.
-    """
-
-    def __init__(self, size: int, batch_size: int, generator: torch.Generator | None):
-        self.size, self.batch_size, self.generator = size, batch_size, generator
-
-    def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    def __iter__(self):
-        if self.size == 0:
-            return
-        if self.generator is None:
-            yield from torch.arange(self.size).split(self.batch_size)
-            return
-        for batch in torch.randperm(self.size, generator=self.generator).split(self.batch_size):
-            yield _rows_of_this_process(batch)
-        torch.randperm(self.size, generator=self.generator)  # torch's RandomSampler draws one in vain at its end, too
-
-
-def _rows_of_this_process(batch: torch.Tensor) -> torch.Tensor:
-    """The rows of this process."""
-    world, missing = distributed.world_size(), -len(batch) % distributed.world_size()
-    return torch.cat([batch, batch.repeat(world)[:missing]])[distributed.rank() :: world] if world > 1 else batch
-
-
-class _RowNumbers(torch.utils.data.Dataset):
-    """Hands row numbers on to the loader's `collate_fn`, which reads all rows of a batch at once."""
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows
-
-
-class RowBatchLoader(AbstractDataLoader):
-    """RecBole's loader without its list of all row numbers as Python integers: same batches, same order."""
-
-    def __init__(self, config, dataset, sampler, shuffle=False):
-        self.shuffle, self.config = shuffle, config
-        self._dataset, self._sampler = dataset, sampler
-        self.model = None
-        self._init_batch_size_and_step()  # sets step, the rows of a batch
-        self.generator = torch.Generator().manual_seed(config["seed"])
-        self.transform = construct_transform(config)
-        self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        torch.utils.data.DataLoader.__init__(
-            self,
-            dataset=_RowNumbers(self.sample_size),
-            sampler=_RowBatches(self.sample_size, self.step, self.generator if shuffle else None),
-            batch_size=None,
-            collate_fn=self.collate_fn,
-            num_workers=config["worker"],
-            generator=self.generator,
-        )
 
 
 class RowBatchTrainLoader(TrainDataLoader, RowBatchLoader):
@@ -189,8 +125,8 @@ def create_dataset(config):
     """The data set of a configuration, loaded, filtered and remapped, but not yet split.
 
     Sequential models get our O(N) data set; DIEN, with its negative sequences, RecBole's; other models RecBole's with
-    the test rows of sequential ones. Its `notes` are the warnings about what was loaded, left out and made up, which are
-    in the log already.
+    the test rows of sequential ones. Its `notes` are the warnings about what was loaded, left out and made up, which
+    are in the log already.
     """
     notes = check_before_loading(config)
     for note in notes:
@@ -237,6 +173,8 @@ def create_loaders(config, dataset, parts=None):
     """The (training, validation, test) loaders of a data set, which is split now if its parts are not given."""
     parts = parts or dataset.build()
     is_windowed = isinstance(parts[0].inter_feat, SequenceRows)
+    if config["eval_type"] == EvaluatorType.RANKING and not predicts_sets(config):
+        parts = without_seen_targets(config, parts, config["MODEL_TYPE"] == ModelType.SEQUENTIAL)
     try:
         samplers = create_samplers(config, dataset, parts)
     except ValueError as error:  # such as a user who has all items, for whom there is no negative one
@@ -268,6 +206,15 @@ def create_loaders(config, dataset, parts=None):
             raise UserError(
                 f"{config['model']} has batches of its own kind, which nproc cannot share out: use nproc: 1"
             )
+        if phase != "train" and loader_class is NegSampleEvalDataLoader and _ranks_sampled(config, phase):
+            loaders.append(sampled_candidates.SampledCandidatesLoader(config, part, sampler, phase, parts[0]))
+            continue
         samplers_of_phase = [sampler, *graph_sampler] if phase == "train" else [sampler]
         loaders.append(loader_class(config, part, *samplers_of_phase, shuffle=config["shuffle"] and phase == "train"))
     return tuple(loaders)
+
+
+def _ranks_sampled(config, phase: str) -> bool:
+    """Whether a part is evaluated by ranking sampled candidates."""
+    ranks = config["eval_type"] == EvaluatorType.RANKING
+    return ranks and config["eval_args"]["mode"][phase].startswith(("uni", "pop"))

@@ -77,7 +77,44 @@ def test_a_mask_of_the_whole_history_needs_the_log(make_config, write_atomic):
         create_dataset(config)
 
 
-def test_only_three_values(make_config, write_atomic):
+def test_only_four_values(make_config, write_atomic):
     write_atomic({"user_id:token": ["u"], "item_id:token": ["a"], "timestamp:float": [1]})
-    with pytest.raises(UserError, match="mask_seen must be one of ~, True, False"):
-        make_config("GRU4Rec", mask_seen="all")
+    with pytest.raises(UserError, match="mask_seen must be one of ~, True, False, all"):
+        make_config("GRU4Rec", mask_seen="some")
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR", "Pop"])
+def test_all_drops_the_rows_whose_target_was_seen(masked, caplog, model):
+    assert masked(model, mask_seen="all") == {"u": "abcd", "w": "abcd"}
+    assert "2 of 4 test targets (50.0%) are items that their user had before: mask_seen: all drops" in caplog.text
+    assert "validation targets" not in caplog.text
+
+
+@pytest.mark.parametrize("model, value", [("GRU4Rec", True), ("BPR", True), ("BPR", None)])
+def test_that_the_answer_is_given_away_is_told(masked, caplog, model, value):
+    masked(model, mask_seen=value)
+    assert "2 of 4 test targets (50.0%) are items that their user had before, and stay in a ranking" in caplog.text
+
+
+@pytest.mark.parametrize("model, value", [("GRU4Rec", False), ("BPR", False), ("GRU4Rec", None)])
+def test_nothing_is_told_where_nothing_is_masked(masked, caplog, model, value):
+    masked(model, mask_seen=value)
+    assert "had before" not in caplog.text
+
+
+def test_what_last_events_leave_out_was_not_seen(masked, caplog):
+    assert len(masked("GRU4Rec", mask_seen="all", last_events=4)) == 4  # of v and x it is too long ago
+    assert "had before" not in caplog.text
+
+
+def test_nothing_left_is_refused(write_atomic, make_config):
+    write_atomic({"user_id:token": list("uuuuuvvvvv"), "item_id:token": list("abcdabcdeb"),
+                  "timestamp:float": list(range(10))})  # fmt: skip
+    config = make_config("GRU4Rec", mask_seen="all")
+    with pytest.raises(UserError, match="mask_seen: all leaves no test rows"):
+        create_loaders(config, create_dataset(config))
+
+
+def test_sets_have_no_rows_to_drop(make_config, walks):
+    with pytest.raises(UserError, match="this protocol's targets are sets"):
+        make_config("GRU4Rec", protocol="holdout_82", mask_seen="all")
