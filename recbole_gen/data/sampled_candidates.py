@@ -8,6 +8,7 @@ one row of all events of a user.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,8 @@ class SampledCandidatesLoader(RowBatchLoader):
 
     def __init__(self, config, dataset, sampler, phase: str, train):
         args = config[f"{phase}_neg_sample_args"]
-        self.number, self._used_items = args["sample_num"], getattr(sampler, "used_ids", None)
+        self.number: int = args["sample_num"]
+        self._used_items: Any = getattr(sampler, "used_ids", None)
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
         if self.number > dataset.item_num - 2:
             raise UserError(
@@ -139,15 +141,17 @@ class SampledCandidatesLoader(RowBatchLoader):
                 seen = [np.fromiter(self._used_items[user], np.int64) for user in users]
                 row, item = np.repeat(np.arange(len(users)), list(map(len, seen))), np.concatenate(seen)
             other = item != targets[row]  # the target stays, as in a full ranking
-            rows.append(row[other]), items.append(item[other])
+            rows.append(row[other])
+            items.append(item[other])
         if self.config["mask_history"] and self._history_field in interaction:
             history = interaction[self._history_field].numpy()
             row, column = history.nonzero()
-            rows.append(row), items.append(history[row, column])
+            rows.append(row)
+            items.append(history[row, column])
         return np.concatenate(rows), np.concatenate(items)
 
     def _tell_of_few(self, possible: np.ndarray) -> None:
-        few = ~possible.all(axis=1)
+        few: np.ndarray = (~possible).any(axis=1)
         if few.any() and not self._told:
             self._told = True
             logging.getLogger().warning(
