@@ -151,10 +151,10 @@ class SampledCandidatesLoader(RowBatchLoader):
         return np.concatenate(rows), np.concatenate(items)
 
     def _tell_of_few(self, possible: np.ndarray) -> None:
-        few: np.ndarray = (~possible).any(axis=1)
-        if few.any() and not self._told:
+        few = np.flatnonzero((~possible).any(axis=1))
+        if len(few) and not self._told:
             self._told = True
             logging.getLogger().warning(
-                f"some events, {int(few.sum())} of the first {len(few)}, have fewer than {self.number} items left to "
+                f"some events, {len(few)} of the first {len(possible)}, have fewer than {self.number} items left to "
                 f"be drawn beside the target: they have all that there are"
             )
