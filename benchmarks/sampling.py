@@ -30,14 +30,14 @@ from recbole_gen.options import read_yaml
 
 
 class PublishedDreamRec(DreamRec):
-    def generate(self, h):
+    def generate(self, h, noise):
         null = self.null_guidance.expand_as(h)
 
         def guided(x, t):
             step = torch.full((len(x),), t)
             return guide(self.denoise(x, h, step), self.denoise(x, null, step), self.guidance_scale)
 
-        return self.diffusion.ancestral_sample(guided, self._randn(h), lambda: self._randn(h))
+        return self.diffusion.ancestral_sample(guided, torch.randn_like(h), lambda: torch.randn_like(h))
 
 
 class PublishedDiffRec(DiffRec):
@@ -70,7 +70,7 @@ class Whole(torch.nn.Module):
 
 
 class PublishedPASRec(PASRec):
-    def generate(self, h):
+    def generate(self, h, noise):
         null = self.null_guidance.expand_as(h)
 
         def guided(x, t):
@@ -78,8 +78,7 @@ class PublishedPASRec(PASRec):
             each = [self.denoiser(torch.cat([x, condition, step], dim=-1)) for condition in (h, null)]
             return guide(*each, self.guidance_scale)
 
-        x_T = torch.randn(h.shape, generator=self.eval_generator)
-        return self.diffusion.ddim_sample(guided, x_T, self.ddim_stride, compat=True)
+        return self.diffusion.ddim_sample(guided, torch.randn_like(h), self.ddim_stride, compat=True)
 
 
 class PublishedPreferDiff(PublishedPASRec, PreferDiff):

@@ -4,9 +4,9 @@
 
 Each model is trained for an epoch on ml-100k and served by a process of its own; clients in this process, each with a
 connection of its own, send the history of one user (its last 50 events) and wait for ten items before they send the
-next. "together" is the service as it is; "one by one" the same without batches, which is how models that sample are
-served in any case: there the two differ by chance alone. "times_alone" is how many times more requests it answers than
-one by one, measured just before. The client is plain asyncio on prepared bytes. Appends to results/serve.tsv.
+next. "together" is the service as it is; "one by one" the same without batches. "times_alone" is how many times more
+requests it answers than one by one, measured just before. The client is plain asyncio on prepared bytes. Appends to
+results/serve.tsv.
 """
 
 import argparse

@@ -46,7 +46,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
-from recbole_gen.model.layers import one_of
+from recbole_gen.model.layers import HistoryNoise, one_of
 
 
 def wide(logits: torch.Tensor) -> torch.Tensor:
@@ -84,29 +84,28 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.latent = nn.Linear(size, latent_size)
 
-    def forward(self, h: torch.Tensor, noise: str, generator: torch.Generator | None = None) -> torch.Tensor:
-        """``noise`` and ``generator`` as in `add_noise`."""
-        a = F.softplus(self.input(self.add_noise(h, noise, generator) if self.has_convolution else h))
-        a = self.add_noise(a, noise, generator)
+    def forward(self, h: torch.Tensor, noise: str, source: HistoryNoise | None = None) -> torch.Tensor:
+        """``noise`` and ``source`` as in `add_noise`."""
+        a = F.softplus(self.input(self.add_noise(h, noise, source) if self.has_convolution else h))
+        a = self.add_noise(a, noise, source)
         if self.has_convolution:
             c = F.softplus(self.output(F.softplus(self.convolve(a))))
             return self.latent(self.dropout(h + c))
-        c = self.dropout(self.add_noise(F.softplus(self.output(a)), noise, generator))
+        c = self.dropout(self.add_noise(F.softplus(self.output(a)), noise, source))
         return self.latent(h + c if self.residual else c)
 
-    def add_noise(self, v: torch.Tensor, noise: str, generator: torch.Generator | None) -> torch.Tensor:
+    def add_noise(self, v: torch.Tensor, noise: str, source: HistoryNoise | None) -> torch.Tensor:
         """f_eps(v) = v + tanh(W n + b), n ~ N(0, I) at every step.
 
         Args:
             noise: `sample`; `mean` for the mean over n, which does not depend on v; `none` for v itself.
-            generator: of `sample`; None for torch's own, on the device of v.
+            source: of `sample`, for v [B, L, H]; None for torch's own generator, on the device of v.
         """
         if noise == "none":
             return v
         if noise == "mean":
             return v + self.mean_noise()
-        device = v.device if generator is None else generator.device
-        n = torch.randn(v.shape, generator=generator, device=device).to(v)
+        n = torch.randn_like(v) if source is None else source.normal(*v.shape[1:]).to(v)
         return v + torch.tanh(self.noise(n))
 
     def mean_noise(self) -> torch.Tensor:
@@ -175,7 +174,7 @@ class ACVAE(SequentialRecommender):
         self.gru_softplus, self.valid_pair = config["gru_softplus"], config["contrast_valid_pair"]
         self.every_step = config["train_pairs"] != "all"  # with a row for each prefix, each predicts its own target
         self.eval_noise = one_of(config, "eval_noise", ("none", "mean", "sample"))
-        self.eval_generator = torch.Generator().manual_seed(config["seed"])
+        self.seed = config["seed"]
         self.alternate = one_of(config, "adv_schedule", ("same_batch", "alternate")) == "alternate"
         self.encoder_extra_sgd = config["encoder_extra_sgd"]
         self.settings = {"contrast": config["contrast_optimizer"], "adversary": config["adversary_optimizer"]}
@@ -226,7 +225,7 @@ class ACVAE(SequentialRecommender):
             h = F.softplus(h)
         if self.training:
             return x, self.encoder(h, "sample")
-        return x, self.encoder(h, self.eval_noise, self.eval_generator)
+        return x, self.encoder(h, self.eval_noise, HistoryNoise(self.seed, item_seq))
 
     def latent(self, interaction) -> torch.Tensor:
         """z at the last step of the history, [B, Z]."""

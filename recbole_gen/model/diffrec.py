@@ -39,7 +39,7 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import GaussianDiffusion, level_schedule
-from recbole_gen.model.layers import one_of, sinusoid
+from recbole_gen.model.layers import HistoryNoise, one_of, sinusoid
 
 ROWS = 64
 """Rows that are encoded together, sorted by length: short histories do not pay for the padding of long ones."""
@@ -167,7 +167,7 @@ class DiffRec(SequentialRecommender):
         )
         self.importance_sampling = config["importance_sampling"]
         self.steps = StepSampler(self.diffusion.timesteps, config["is_history"], config["is_floor"])
-        self.eval_generator = torch.Generator().manual_seed(config["seed"])
+        self.seed = config["seed"]
         self.noise_seed = config["seed"] + 1  # of what algorithm 2 draws after its start
         seeds = torch.Generator().manual_seed(config["seed"])
         self.register_buffer("noise_bank", torch.randn(self.n_seeds, d, generator=seeds))
@@ -250,14 +250,15 @@ class DiffRec(SequentialRecommender):
         """Probabilities [B, n_items], averaged over the seeds; algorithm 3 (`infer: fast`) or 2 (`full`)."""
         item_seq = interaction[self.ITEM_SEQ]
         rows, d = len(item_seq), self.noise_bank.shape[1]
-        # "Fix the seed, then draw" (algorithm 3): the same noise for every user, unless each is to have its own.
-        generator, draws = self.eval_generator, rows
-        if not self.noise_per_user:
-            generator, draws = torch.Generator().manual_seed(self.noise_seed), 1
+        # "Fix the seed, then draw" (algorithm 3): the same noise for every history, unless each is to have its own.
+        own, generator = HistoryNoise(self.seed, item_seq), torch.Generator().manual_seed(self.noise_seed)
 
         def randn() -> torch.Tensor:
-            """[B, S, d]; drawn on the CPU, for one stream on every device."""
-            return torch.randn(draws, self.n_seeds, d, generator=generator).to(self.noise_bank).expand(rows, -1, -1)
+            """[B, S, d]"""
+            if self.noise_per_user:
+                return own.normal(self.n_seeds, d).to(self.noise_bank)
+            shared = torch.randn(self.n_seeds, d, generator=generator)  # on the CPU, for one stream on every device
+            return shared.to(self.noise_bank).expand(rows, -1, -1)
 
         noise = randn() if self.noise_per_user else self.noise_bank.expand(rows, -1, -1)
 

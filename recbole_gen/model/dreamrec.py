@@ -36,7 +36,7 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.layers import StepEmbedding, item_denoiser, one_of
+from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of
 
 
 class GuidanceEncoder(nn.Module):
@@ -113,7 +113,7 @@ class DreamRec(SequentialRecommender):
             raise UserError("sampler: closed_form needs denoiser: linear; use sampler: stepwise (or auto)")
         self.use_closed_form = self.is_linear and sampler != "stepwise"
 
-        self.eval_generator = torch.Generator().manual_seed(config["seed"])
+        self.seed = config["seed"]
         self._closed_form: ClosedForm | None = None
 
     def train(self, mode: bool = True):
@@ -148,10 +148,6 @@ class DreamRec(SequentialRecommender):
 
     # Generation phase, section 4.2.2 and algorithm 2
 
-    def _randn(self, like: torch.Tensor) -> torch.Tensor:
-        """Standard normal from the evaluation's own generator, which is the CPU's: one stream on every device."""
-        return torch.randn(like.shape, generator=self.eval_generator).to(like)
-
     def compose(self) -> ClosedForm:
         """The whole reverse chain as one Gaussian, for the present weights of a linear denoiser."""
         Wx, Wh, Ws = self.denoiser.weight.split(self.denoiser.in_features // 3, dim=1)
@@ -160,8 +156,12 @@ class DreamRec(SequentialRecommender):
         offset = self.step_embedding(torch.tensor(visited, device=Ws.device)) @ Ws.T + self.denoiser.bias  # [steps, d]
         return self.diffusion.closed_form(Wx, Wh, offset, self.ddim_stride).to(Ws)
 
-    def generate(self, h: torch.Tensor) -> torch.Tensor:
+    def generate(self, h: torch.Tensor, noise: HistoryNoise) -> torch.Tensor:
         """Oracle items [B, d] for guidance h [B, d]; algorithm 2, or its law in one step where that is known."""
+
+        def randn() -> torch.Tensor:
+            return noise.normal(h.shape[1]).to(h)
+
         if self.use_closed_form:
             if self._closed_form is None:
                 self._closed_form = self.compose()
@@ -169,7 +169,7 @@ class DreamRec(SequentialRecommender):
             h = guide(h, self.null_guidance, self.guidance_scale)
             if self.oracle == "mean":
                 return self._closed_form.mean(h)
-            return self._closed_form.sample(h, self._randn(h))
+            return self._closed_form.sample(h, randn())
 
         conditions = torch.cat([h, self.null_guidance.expand_as(h)])
 
@@ -180,16 +180,17 @@ class DreamRec(SequentialRecommender):
             return guide(conditional, unconditional, self.guidance_scale)
 
         still = self.oracle == "mean"  # for a denoiser that is not affine: the chain without noise, not the expectation
-        x_T = torch.zeros_like(h) if still else self._randn(h)
+        x_T = torch.zeros_like(h) if still else randn()
         if self.ddim_stride is not None:
             return self.diffusion.ddim_sample(guided, x_T, self.ddim_stride)
-        return self.diffusion.ancestral_sample(guided, x_T, lambda: torch.zeros_like(h) if still else self._randn(h))
+        return self.diffusion.ancestral_sample(guided, x_T, lambda: torch.zeros_like(h) if still else randn())
 
     # Retrieval, section 4.2.3
 
     def user_vectors(self, interaction) -> torch.Tensor:
         """Oracle items [B, d], of length 1 where scores are cosines."""
-        oracle = self.generate(self.guidance(interaction))
+        noise = HistoryNoise(self.seed, interaction[self.ITEM_SEQ])
+        oracle = self.generate(self.guidance(interaction), noise)
         return F.normalize(oracle, dim=-1) if self.score_function == "cosine" else oracle
 
     def item_vectors(self) -> torch.Tensor:

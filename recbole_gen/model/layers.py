@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,106 @@ from recbole_gen.errors import UserError
 
 FUTURE = "future_"
 """Prefix of the columns of a batch with the events that its rows are to predict, the next first."""
+
+
+def _signed(value: int) -> int:
+    """The last 64 bits of a whole number, as torch's int64 has them."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+# splitmix64: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+_FACTORS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+DRAWN_AHEAD = 2**14
+"""Numbers of evaluation noise that are made together where a batch has fewer."""
+
+
+def _mix(words: torch.Tensor) -> torch.Tensor:
+    """splitmix64's bijection of 64-bit words, int64 of any shape, in place: every bit of the result needs all bits."""
+    for shift, factor in zip((30, 27), _FACTORS, strict=True):
+        words.bitwise_xor_(_shift_right(words, shift)).mul_(factor)  # modulo 2^64
+    return words.bitwise_xor_(_shift_right(words, 31))
+
+
+def _shift_right(words: torch.Tensor, number: int) -> torch.Tensor:
+    """Zeros come in from the left, where those of int64 would be copies of the sign."""
+    return (words >> number).bitwise_and_(2 ** (64 - number) - 1)
+
+
+# What follows from sizes alone is kept: for a single history, calls cost more than work.
+
+
+@lru_cache(maxsize=64)
+def _place_factors(column: int, width: int, device: torch.device) -> torch.Tensor:
+    """r of `HistoryNoise`, [L]."""
+    place = torch.arange(1, width + 1, device=device)
+    return _mix((place + (column << 32)) * _GAMMA).bitwise_or_(1)
+
+
+@lru_cache(maxsize=64)
+def _counters(draws: int, words: int, device: torch.device) -> torch.Tensor:
+    """(2^32 n + i + 1) gamma, [draws, words]."""
+    draw = torch.arange(draws, device=device).unsqueeze(1) << 32
+    return (draw + torch.arange(1, words + 1, device=device)) * _GAMMA
+
+
+class HistoryNoise:
+    """Standard normal numbers for each row of a batch, as a function of a seed and the row's history alone.
+
+    So an evaluation, a request and a file give a history the same noise in any order, batch and padding, and on every
+    device, up to the rounding of logarithm, root, sine and cosine in single precision. Rows with the same history have
+    the same noise, as the candidates of a user must have.
+
+    With ``gamma`` and ``mix`` of splitmix64 and arithmetic modulo 2^64, a row's key is mix(seed gamma + sum value r),
+    summed over columns (from 0) and places (from 1) of its history, where r = mix((2^32 column + place) gamma), made
+    odd; without a history it is mix(seed gamma). Numbers 2i and 2i + 1 of draw n (both from 0) are Box and Muller's
+    pair from the two halves of one word, output number 2^32 n + i + 1 of splitmix64 when started at the key.
+
+    Args:
+        seed: any whole number.
+        item_seq: [B, L] ids, 0 for padding, which is behind the history.
+        others: [B, L] int64, what a model reads beside the items; not read where ``item_seq`` is padding.
+    """
+
+    def __init__(self, seed: int, item_seq: torch.Tensor, *others: torch.Tensor):
+        self._seed, self._item_seq, self._others = seed, item_seq, others
+        self._begun, self._ready = 0, list[torch.Tensor]()
+
+    @cached_property
+    def keys(self) -> torch.Tensor:
+        """[B] int64."""
+        width, device = self._item_seq.shape[1], self._item_seq.device
+        total = (self._item_seq * _place_factors(0, width, device)).sum(1)
+        for number, values in enumerate(self._others, 1):
+            real = values.masked_fill(self._item_seq == 0, 0)
+            total += (real * _place_factors(number, width, device)).sum(1)
+        return _mix(total + _signed(self._seed * _GAMMA))
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """The next draw, float32 [B, *shape], in the same shape every time.
+
+        The numbers at a place of the first dimension of ``shape`` do not depend on how many places there are.
+        """
+        if not self._ready:
+            number = math.prod(shape)
+            # The first draw is often the only one. Small ones that follow are made together: calls cost more than work.
+            draws = max(1, DRAWN_AHEAD // max(1, len(self.keys) * number)) if self._begun else 1
+            self._ready = list(self._draws(self._begun, draws, number).unbind(1))[::-1]
+            self._begun += draws
+        return self._ready.pop().reshape(len(self.keys), *shape)
+
+    def _draws(self, first: int, draws: int, number: int) -> torch.Tensor:
+        """[B, draws, number]"""
+        counter = _counters(draws, number // 2 + number % 2, self.keys.device)
+        words = _mix((self.keys + _signed((first << 32) * _GAMMA)).view(-1, 1, 1) + counter)
+        uniform = _shift_right(words, 32).float().add_(0.5).mul_(2**-32)  # from 2^-33 to 1
+        angle = words.to(torch.int32).float().mul_(2 * math.pi * 2**-32)  # the lower half, from -pi to pi
+        radius = uniform.log_().mul_(-2).sqrt_()
+        pairs = radius.new_empty(*words.shape, 2)
+        torch.mul(radius, angle.cos(), out=pairs[..., 0])
+        torch.mul(radius, angle.sin_(), out=pairs[..., 1])
+        return pairs.flatten(2)[..., :number]
 
 
 def sinusoid(values: torch.Tensor, size: int, freq: float = 1e4) -> torch.Tensor:

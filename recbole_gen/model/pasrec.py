@@ -48,7 +48,7 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.layers import StepEmbedding, item_denoiser, one_of, sinusoid
+from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of, sinusoid
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
@@ -213,7 +213,7 @@ class PASRec(SequentialRecommender):
         self.use_closed_form = sampler == "closed_form" or (
             sampler == "auto" and self.is_linear and d <= COMPOSED_UP_TO
         )
-        self.eval_generator = torch.Generator().manual_seed(config["seed"])
+        self.seed = config["seed"]
         self._closed_form: ClosedForm | None = None
 
     def train(self, mode: bool = True):
@@ -318,12 +318,18 @@ class PASRec(SequentialRecommender):
         offset = F.linear(self.step_embedding(steps), Ws, self.denoiser.bias)
         return self.diffusion.closed_form(Wx, Wh, offset, self.ddim_stride, self.ddim_compat).to(Ws)
 
-    def generate(self, h: torch.Tensor) -> torch.Tensor:
+    def start_noise(self, interaction) -> HistoryNoise:
+        """The noise that generation starts from: that of the history's items and, where times are read, their days."""
+        item_seq = interaction[self.ITEM_SEQ]
+        days = [self.day_of(interaction[self.TOI_SEQ])] if self.uses_time else []
+        return HistoryNoise(self.seed, item_seq, *days)
+
+    def generate(self, h: torch.Tensor, noise: HistoryNoise) -> torch.Tensor:
         """Generated items [B, d] for guidance h [B, d]: DDIM with classifier-free guidance, eq. 20-21."""
         if self.oracle == "mean":
             x_T = torch.zeros_like(h)  # for a linear denoiser the expectation over all starts
         else:
-            x_T = torch.randn(h.shape, generator=self.eval_generator).to(h)
+            x_T = noise.normal(h.shape[1]).to(h)
         # Eq. 20 on the two conditions: a linear denoiser is affine in them, so this guides its output.
         guided = guide(h, self.null_guidance, self.guidance_scale)
         if self.use_closed_form:
@@ -351,7 +357,7 @@ class PASRec(SequentialRecommender):
 
     def user_vectors(self, interaction) -> torch.Tensor:
         """Generated items [B, d], of length 1 where scores are cosines."""
-        oracle = self.generate(self.enrich(*self.represent(interaction)))
+        oracle = self.generate(self.enrich(*self.represent(interaction)), self.start_noise(interaction))
         return F.normalize(oracle, dim=-1) if self.score_function == "cosine" else oracle
 
     def item_vectors(self) -> torch.Tensor:

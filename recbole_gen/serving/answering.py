@@ -1,8 +1,9 @@
 """From requests to their answers, by one call of the model for several where it may be.
 
-A model that samples, or that knows users by their names, answers each request by itself: the noise of a history depends
-on its place in a call, and two requests may speak of one user. So a request has the same answer however many others
-there are, up to the last digits of the scores, in which matrix products of different sizes differ.
+A model that knows users by their names answers each request by itself: two requests may speak of one user. The noise of
+a model that samples belongs to the history. So a request has the same answer however many others there are, up to the
+last digits of the scores, in which matrix products of different sizes differ; items whose scores differ by no more may
+change places.
 """
 
 from __future__ import annotations
@@ -54,11 +55,9 @@ class Answerer:
         tokens = recommender.items.to_pylist()
         self._known = frozenset(tokens[1:])
         probe = Histories.from_lists([tokens[1:2]], [[0]], [["?"]], users=[uuid.uuid4().hex])
-        recommender.reset_sampling()
-        before = recommender.sampling_state
         table = recommender.recommend_batch(probe, k=1, exclude_seen=False)
         self.reads_users = table["by"][0] != BY_MODEL  # it has not been told about this one
-        self.merges = not self.reads_users and recommender.sampling_state == before
+        self.merges = not self.reads_users
 
     def answer(self, queries: Sequence[Any]) -> list[Answer | Exception]:
         """An answer, or what is wrong, for each request; all of the same k, exclude_seen and candidates.
@@ -119,7 +118,6 @@ class Answerer:
         if candidates is not None:
             candidates = [each for each in map(str, candidates) if each in self._known]
         try:
-            self.recommender.reset_sampling()
             table = self.recommender.recommend_batch(histories, first.k, first.exclude_seen, candidates)
         except UserError as error:  # the request has been checked: this is the model's, such as scores that are NaN
             raise RuntimeError(str(error)) from error

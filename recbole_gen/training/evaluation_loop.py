@@ -117,9 +117,6 @@ class EvaluationLoop(RecBoleTrainer):
 
     def _score_and_measure(self, eval_data, show_progress: bool, diagnostics: Diagnostics | None):
         self.model.eval()
-        generator = getattr(self.model, "eval_generator", None)
-        if generator is not None:
-            generator.manual_seed(self.config["seed"])
         full = isinstance(eval_data, FullSortEvalDataLoader)
         score = self._full_sort_batch_eval if full else self._neg_sample_batch_eval
         if self.config["eval_type"] == EvaluatorType.RANKING:

@@ -70,11 +70,11 @@ class Trainer(EvaluationLoop):
     """Trains, validates and tests one model; all that it writes goes to ``config["checkpoint_dir"]``, the run's folder.
 
     A model may return its loss as a tuple of terms, and name them in ``loss_names``; a model that draws random numbers
-    in evaluation draws them from its ``eval_generator``, which is seeded here for every evaluation. A model with
-    adversaries declares its optimisers in ``optimizer_spec()``, name -> (parameters, settings), in the order of their
-    steps; settings are a mapping of learner, learning_rate and weight_decay, by custom in the key NAME_optimizer, or
-    None for those of the run. ``active_optimizers(step)``, if there is one, says which of them take training step
-    ``step`` (None: all).
+    in evaluation makes them of seed and history (`recbole_gen.model.layers.HistoryNoise`). A model with adversaries
+    declares its optimisers in ``optimizer_spec()``, name -> (parameters, settings), in the order of their steps;
+    settings are a mapping of learner, learning_rate and weight_decay, by custom in the key NAME_optimizer, or None for
+    those of the run. ``active_optimizers(step)``, if there is one, says which of them take training step ``step``
+    (None: all).
 
     With several processes (`recbole_gen.distributed`) every one trains on its share of each batch; the first evaluates
     and writes.

@@ -311,7 +311,6 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(model, days, arguments
 
 def scores(model, loader) -> torch.Tensor:
     model.eval()
-    model.eval_generator.manual_seed(7)
     with torch.no_grad():
         return torch.cat([model.full_sort_predict(batch[0]) for batch in loader])
 

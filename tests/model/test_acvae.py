@@ -9,7 +9,9 @@ import yaml
 from stubs import Config, Items
 
 from recbole_gen.errors import UserError
+from recbole_gen.model import acvae
 from recbole_gen.model.acvae import ACVAE, discrimination_loss
+from recbole_gen.model.layers import HistoryNoise
 from recbole_gen.training.optimizers import CompositeOptimizer
 
 N_ITEMS, E, H, Z, LENGTH = 30, 8, 10, 6, 14
@@ -69,8 +71,7 @@ def losses(model: ACVAE, interaction, seed: int = 5) -> dict[str, torch.Tensor]:
     return dict(zip(model.loss_names, terms, strict=True))
 
 
-def reseeded(model: ACVAE, call, *args) -> torch.Tensor:
-    model.eval_generator.manual_seed(3)
+def no_grad(call, *args) -> torch.Tensor:
     with torch.no_grad():
         return call(*args)
 
@@ -222,7 +223,7 @@ def test_all_terms_are_eq_13_written_out(pairs, valid_pair):
 
 @encoders
 @pytest.mark.parametrize("noise", ["none", "mean", "sample"])
-def test_T1_later_items_change_nothing(kind, noise):
+def test_T1_later_items_change_nothing(kind, noise, monkeypatch):
     model, t = build(eval_noise=noise, **ENCODERS[kind]), 9
     items = torch.randint(1, N_ITEMS, (3, LENGTH))
     changed = items.clone()
@@ -232,7 +233,8 @@ def test_T1_later_items_change_nothing(kind, noise):
         z = model.infer(seq)[1]
         return torch.cat([z, model.output(model.decode(z))], dim=-1)
 
-    before, after = (reseeded(model, outputs, seq) for seq in (items, changed))
+    monkeypatch.setattr(acvae, "HistoryNoise", lambda seed, _: HistoryNoise(seed, items))  # the same for both
+    before, after = (no_grad(outputs, seq) for seq in (items, changed))
     assert torch.equal(before[:, : t + 1], after[:, : t + 1])
     assert ((before - after)[:, t + 1].abs().amax(-1) > 1e-6).all()
 
@@ -629,7 +631,8 @@ def test_mean_noise_is_the_mean_of_the_noise(scale):
     encoder, n = build().encoder, 40_000
     with torch.no_grad():
         encoder.noise.weight.mul_(scale), encoder.noise.bias.add_(0.5)
-        draws = encoder.add_noise(torch.zeros(n, H), "sample", torch.Generator().manual_seed(0))
+        noise = HistoryNoise(0, torch.ones(1, 1, dtype=torch.int64))
+        draws = encoder.add_noise(torch.zeros(1, n, H), "sample", noise)[0]
         mean = encoder.add_noise(torch.zeros(H), "mean", None)
     assert ((draws.mean(0) - mean).abs() < 4.5 * draws.std(0) / math.sqrt(n)).all()
     assert mean.abs().min() > 0.01
@@ -649,13 +652,23 @@ def test_T18_evaluation_is_repeatable_and_leaves_the_global_generator_alone(mode
     model, interaction = build(eval_noise=mode), batch(HISTORIES)
     torch.manual_seed(10)
     before = torch.get_rng_state()
-    first = reseeded(model, model.full_sort_predict, interaction)
+    first = no_grad(model.full_sort_predict, interaction)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(11)
-    assert torch.equal(reseeded(model, model.full_sort_predict, interaction), first)
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), first)
     assert first.shape == (len(HISTORIES), N_ITEMS) and first.isfinite().all()
-    with torch.no_grad():  # without a new seed: new draws, if any are made
-        assert torch.equal(model.full_sort_predict(interaction), first) == (mode != "sample")
+
+
+@encoders
+def test_T18_noise_belongs_to_the_history(kind):
+    """Not to the batch or its padding: every step of a history draws its own."""
+    model = build(eval_noise="sample", **ENCODERS[kind])
+    whole = no_grad(model.full_sort_predict, batch(HISTORIES))
+    for width in (LENGTH, LENGTH + 30):
+        backwards = no_grad(model.full_sort_predict, batch(HISTORIES[::-1], width=width))
+        torch.testing.assert_close(backwards.flip(0), whole, rtol=1e-4, atol=1e-5)
+    alone = torch.cat([no_grad(model.full_sort_predict, batch([history])) for history in HISTORIES])
+    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
 
 
 @encoders
@@ -675,9 +688,9 @@ def test_scores_are_the_decoder_at_the_last_step(kind):
 @pytest.mark.parametrize("mode", ["none", "sample"])
 def test_predict_is_the_column_of_the_item(mode):
     model, interaction = build(eval_noise=mode), batch(HISTORIES)
-    scores = reseeded(model, model.full_sort_predict, interaction)
+    scores = no_grad(model.full_sort_predict, interaction)
     expected = scores[torch.arange(len(HISTORIES)), interaction["item_id"]]
-    assert torch.equal(reseeded(model, model.predict, interaction), expected)
+    assert torch.equal(no_grad(model.predict, interaction), expected)
     assert model.predict(batch([[1, 2]])).shape == (1,)
 
 

@@ -72,8 +72,7 @@ def random_histories(rows: int) -> list[list[int]]:
     return [[draw.randrange(1, N_ITEMS) for _ in range(draw.randrange(LENGTH + 1))] for _ in range(rows)]
 
 
-def reseeded(model: DiffRec, call, *args) -> torch.Tensor:
-    model.eval_generator.manual_seed(3)
+def no_grad(call, *args) -> torch.Tensor:
     with torch.no_grad():
         return call(*args)
 
@@ -591,8 +590,8 @@ def test_T24_algorithm_2_written_out(timesteps, reverse_variance):
         h0 = model.denoise(histories, h, torch.full((len(HISTORIES),), 1))
         return probabilities(model, h0).mean(1)
 
-    expected = reseeded(model, written_out)
-    scores = reseeded(model, model.full_sort_predict, batch(HISTORIES))
+    expected = no_grad(written_out)
+    scores = no_grad(model.full_sort_predict, batch(HISTORIES))
     torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(build(timesteps=timesteps).full_sort_predict(batch(HISTORIES)), scores, atol=1e-3)
 
@@ -612,13 +611,11 @@ def test_T12_evaluation_is_repeatable_and_leaves_the_global_generator_alone(mode
     model, interaction = build(**MODES[mode]), batch(HISTORIES)
     torch.manual_seed(10)
     before = torch.get_rng_state()
-    first = reseeded(model, model.full_sort_predict, interaction)
+    first = no_grad(model.full_sort_predict, interaction)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(11)
-    assert torch.equal(reseeded(model, model.full_sort_predict, interaction), first)
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), first)
     assert first.shape == (len(HISTORIES), N_ITEMS) and first.isfinite().all()
-    with torch.no_grad():  # without a new seed: new draws, if any are made
-        assert torch.allclose(model.full_sort_predict(interaction), first) == ("per_user" not in mode)
 
 
 @pytest.mark.parametrize("infer", ["fast", "full"])
@@ -635,32 +632,44 @@ def test_T12_scores_do_not_depend_on_the_other_rows(causal, infer):
 
 
 @pytest.mark.parametrize("infer", ["fast", "full"])
-def test_T12_users_have_noise_of_their_own_if_asked(infer):
-    interaction = batch([[1, 2, 3], [1, 2, 3]])
-    own = build(infer=infer, noise_per_user=True).full_sort_predict(interaction)
-    assert (own[0] - own[1]).abs().max() > 1e-3
-    shared = build(infer=infer).full_sort_predict(interaction)
-    torch.testing.assert_close(shared[0], shared[1])
+def test_T12_histories_have_noise_of_their_own_if_asked(infer, monkeypatch):
+    """At every step: where the denoiser answers 0, nothing but noise is in the slots."""
+    for own in (True, False):
+        model, seen = build(infer=infer, noise_per_user=own), []
+        monkeypatch.setattr(model, "denoise", lambda _, slots, n: seen.append(slots) or torch.zeros_like(slots))  # noqa: B023
+        no_grad(model.full_sort_predict, batch([[1, 2, 3], [1, 2, 4], [1, 2, 3]]))
+        assert len(seen) == (TIMESTEPS if infer == "full" else 1)
+        for first, second, third in seen:
+            assert torch.equal(first, third) and torch.equal(first, second) != own
+
+
+@pytest.mark.parametrize("infer", ["fast", "full"])
+def test_T12_noise_of_ones_own_belongs_to_the_history(infer):
+    model = build(infer=infer, noise_per_user=True)
+    whole = no_grad(model.full_sort_predict, batch(HISTORIES))
+    torch.testing.assert_close(no_grad(model.full_sort_predict, batch(HISTORIES[::-1])).flip(0), whole)
+    alone = torch.cat([no_grad(model.full_sort_predict, batch([history])) for history in HISTORIES])
+    torch.testing.assert_close(alone, whole)
 
 
 @modes
 def test_T12_predict_is_the_column_of_the_item_and_the_target_is_not_read(mode):
     model, interaction = build(**MODES[mode]), batch(HISTORIES, [20, 1, 2, 3, 29, 5, 20])
-    scores = reseeded(model, model.full_sort_predict, interaction)
+    scores = no_grad(model.full_sort_predict, interaction)
     expected = scores[torch.arange(len(HISTORIES)), interaction["item_id"]]
-    assert torch.equal(reseeded(model, model.predict, interaction), expected)
+    assert torch.equal(no_grad(model.predict, interaction), expected)
     interaction["item_id"] = torch.ones_like(interaction["item_id"])
-    assert torch.equal(reseeded(model, model.full_sort_predict, interaction), scores)
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), scores)
 
 
 @modes
 @pytest.mark.parametrize("chunk", [1, 2 * SEEDS * N_ITEMS, None])  # one row at a time, two, all
 def test_scores_are_probabilities_in_parts_of_any_size(mode, chunk, monkeypatch):
     model = build(**MODES[mode])
-    whole = reseeded(model, model.full_sort_predict, batch(HISTORIES))
+    whole = no_grad(model.full_sort_predict, batch(HISTORIES))
     if chunk:
         monkeypatch.setattr(diffrec, "CHUNK", chunk)
-    scores = reseeded(model, model.full_sort_predict, batch(HISTORIES))
+    scores = no_grad(model.full_sort_predict, batch(HISTORIES))
     torch.testing.assert_close(scores, whole)
     torch.testing.assert_close(scores.sum(1), torch.ones(len(HISTORIES)))
     assert (scores[:, 0] == 0).all() and (scores[:, 1:] > 0).all()

@@ -12,6 +12,7 @@ from stubs import Config, Items
 from recbole_gen.errors import UserError
 from recbole_gen.model.diffusion import beta_schedule, guide
 from recbole_gen.model.dreamrec import DreamRec
+from recbole_gen.model.layers import HistoryNoise
 
 N_ITEMS, D, LENGTH, TIMESTEPS = 30, 16, 6, 20
 DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "properties/model/DreamRec.yaml").read_text())
@@ -67,10 +68,18 @@ def batch(histories, targets=None, width=LENGTH) -> dict[str, torch.Tensor]:
     }
 
 
-def reseeded(model: DreamRec, call, *args) -> torch.Tensor:
-    model.eval_generator.manual_seed(3)
+def no_grad(call, *args) -> torch.Tensor:
     with torch.no_grad():
         return call(*args)
+
+
+def noise_for(h: torch.Tensor, seed: int = 3) -> HistoryNoise:
+    """Noise for guidance [B, d], as of a history of its own for each row."""
+    return HistoryNoise(seed, torch.arange(1, len(h) + 1).unsqueeze(1))
+
+
+def generated(model, h: torch.Tensor, seed: int = 3) -> torch.Tensor:
+    return no_grad(model.generate, h, noise_for(h, seed))
 
 
 def recorded(model: DreamRec) -> dict[str, torch.Tensor]:
@@ -185,13 +194,10 @@ def test_step_embedding_is_a_sinusoid_and_an_mlp():
 
 def written_out(model: DreamRec, h: torch.Tensor, w: float, ddim_stride: int | None) -> torch.Tensor:
     """Algorithm 2, or DDIM eq. 12, with two network calls a step; draws x_T, then z of every step but the last."""
-
-    def randn():
-        return torch.randn(h.shape, generator=model.eval_generator)
-
+    noise = noise_for(h)
     betas = beta_schedule(DEFAULTS["noise_schedule"], TIMESTEPS)
     level = [float(math.prod(1 - betas[:n])) for n in range(TIMESTEPS + 1)]  # level[n]: after n steps
-    null, x, n = model.null_guidance.expand_as(h), randn(), TIMESTEPS
+    null, x, n = model.null_guidance.expand_as(h), noise.normal(D), TIMESTEPS
     while n > 0:
         t = torch.full((len(h),), n - 1)
         f = (1 + w) * model.denoise(x, h, t) - w * model.denoise(x, null, t)
@@ -203,7 +209,7 @@ def written_out(model: DreamRec, h: torch.Tensor, w: float, ddim_stride: int | N
             beta, before, after = betas[n - 1], level[n - 1], level[n]
             x = math.sqrt(before) * beta / (1 - after) * f + math.sqrt(1 - beta) * (1 - before) / (1 - after) * x
             if n > 1:
-                x = x + math.sqrt(beta * (1 - before) / (1 - after)) * randn()
+                x = x + math.sqrt(beta * (1 - before) / (1 - after)) * noise.normal(D)
             n -= 1
     return x
 
@@ -213,20 +219,20 @@ def written_out(model: DreamRec, h: torch.Tensor, w: float, ddim_stride: int | N
 def test_T09_generation_is_algorithm_2_written_out(denoiser, sampling):
     model = build(denoiser=denoiser, sampling=sampling, sampler="stepwise", guidance_scale=1.5)
     h = model.guidance(batch(HISTORIES)).detach()
-    expected = reseeded(model, written_out, model, h, 1.5, 5 if sampling == "ddim" else None)
-    torch.testing.assert_close(reseeded(model, model.generate, h), expected, rtol=1e-4, atol=1e-4)
+    expected = no_grad(written_out, model, h, 1.5, 5 if sampling == "ddim" else None)
+    torch.testing.assert_close(generated(model, h), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_T09_guidance_scale_0_is_conditional_and_minus_1_unconditional(sampler):
-    interaction, other = batch([[1, 2, 3]]), batch([[4, 5]])
     for w, reads_history, reads_null in ((0.0, True, False), (-1.0, False, True), (2.0, True, True)):
         model = build(guidance_scale=w, **SAMPLERS[sampler])
-        scores = reseeded(model, model.full_sort_predict, interaction)
-        assert reads_history != torch.allclose(reseeded(model, model.full_sort_predict, other), scores, atol=1e-4)
+        h, other = (no_grad(model.guidance, batch([history])) for history in ([1, 2, 3], [4, 5]))
+        oracle = generated(model, h)
+        assert reads_history != torch.allclose(generated(model, other), oracle, atol=1e-4)
         with torch.no_grad():
             model.null_guidance.add_(1)
-        assert reads_null != torch.allclose(reseeded(model, model.full_sort_predict, interaction), scores, atol=1e-4)
+        assert reads_null != torch.allclose(generated(model, h), oracle, atol=1e-4)
 
 
 @pytest.mark.parametrize(("denoiser", "equal"), [("linear", True), ("mlp", False)])
@@ -314,10 +320,10 @@ def test_T15_detached_target_learns_through_the_noised_input_only(detach):
 
 def test_T13_contents_of_the_padding_row_do_not_matter():
     model, interaction = build(), batch(HISTORIES)
-    scores = reseeded(model, model.full_sort_predict, interaction)
+    scores = no_grad(model.full_sort_predict, interaction)
     with torch.no_grad():
         model.item_embedding.weight[0] = 100.0
-    torch.testing.assert_close(reseeded(model, model.full_sort_predict, interaction)[:, 1:], scores[:, 1:])
+    torch.testing.assert_close(no_grad(model.full_sort_predict, interaction)[:, 1:], scores[:, 1:])
 
 
 def test_T13_padding_is_invisible_and_order_is_not():
@@ -370,13 +376,11 @@ def test_T12_evaluation_is_repeatable_and_leaves_the_global_generator_alone(samp
     model, interaction = build(**SAMPLERS[sampler]), batch(HISTORIES)
     torch.manual_seed(10)
     before = torch.get_rng_state()
-    first = reseeded(model, model.full_sort_predict, interaction)
+    first = no_grad(model.full_sort_predict, interaction)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(11)
-    assert torch.equal(reseeded(model, model.full_sort_predict, interaction), first)
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), first)
     assert first.shape == (len(HISTORIES), N_ITEMS) and first.isfinite().all()
-    with torch.no_grad():
-        assert not torch.allclose(model.full_sort_predict(interaction), first)  # new draws without a new seed
 
 
 def test_T12_new_models_draw_by_the_configured_seed():
@@ -387,48 +391,47 @@ def test_T12_new_models_draw_by_the_configured_seed():
 
 
 @pytest.mark.parametrize("sampling", ["ancestral", "ddim"])
-def test_T12_closed_form_does_not_depend_on_the_batch_size(sampling):
-    """True where d is a multiple of 16: torch fills tensors of normals in blocks of 16."""
+def test_T12_scores_do_not_depend_on_batch_size_and_order(sampling):
     model = build(sampling=sampling)
 
     def in_batches(*sizes):
         parts = torch.arange(len(HISTORIES)).split(sizes)
         return torch.cat([model.full_sort_predict(batch([HISTORIES[i] for i in part])) for part in parts])
 
-    whole = reseeded(model, in_batches, 7)
+    whole = no_grad(in_batches, 7)
+    backwards = no_grad(model.full_sort_predict, batch(HISTORIES[::-1]))
+    torch.testing.assert_close(backwards.flip(0), whole, rtol=1e-4, atol=1e-4)
     for sizes in ((1, 2, 4), (1,) * 7, (5, 2)):
-        torch.testing.assert_close(reseeded(model, in_batches, *sizes), whole, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(no_grad(in_batches, *sizes), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_T12_mean_oracle_draws_nothing(sampler):
+def test_T12_mean_oracle_draws_nothing(sampler, monkeypatch):
     model, interaction = build(oracle="mean", **SAMPLERS[sampler]), batch(HISTORIES)
-    state = model.eval_generator.get_state()
-    with torch.no_grad():
-        first = model.full_sort_predict(interaction)
-        assert torch.equal(model.full_sort_predict(interaction), first)
-    assert torch.equal(model.eval_generator.get_state(), state)
+    monkeypatch.setattr(HistoryNoise, "normal", lambda *_: pytest.fail("it drew"))
+    first = no_grad(model.full_sort_predict, interaction)
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), first)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_T12_predict_is_the_column_of_the_item(sampler):
     model, interaction = build(**SAMPLERS[sampler]), batch(HISTORIES, [20, 1, 2, 3, 29, 5, 20])
-    scores = reseeded(model, model.full_sort_predict, interaction)
+    scores = no_grad(model.full_sort_predict, interaction)
     expected = scores[torch.arange(len(HISTORIES)), interaction["item_id"]]
-    assert torch.equal(reseeded(model, model.predict, interaction), expected)
+    assert torch.equal(no_grad(model.predict, interaction), expected)
     interaction["item_id"] = torch.ones_like(interaction["item_id"])
-    assert torch.equal(reseeded(model, model.full_sort_predict, interaction), scores)  # the target is not read
+    assert torch.equal(no_grad(model.full_sort_predict, interaction), scores)  # the target is not read
 
 
 def test_scores_are_inner_products_or_cosines_of_the_oracle_with_all_items():
     interaction = batch(HISTORIES)
     for score_function in ("inner", "cosine"):
         model = build(score_function=score_function)
-        oracle, table = reseeded(model, model.generate, model.guidance(interaction)), model.item_embedding.weight[1:]
+        oracle, table = no_grad(model.user_vectors, interaction), model.item_embedding.weight[1:]
         expected = (oracle[:, None] * table).sum(-1)
         if score_function == "cosine":
             expected = expected / (oracle.norm(dim=1)[:, None] * table.norm(dim=1))
-        scores = reseeded(model, model.full_sort_predict, interaction)
+        scores = no_grad(model.full_sort_predict, interaction)
         torch.testing.assert_close(scores[:, 1:], expected, rtol=1e-4, atol=1e-4)
         assert (scores[:, 0] == 0).all()
 
@@ -443,8 +446,8 @@ def test_T11_auto_and_stepwise_have_the_same_mean(sampling, schedule):
     composed, stepwise = build(**changes), build(sampler="stepwise", **changes)
     with torch.no_grad():
         h = composed.guidance(batch(HISTORIES))
-        assert composed.generate(h).std() > 0.1
-        torch.testing.assert_close(composed.generate(h), stepwise.generate(h), rtol=1e-4, atol=1e-4)
+        assert generated(composed, h).std() > 0.1
+        torch.testing.assert_close(generated(composed, h), generated(stepwise, h), rtol=1e-4, atol=1e-4)
 
 
 def test_T11_auto_and_stepwise_draw_from_the_same_gaussian():
@@ -452,8 +455,7 @@ def test_T11_auto_and_stepwise_draw_from_the_same_gaussian():
     h = build().guidance(batch([[1, 2, 3]])).detach().expand(n, D)
     samples = []
     for sampler, seed in (("auto", 3), ("stepwise", 4)):
-        model = build(sampler=sampler, seed=seed)
-        samples.append(model.generate(h).detach().double())
+        samples.append(generated(build(sampler=sampler), h, seed).double())
     (mean, S), (stepwise_mean, stepwise_S) = [(x.mean(0), x.T.cov()) for x in samples]
     variance = S.diagonal()
     assert variance.min() > 0.01
@@ -464,8 +466,7 @@ def test_T11_auto_and_stepwise_draw_from_the_same_gaussian():
 def test_T11_ddim_draws_agree_with_the_steps_one_by_one():
     h = build().guidance(batch(HISTORIES)).detach()
     composed, stepwise = build(**SAMPLERS["ddim"]), build(**SAMPLERS["ddim_stepwise"])
-    draw = reseeded(composed, composed.generate, h)
-    torch.testing.assert_close(draw, reseeded(stepwise, stepwise.generate, h), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(generated(composed, h), generated(stepwise, h), rtol=1e-4, atol=1e-4)
 
 
 def test_T11_closed_form_follows_the_weights():

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from recbole_gen.data.times import SECONDS_PER_DAY, DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.model import pasrec
+from recbole_gen.model.layers import HistoryNoise
 from recbole_gen.model.pasrec import PASRec, PreferDiff, TimeEncoding
 
 N_ITEMS, D, LENGTH, TIMESTEPS, STRIDE = 30, 16, 6, 20, 5
@@ -117,14 +118,22 @@ def guidance(model: PASRec, interaction) -> torch.Tensor:
     return model.enrich(*model.represent(interaction))
 
 
-def reseeded(model: PASRec, call, *args):
-    model.eval_generator.manual_seed(3)
+def no_grad(call, *args):
     with torch.no_grad():
         return call(*args)
 
 
+def noise_for(h: torch.Tensor, seed: int = 3) -> HistoryNoise:
+    """Noise for guidance [B, d], as of a history of its own for each row."""
+    return HistoryNoise(seed, torch.arange(1, len(h) + 1).unsqueeze(1))
+
+
+def generated(model, h: torch.Tensor, seed: int = 3) -> torch.Tensor:
+    return no_grad(model.generate, h, noise_for(h, seed))
+
+
 def scores_of(model: PASRec, interaction) -> torch.Tensor:
-    return reseeded(model, model.full_sort_predict, interaction)
+    return no_grad(model.full_sort_predict, interaction)
 
 
 def losses(model: PASRec, interaction, seed: int = 7) -> tuple[torch.Tensor, ...]:
@@ -247,7 +256,7 @@ def slow_generation(model: PASRec, h: torch.Tensor, w: float, compat: bool) -> t
         visits = [(n, max(n, 1)) for n in range(TIMESTEPS, -1, -STRIDE)]
     else:
         visits = [(n - 1, n) for n in range(TIMESTEPS, 0, -STRIDE)]
-    x, null = torch.randn(h.shape, generator=model.eval_generator), model.null_guidance.expand_as(h)
+    x, null = noise_for(h).normal(D), model.null_guidance.expand_as(h)
     for (told, n), after in zip(visits, [n for _, n in visits[1:]] + [0]):
         t = torch.full((len(h),), told)
         f = (1 + w) * model.denoise(x, h, t) - w * model.denoise(x, null, t)
@@ -623,21 +632,21 @@ def test_T17_no_tensor_holds_every_negative_of_every_row(negatives):
 def test_generation_is_equations_20_and_21_written_out(sampler, w):
     model = build(guidance_scale=w, **SAMPLERS[sampler])
     h = guidance(model, batch(HISTORIES)).detach()
-    expected = reseeded(model, slow_generation, model, h, w, model.ddim_compat)
+    expected = no_grad(slow_generation, model, h, w, model.ddim_compat)
     assert expected.std() > 0.1
-    torch.testing.assert_close(reseeded(model, model.generate, h), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(generated(model, h), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_T09_guidance_scale_0_is_conditional_and_minus_1_unconditional(sampler):
-    interaction, other = batch([[1, 2, 3]]), batch([[4, 5]])
     for w, reads_history, reads_null in ((0.0, True, False), (-1.0, False, True), (2.0, True, True)):
         model = build(guidance_scale=w, **SAMPLERS[sampler])
-        scores = scores_of(model, interaction)
-        assert reads_history != torch.allclose(scores_of(model, other), scores, atol=1e-4)
+        h, other = (no_grad(guidance, model, batch([history])) for history in ([1, 2, 3], [4, 5]))
+        item = generated(model, h)
+        assert reads_history != torch.allclose(generated(model, other), item, atol=1e-4)
         with torch.no_grad():
             model.null_guidance.add_(1)
-        assert reads_null != torch.allclose(scores_of(model, interaction), scores, atol=1e-4)
+        assert reads_null != torch.allclose(generated(model, h), item, atol=1e-4)
 
 
 def told(model: PASRec) -> list[list[int]]:
@@ -653,13 +662,13 @@ def test_network_calls_a_generation(compat, steps):
     for changes, calls in (({"sampler": "stepwise"}, 1), ({"denoiser": "mlp"}, 2)):
         model = build(ddim_compat=compat, **changes)
         seen = told(model)
-        model.generate(h)
+        generated(model, h)
         assert seen == [[step] for step in steps for _ in range(calls)]
     model = build(ddim_compat=compat, sampler="closed_form")
     seen = told(model)
-    model.generate(h), model.generate(h)
+    generated(model, h), generated(model, h)
     assert seen == [steps[::-1]]  # all at once, and once for all batches
-    model.train().eval().generate(h)
+    generated(model.train().eval(), h)
     assert len(seen) == 2
 
 
@@ -676,19 +685,17 @@ def test_auto_composes_small_linear_denoisers_only(denoiser, monkeypatch):
 def test_mean_oracle_is_the_average_of_many_samples(sampler):
     changes, n = {"guidance_scale": 1.5, **SAMPLERS[sampler]}, 20_000
     h = guidance(build(), batch([[1, 2, 3]])).detach()
-    samples = build(**changes).generate(h.expand(n, D)).detach()
-    mean = build(oracle="mean", **changes).generate(h).detach()
+    samples = generated(build(**changes), h.expand(n, D))
+    mean = generated(build(oracle="mean", **changes), h)
     assert samples.std(0).min() > 0.01
     assert ((samples.mean(0) - mean[0]) / (samples.std(0) / math.sqrt(n))).abs().max() < 4.5
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_T12_mean_oracle_draws_nothing(sampler):
+def test_T12_mean_oracle_draws_nothing(sampler, monkeypatch):
     model, interaction = build(oracle="mean", **SAMPLERS[sampler]), batch(HISTORIES)
-    state = model.eval_generator.get_state()
-    with torch.no_grad():
-        assert torch.equal(model.full_sort_predict(interaction), model.full_sort_predict(interaction))
-    assert torch.equal(model.eval_generator.get_state(), state)
+    monkeypatch.setattr(HistoryNoise, "normal", lambda *_: pytest.fail("it drew"))
+    assert torch.equal(scores_of(model, interaction), scores_of(model, interaction))
 
 
 def test_T11_closed_form_follows_the_weights():
@@ -720,8 +727,6 @@ def test_T12_evaluation_is_repeatable_and_leaves_the_global_generator_alone(samp
     torch.manual_seed(11)
     assert torch.equal(scores_of(model, interaction), first)
     assert first.shape == (len(HISTORIES), N_ITEMS) and first.isfinite().all()
-    with torch.no_grad():
-        assert not torch.allclose(model.full_sort_predict(interaction), first)  # new draws without a new seed
 
 
 def test_T12_new_models_draw_by_the_configured_seed():
@@ -732,23 +737,25 @@ def test_T12_new_models_draw_by_the_configured_seed():
 
 
 @pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
-def test_T12_scores_do_not_depend_on_the_batch_size(model_class):
-    """True where d is a multiple of 16: torch fills tensors of normals in blocks of 16."""
+def test_T12_scores_do_not_depend_on_batch_size_and_order(model_class):
     model, interaction = build(model_class), batch(HISTORIES)
 
     def in_batches(*sizes):
         parts = torch.arange(len(HISTORIES)).split(sizes)
         return torch.cat([model.full_sort_predict({k: v[part] for k, v in interaction.items()}) for part in parts])
 
-    whole = reseeded(model, in_batches, 7)
+    whole = no_grad(in_batches, 7)
+    backwards = no_grad(model.full_sort_predict, {k: v.flip(0) for k, v in interaction.items()})
+    torch.testing.assert_close(backwards.flip(0), whole, rtol=1e-4, atol=1e-4)
     for sizes in ((1, 2, 4), (1,) * 7, (5, 2)):
-        torch.testing.assert_close(reseeded(model, in_batches, *sizes), whole, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(no_grad(in_batches, *sizes), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("score_function", ["inner", "cosine"])
 def test_T13_column_i_is_the_score_of_item_i_and_predict_picks_the_rows_own(score_function):
     model, interaction = build(score_function=score_function), batch(HISTORIES, [20, 1, 2, 3, 29, 5, 20])
-    oracle, table = reseeded(model, model.generate, guidance(model, interaction)), model.item_embedding.weight
+    oracle = no_grad(model.generate, guidance(model, interaction), model.start_noise(interaction))
+    table = model.item_embedding.weight
     scores = scores_of(model, interaction)
     for item in range(1, N_ITEMS):
         expected = oracle @ table[item]
@@ -757,7 +764,7 @@ def test_T13_column_i_is_the_score_of_item_i_and_predict_picks_the_rows_own(scor
         torch.testing.assert_close(scores[:, item], expected, rtol=1e-4, atol=1e-4)
     assert not scores[:, 0].any()
     own = scores[torch.arange(len(HISTORIES)), interaction["item_id"]]
-    assert torch.equal(reseeded(model, model.predict, interaction), own)
+    assert torch.equal(no_grad(model.predict, interaction), own)
 
 
 @pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
@@ -822,7 +829,7 @@ def test_T29_times_of_padding_do_not_matter(encoding):
     times, real = interaction["toi_list"], interaction["item_id_list"] != 0
     garbage = {**interaction, "toi_list": torch.where(real, times, 100 * torch.randn_like(times))}
     for call in (model.full_sort_predict, model.last_day):
-        assert torch.equal(reseeded(model, call, garbage), reseeded(model, call, interaction))
+        assert torch.equal(no_grad(call, garbage), no_grad(call, interaction))
     assert losses(model, garbage) == losses(model, interaction)
     later = {**interaction, "toi_list": torch.where(real, times + 0.2, times)}
     assert not torch.allclose(scores_of(model, later), scores_of(model, interaction))

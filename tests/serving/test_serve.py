@@ -162,7 +162,7 @@ def test_answers_are_those_of_the_recommender(trained, model):
         assert ("next_scene" in got[0]) == (model == "DSPnet")
 
 
-@pytest.mark.parametrize(("model", "merges"), [("SASRec", True), ("DreamRec", False), ("FPMC", False)])
+@pytest.mark.parametrize(("model", "merges"), [("SASRec", True), ("DreamRec", True), ("PASRec", True), ("FPMC", False)])
 def test_64_clients_at_once_get_the_answers_that_they_get_alone(trained, model, merges):
     app, draw = create_app(Recommender.load(trained(model), "cpu")), random.Random(2)
     queries = [
