@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import hashlib
 import json
@@ -71,13 +70,10 @@ def recommend_file(
             if note.get("made_of") != fingerprint:
                 if note:
                     print(f"what is in {parts} is of another command or of other files, and is begun again", flush=True)
-                note = {"made_of": fingerprint, "done": 0, "totals": {}, "state": None}
+                note = {"made_of": fingerprint, "done": 0, "totals": {}}
             done, totals = note["done"], Totals(**note["totals"])
             if done:
                 print(f"going on after {totals.users:,} users", flush=True)
-                recommender.restore_sampling(note["state"] and base64.b64decode(note["state"]))
-            else:
-                recommender.reset_sampling()
             with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
                 for number, chunk in enumerate(read_histories(histories, names)):
                     if number < done:
@@ -94,9 +90,7 @@ def recommend_file(
                     totals.kept += table["user"].nunique()
                     totals.rows += len(table)
                     _write_part(parts / _part_name(number), table)
-                    state = recommender.sampling_state
-                    text = base64.b64encode(state).decode() if state else None
-                    note.update(done=number + 1, totals=vars(totals), state=text)
+                    note.update(done=number + 1, totals=vars(totals))
                     write_json(parts / "note.json", note)  # the part is whole by now
                     bar.update(len(chunk))
                     if number % TRIM_EVERY == 0:

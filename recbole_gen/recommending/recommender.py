@@ -73,11 +73,9 @@ class Recommender:
         require_search(search)
         recommender = cls(load_saved_model(folder, device))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
-            state = recommender.sampling_state
             recommender._top_items.index = build_index(
                 recommender._scorer, recommender._input, recommender._top_items.order
             )
-            recommender.restore_sampling(state)
         return recommender
 
     # Answers
@@ -92,7 +90,10 @@ class Recommender:
         candidates: Sequence[Any] | None = None,
         users: Sequence[Any] | None = None,
     ) -> pd.DataFrame:
-        """The best k items for each history. The same call gives the same answer.
+        """The best k items for each history.
+
+        A history has the same answer in any order and company, up to the last digits of the scores: matrix products of
+        other sizes are rounded otherwise, and items whose scores differ by no more may change places.
 
         Args:
             histories: items of each user, oldest first, by the names that they have in the data set, of any length.
@@ -111,7 +112,6 @@ class Recommender:
         Raises UserError for bad input.
         """
         histories = _as_histories(histories, times, scenes, users)
-        self.reset_sampling()
         table, warnings = self._recommend_with_warnings(histories, k, exclude_seen, candidates)
         _log_warnings(warnings)
         return table
@@ -152,27 +152,10 @@ class Recommender:
             tops.append([part.cpu() for part in top_scored(scores, min(k, scores.shape[1] - 1), self._scene_order)])
         return _answers_table(histories.users, tops, self._input.scenes, "scene")
 
-    def reset_sampling(self) -> None:
-        """Start the random numbers of sampling anew, as an evaluation does."""
-        generator = getattr(self.model, "eval_generator", None)
-        if generator is not None:
-            generator.manual_seed(self.config["seed"])
-
-    @property
-    def sampling_state(self) -> bytes | None:
-        """Where the random numbers of sampling are, for `restore_sampling`; None for a model that draws none."""
-        generator = getattr(self.model, "eval_generator", None)
-        return None if generator is None else bytes(generator.get_state().tolist())
-
-    def restore_sampling(self, state: bytes | None) -> None:
-        """Go on from a `sampling_state`."""
-        if state is not None:
-            self.model.eval_generator.set_state(torch.tensor(list(state), dtype=torch.uint8))
-
     def recommend_batch(
         self, histories: Histories, k: int = 10, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
     ) -> pd.DataFrame:
-        """As `recommend`, but the random numbers go on where the last answer has left them, and nothing is logged."""
+        """As `recommend`, but nothing is logged."""
         return self._recommend_with_warnings(histories, k, exclude_seen, candidates)[0]
 
     def _recommend_with_warnings(
@@ -230,18 +213,17 @@ class Recommender:
         """The vector of each history, float32 [n, d]; of a generating model, the oracle items behind `recommend`.
 
         The arguments are those of `recommend`. NaN for what the model cannot answer: a history without a known item, a
-        user whom the model should know and does not. The same call gives the same vectors.
+        user whom the model should know and does not. A history has the same vector in any order and company.
 
         Raises UserError for bad input, and for a model without `item_vectors`.
         """
         histories = _as_histories(histories, times, scenes, users)
-        self.reset_sampling()
         vectors, warnings = self._vectors_with_warnings(histories)
         _log_warnings(warnings)
         return vectors
 
     def encode_batch(self, histories: Histories) -> np.ndarray:
-        """As `vectors`, but the random numbers go on where the last answer has left them, and nothing is logged."""
+        """As `vectors`, but nothing is logged."""
         return self._vectors_with_warnings(histories)[0]
 
     def _vectors_with_warnings(self, histories: Histories) -> tuple[np.ndarray, list[str]]:

@@ -72,7 +72,6 @@ def _export_users(
     recommender: Recommender, folder: Path, suffix: str, d: int, histories: Iterable[Histories]
 ) -> dict[str, Any]:
     users = unanswered = 0
-    recommender.reset_sampling()
     with (
         _open_matrix(folder / f"users{suffix}", "user_vectors", d) as add,
         _open_names(folder / "users.json") as add_names,

@@ -98,6 +98,65 @@ def test_a_copy_without_the_data_set_says_the_same(trained, moved, monkeypatch, 
     pd.testing.assert_frame_equal(recommender.recommend(**rows), here)  # and again
 
 
+SAMPLES = [
+    ("DreamRec", {}), ("DreamRec", {"denoiser": "mlp"}), ("PASRec", {}), ("PreferDiff", {}),
+    ("DiffRec", {"infer": "full", "noise_per_user": True}), ("ACVAE", {"eval_noise": "sample"}),
+]  # fmt: skip
+
+
+def scores_of(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a user, a column an item."""
+    return table.pivot(index="user", columns="item", values="score")
+
+
+def part_of(rows: dict, index) -> dict:
+    return {name: values and [values[i] for i in index] for name, values in rows.items()}
+
+
+@pytest.mark.parametrize(("model", "values"), SAMPLES)
+def test_a_history_has_the_same_answer_in_any_order_and_company(trained, monkeypatch, model, values):
+    """Its noise does not depend on its place in a call; scores are as equal as matrix products of other sizes are."""
+    table = require_ranks_of_evaluator(trained(model, **values))
+    recommender, rows = Recommender.load(trained(model, **values)), rows_of_test(trained(model, **values))
+    n = len(rows["users"])
+    orders = [range(n)[::-1], random.Random(1).sample(range(n), n), [3], [5, 3, 5, 9]]
+    everything = {"k": 40, "exclude_seen": False}
+    wanted = scores_of(recommender.recommend(**rows, **everything))
+    read = {str((history[-8:], rows["times"] and model == "PASRec" and rows["times"][i][-8:]))
+            for i, history in enumerate(rows["histories"])}  # fmt: skip
+    assert wanted.notna().all(axis=None) and 70 < len(wanted.drop_duplicates()) <= len(read)
+    for size, order in [(4096, order) for order in orders] + [(7, range(n)), (1, range(n)[::-9])]:
+        monkeypatch.setitem(recommender.config.final_config_dict, "eval_batch_size", size)
+        some = part_of(rows, order)
+        names = some.pop("users")
+        got = scores_of(recommender.recommend(**some, **everything, users=[str(place) for place in range(len(names))]))
+        got.index = [names[int(place)] for place in got.index]
+        np.testing.assert_allclose(got[wanted.columns], wanted.loc[got.index], rtol=1e-3, atol=1e-4)
+    assert len(table) == 20 * n
+
+
+def test_another_seed_is_other_noise(trained):
+    folder = trained("DreamRec")
+    rows, recommender = rows_of_test(folder), Recommender.load(folder)
+    first = recommender.recommend(**rows)
+    recommender.model.seed += 1
+    assert not first["item"].equals(recommender.recommend(**rows)["item"])
+
+
+def test_a_file_may_come_in_any_order(trained, tmp_path, monkeypatch):
+    rows = rows_of_test(trained("PASRec"))
+    answers = []
+    for number, users_at_once in enumerate((10_000, 7)):
+        monkeypatch.setattr("recbole_gen.recommending.history_files.CHUNK_USERS", users_at_once)
+        order = range(len(rows["users"]))[:: -1 if number else 1]
+        given = part_of(rows, order) | {"scenes": [["a"] * len(rows["histories"][i]) for i in order]}
+        file, out = write_histories(tmp_path, given, "jsonl"), tmp_path / f"{number}.csv"
+        line = ["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={out}", "--k=20"]
+        assert main(line) == 0
+        answers.append(pd.read_csv(out).sort_values(["user", "item"]).reset_index(drop=True))
+    pd.testing.assert_frame_equal(*(each.drop(columns="rank") for each in answers), rtol=1e-3, atol=1e-4)
+
+
 def test_what_was_seen_is_left_out_unless_it_may_come_again(trained):
     recommender = Recommender.load(trained("SASRec"))
     history = [f"i{n}" for n in range(20)]  # longer than the model reads
@@ -441,7 +500,7 @@ def test_parts_of_another_command_are_begun_again(trained, tmp_path, capsys):
     file = write_histories(tmp_path, rows_of_test(trained("DSPnet")), "jsonl")
     parts = tmp_path / "out.csv.parts"
     parts.mkdir()
-    (parts / "note.json").write_text(json.dumps({"made_of": "else", "done": 5, "totals": {}, "state": None}))
+    (parts / "note.json").write_text(json.dumps({"made_of": "else", "done": 5, "totals": {}}))
     line = ["recommend", f"--checkpoint={trained('DSPnet')}", f"--histories={file}", f"--output={tmp_path / 'out.csv'}"]
     assert main(line) == 0
     assert "is begun again" in capsys.readouterr().out and len(pd.read_csv(tmp_path / "out.csv")) == 800
