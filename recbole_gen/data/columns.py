@@ -31,6 +31,10 @@ def _values(value: Any) -> list:
     return list(value.values())
 
 
+def _nested(value: Any) -> list:
+    return [name for names in value.values() for name in names]
+
+
 def _always(_config) -> bool:
     return True
 
@@ -87,6 +91,7 @@ COLUMN_KEYS = (
     *(ColumnKey(f"alias_of_{name}_id", TOKENS) for name in ("user", "item", "entity", "relation")),
     ColumnKey("seq_len", SEQUENCES, list),
     ColumnKey("selected_features", ANY, files=(ITEM,)),
+    ColumnKey("fields", ANY, _nested),
     ColumnKey("item_attribute", TOKENS, _one, (ITEM,)),
     ColumnKey("RATING_FIELD", ("float",), _one, (INTER,), _reads_ratings),
     ColumnKey("LABEL_FIELD", ("float",), _one, (INTER,), reads_labels),
@@ -186,6 +191,12 @@ def read_titles(config, path: Path) -> dict[str, str]:
     return {name: kind for name, _, kind in (title.partition(":") for title in titles)}
 
 
+def nearest_column(name: Any, columns: Iterable[str]) -> str:
+    """The end of a message about a column that is not there: the one that is nearest, or nothing."""
+    near = difflib.get_close_matches(str(name), list(columns), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
 def resolve_columns(config) -> list[str]:
     """Have every column loaded that a setting names; returns what is to be told.
 
@@ -235,8 +246,7 @@ def _resolve(config, titles: Titles, spec: ColumnKey, name: Any) -> None:
 
 def _no_such_column(config, titles: Titles, key: str, name: str, endings: tuple[str, ...] = ()) -> str:
     columns = [column for ending in (endings or titles.of) for column in titles.of.get(ending, ())]
-    near = difflib.get_close_matches(name, columns, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = nearest_column(name, columns)
     elsewhere = [ending for ending in titles.of if name in titles.of[ending]]
     suffix = config["LIST_SUFFIX"]
     if elsewhere:

@@ -78,7 +78,7 @@ def _require_time_column(config) -> None:
         if name not in found:
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
-                f"{found} in {path}. {times.time_field_advice(config)}"
+                f"{found} in {path}.{columns.nearest_column(name, found)} {times.time_field_advice(config)}"
             )
 
 
@@ -90,8 +90,8 @@ def _require_general_columns(config) -> None:
     for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
         if config[key] not in found:
             raise UserError(
-                f"data set '{config['dataset']}': there is no column '{config[key]}' among {found} in {path}. Name "
-                f"the right one with --{key}=NAME"
+                f"data set '{config['dataset']}': there is no column '{config[key]}' among {found} in {path}."
+                f"{columns.nearest_column(config[key], found)} Name the right one with --{key}=NAME"
                 + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
             )
 

@@ -95,6 +95,18 @@ def test_every_kind_of_model_says_the_same(model, shop, make_config, write_atomi
             create_dataset(make_config(model, **given))
 
 
+@pytest.mark.parametrize(("model", "key", "wrong", "near"), [
+    ("SASRec", "TIME_FIELD", "timestmp", "timestamp"), ("SASRec", "ITEM_ID_FIELD", "itemid", "item_id"),
+    ("BPR", "USER_ID_FIELD", "userid", "user_id"), ("BPR", "TIME_FIELD", "timestmp", "timestamp"),
+    ("PASRec", "TIME_FIELD", "timestmp", "timestamp"), ("DSPnet", "SCENE_FIELD", "brnd", "brand"),
+    ("DMF", "RATING_FIELD", "ratings", "rating"), ("FFM", "fields", "prices", "price"),
+])  # fmt: skip
+def test_the_fields_of_the_log_have_a_nearest_column_too(model, key, wrong, near, shop, make_config):
+    more = {"DMF": {"inter_matrix_type": "rating"}, "FFM": RATED}.get(model, {})
+    with pytest.raises(UserError, match=f"'{wrong}'.*Did you mean '{near}'"):
+        create_dataset(make_config(model, **{key: {0: [wrong]} if key == "fields" else wrong}, **more))
+
+
 def test_a_column_of_two_files_is_refused(shop, make_config, write_atomic):
     write_atomic({"user_id:token": ["u0"], "rating:float": [3]}, "user")
     with pytest.raises(UserError, match=r"'rating' is a column of toy.inter and of toy.user.*unload_col"):
