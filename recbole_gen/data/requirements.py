@@ -94,6 +94,7 @@ def _require_general_columns(config) -> None:
                 f"{columns.nearest_column(config[key], found)} Name the right one with --{key}=NAME"
                 + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
             )
+        titles.load(columns.INTER, [config[key]])
 
 
 def _require_files(config) -> None:

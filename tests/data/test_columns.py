@@ -107,6 +107,16 @@ def test_the_fields_of_the_log_have_a_nearest_column_too(model, key, wrong, near
         create_dataset(make_config(model, **{key: {0: [wrong]} if key == "fields" else wrong}, **more))
 
 
+@pytest.mark.parametrize("model", ["BPR", "FM", "CKE"])
+def test_models_of_users_and_items_load_what_they_cannot_do_without(model, shop, make_config):
+    graph = {"kg": "*", "link": "*"} if model == "CKE" else {}
+    order = {"order": "TO", "split": {"LS": "valid_and_test"}, "mode": "labeled" if model == "FM" else "full"}
+    given = {"load_col": {"inter": ["item_id"], **graph}, "eval_args": order, **(RATED if model == "FM" else {})}
+    dataset = create_dataset(make_config(model, **given))
+    assert {"user_id", "item_id", "timestamp"} <= set(dataset.inter_feat)
+    assert all(len(part) for part in dataset.build())
+
+
 def test_a_column_of_two_files_is_refused(shop, make_config, write_atomic):
     write_atomic({"user_id:token": ["u0"], "rating:float": [3]}, "user")
     with pytest.raises(UserError, match=r"'rating' is a column of toy.inter and of toy.user.*unload_col"):
