@@ -126,13 +126,15 @@ def _train_and_test(
     started = time.time()
 
     init_seed(config["seed"], config["reproducibility"])
-    try:
-        data, parts = cache.load_dataset(config, data_cache)
-    except NotImplementedError as error:  # RecBole's answer to an option that it does not know
-        raise UserError(str(error)) from error
+    with blaming_settings(config, "data"):
+        try:
+            data, parts = cache.load_dataset(config, data_cache)
+        except NotImplementedError as error:  # RecBole's answer to an option that it does not know
+            raise UserError(str(error)) from error
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
         raise SharedMistake(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
-    train_data, valid_data, test_data = create_loaders(config, data, parts)
+    with blaming_settings(config, "data"):
+        train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
     model = create_model(config, train_data._dataset).to(config["device"])
     log(model)
@@ -145,7 +147,7 @@ def _train_and_test(
     loaded = time.time()
 
     test_result, diagnostics = None, None
-    with blaming_settings(config):
+    with blaming_settings(config, "model"):
         _, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
         trained = time.time()
         if test:
@@ -202,7 +204,7 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
     """The model of a configuration, new. Raises UserError if it does not accept that, lacks a package, or is too large
     for the memory that there is."""
     try:
-        with config.recording_reads() as read, blaming_settings(config):
+        with config.recording_reads() as read, blaming_settings(config, "model"):
             return config.model_class(config, dataset)
     except UserError:
         raise

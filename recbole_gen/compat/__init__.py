@@ -69,6 +69,7 @@ SHIMS: dict[str, list[str]] = {
     ],
     "recbole.trainer.trainer": [
         "stack.use_current_mixed_precision",
+        "bugs.compare_lists_of_regularisation",
         "checkpoints.save_plain_checkpoints",
         "checkpoints.save_pretrained_models_plainly",
         "checkpoints.resume_from_plain_checkpoints",

@@ -123,6 +123,26 @@ def collect_counts_beside_tensors(module: ModuleType) -> None:
     module.Collector.get_data_struct = get_data_struct
 
 
+def compare_lists_of_regularisation(module: ModuleType) -> None:
+    """trainer.py:169 multiplies weight_decay by reg_weight to see whether both are set, and HGN and SHAN have a list
+    there, so that no weight_decay works with them."""
+    Trainer = module.Trainer
+
+    build = Trainer._build_optimizer
+
+    def _build_optimizer(self, **kwargs):
+        weights = self.config["reg_weight"]
+        if not isinstance(weights, (list, tuple)):
+            return build(self, **kwargs)
+        self.config["reg_weight"] = max(weights)
+        try:
+            return build(self, **kwargs)
+        finally:
+            self.config["reg_weight"] = weights
+
+    Trainer._build_optimizer = _build_optimizer
+
+
 def sum_the_entropy(module: ModuleType) -> None:
     """metrics.py:625: ShannonEntropy divides the sum of its formula by the number of items that are recommended."""
 

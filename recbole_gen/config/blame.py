@@ -1,4 +1,4 @@
-"""Whose mistake it is when a model of RecBole's fails: that of the settings which its user has changed, or a defect."""
+"""Whose mistake it is when RecBole's code fails: that of settings which its user has changed, or a defect."""
 
 from __future__ import annotations
 
@@ -14,37 +14,51 @@ from recbole_gen.errors import UserError
 from recbole_gen.options import read_yaml
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+FOLDERS = {"model": ("model",), "data": ("data", "sampler")}
+"""Where RecBole's code for models, and for data sets, is."""
+OF_EVERY_MODEL = (
+    "MAX_ITEM_LIST_LENGTH", "embedding_size", "reg_weight", "train_neg_sample_args", "eval_args", "enable_amp",
+    "numerical_features",
+)  # fmt: skip
+"""Keys beside its own by which a model can be made to fail."""
 SHOWN = 8
 """Settings that a message names."""
 
 
 @contextlib.contextmanager
-def blaming_settings(config: Config) -> Iterator[None]:
-    """Turn what a model of RecBole's raises, in its own code, into a UserError if settings that its user has changed
-    can be the cause.
+def blaming_settings(config: Config, what: str) -> Iterator[None]:
+    """Turn what RecBole's own code raises into a UserError, if settings that the user has changed can be the cause.
 
     RecBole checks little: a layer of the wrong size is torch's RuntimeError, a wrong word a TypeError. With the
     settings that RecBole ships, an error is a defect and keeps its traceback; so does what our own code, or a class of
     the user's own, raises.
+
+    Args:
+        what: `model` for its construction, training and evaluation, `data` for loading and splitting.
     """
     try:
         yield
     except (UserError, MemoryError, ImportError):
         raise
     except Exception as error:
-        changed = changed_settings(config)
-        if not (config.is_recbole_model and changed and _is_raised_in_model(error)):
+        changed = changed_settings(config, what)
+        is_recboles = what == "data" or config.is_recbole_model
+        if not (is_recboles and changed and _is_raised_in(FOLDERS[what], error)):
             raise
-        settings = _describe(config, changed)
+        subject = config["model"] if what == "model" else f"the data set '{config['dataset']}'"
         raise UserError(
-            f"{config['model']} does not run with these settings ({settings}): {describe_error(error)}"
+            f"{subject} does not work with these settings ({_describe(config, changed)}): {describe_error(error)} "
+            f"(--state=DEBUG writes the traceback into run.log)"
         ) from error
 
 
-def changed_settings(config: Config) -> list[str]:
-    """The model's own keys, and the length of histories, that neither RecBole nor we set as they are."""
-    own = read_yaml(places.RECBOLE_PROPERTIES / f"model/{config['model']}.yaml") if config.is_recbole_model else {}
-    keys = {*own, "MAX_ITEM_LIST_LENGTH", "embedding_size", "reg_weight", "train_neg_sample_args", "eval_args"}
+def changed_settings(config: Config, what: str) -> list[str]:
+    """Keys that can be the cause, and that neither RecBole nor we set as they are."""
+    if what == "data":
+        keys = {*config.parameters["Dataset"], "numerical_features", "discretization", "eval_args"}
+    else:
+        own = read_yaml(places.RECBOLE_PROPERTIES / f"model/{config['model']}.yaml") if config.is_recbole_model else {}
+        keys = {*own, *OF_EVERY_MODEL}
     return sorted(key for key in keys if _is_users(config.origins.get(key)))
 
 
@@ -65,13 +79,15 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}"
 
 
-def _is_raised_in_model(error: BaseException) -> bool:
-    """Whether the innermost code of RecBole or ours that the error has passed is that of RecBole's models."""
-    ours = [
-        Path(frame.filename).resolve()
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve().is_relative_to(places.RECBOLE.resolve())
-        or Path(frame.filename).resolve().is_relative_to(_PACKAGE)
-    ]
-    inner = [path for path in ours if path.name not in ("kernels.py", "configurator.py")]
-    return bool(inner) and inner[-1].is_relative_to((places.RECBOLE / "model").resolve())
+def _is_raised_in(folders: Collection[str], error: BaseException) -> bool:
+    """Whether the innermost code of RecBole or ours that the error has passed is in these folders of RecBole."""
+    recbole, inner, statement = places.RECBOLE.resolve(), None, ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename).resolve()
+        # Shims stand in for RecBole's functions, and Config is read everywhere.
+        is_ours = path.is_relative_to(_PACKAGE) and path.parent.name != "compat" and path.name != "config.py"
+        if is_ours or path.is_relative_to(recbole):
+            inner, statement = path, frame.line or ""
+    if "model" in folders and statement.endswith(".backward()"):  # what torch computes there is the model's loss
+        return True
+    return inner is not None and any(inner.is_relative_to(recbole / folder) for folder in folders)

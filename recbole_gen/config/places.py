@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def find_dataset(name: str, data_path: str) -> Path:
     if name == "ml-100k":
         places.append(RECBOLE / "dataset_example/ml-100k")
     for place in places:
-        if any(file.name.startswith(name) for file in place.glob("*.inter")):
-            return place.resolve()
+        with contextlib.suppress(OSError, ValueError):  # a name that no folder can have
+            if any(file.name.startswith(name) for file in place.glob("*.inter")):
+                return place.resolve()
     from recbole_gen.prepare import missing_dataset  # the recipes' readers take their time to load
 
     looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))

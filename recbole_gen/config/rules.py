@@ -10,14 +10,14 @@
 
 In brackets stand the kinds of value, joined by `or`: `int` (a whole number), `float` (any finite number), `bool`, `str`
 (text, which a number is turned into), `name` (text that is not empty), `word` (text whose case does not matter),
-`path`, `interval` (such as "[5,inf)", see `intervals`), `date`, `list`, `dict`, `~` (no value) and `any`. A list or
-dict may say what is in it: `list of int`, `list of 2 float`, `list of 1+ int`, `dict of interval/list`. A part that a
-mapping must have is `required`.
+`path`, `ints` (such as "0,1"), `interval` (such as "[5,inf)", see `intervals`), `date`, `list`, `dict`, `~` (no value)
+and `any`. A list or dict may say what is in it: `list of int`, `list of 2 float`, `list of 1+ int`, `dict of
+interval/list`. A part that a mapping must have is `required`.
 
 Behind the brackets, up to a colon, may stand what the value is among: alternatives divided by `|`, each of them a word,
 a number, or conditions on a number joined by `and`: `>= 1`, `> 0`, `<= 1`, `< 5`, `0..1` (both ends count), `a multiple
-of 2`; in place of a number the name of another key may stand. One word alone is written `= word`. In lists and dicts
-they are for each of the values.
+of 2`; in place of a number the name of another key may stand. One word alone is written `= word`, or `= *`. In lists
+and dicts they are for each of the values.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from recbole_gen.options import is_number, is_whole
 KINDS = {
     "int": "a whole number", "float": "a number", "bool": "True or False", "str": "text",
     "name": "text that is not empty", "word": "text", "path": "the name of a folder or file",
-    "interval": "an interval such as '[5,inf)' or '(0,10]'",
+    "ints": "whole numbers such as '0,1'", "interval": "an interval such as '[5,inf)' or '(0,10]'",
     "date": "a date such as 2024-08-01", "list": "a list such as [name]",
     "dict": "a mapping such as {key: value} (a value with brackets or commas in it needs quotes)", "~": "~",
     "any": "any value",
 }  # fmt: skip
 """Kind of value -> what a message calls it."""
-NUMBERS, TEXTS = ("int", "float"), ("str", "name", "word", "path")
+NUMBERS, TEXTS = ("int", "float"), ("str", "name", "word", "path", "ints")
 MULTIPLE = "a multiple of"
 LARGEST = 2**63
 """Whole numbers from here on do not fit into a tensor."""
@@ -92,8 +92,8 @@ class Kind:
         if self.name in NUMBERS:
             return is_whole(value) if self.name == "int" else is_number(value)
         types: dict[str, Any] = {
-            "str": str, "name": str, "word": str, "path": str, "interval": str, "list": (list, tuple), "dict": dict,
-            "date": datetime.date, "~": type(None), "any": object,
+            **dict.fromkeys((*TEXTS, "interval"), str), "list": (list, tuple), "dict": dict, "date": datetime.date,
+            "~": type(None), "any": object,
         }  # fmt: skip
         if self.name == "bool":
             return isinstance(value, bool) or (is_whole(value) and value in (0, 1))
@@ -103,9 +103,10 @@ class Kind:
         """In words."""
         if not self.items:
             return KINDS[self.name]
-        items = " or ".join(KINDS[item].removesuffix(" such as [name]").partition(" (")[0] for item in self.items)
+        items = " or ".join(KINDS[item].removesuffix(" such as [name]") for item in self.items)
         if self.name == "dict":
-            return f"{KINDS['dict']} with {items} as each value"
+            mapping, _, hint = KINDS["dict"].partition(" (")
+            return f"{mapping}, each value {items} ({hint}"
         number = f"{self.least} " if self.least == self.most else "at least one " if self.least else ""
         return f"a list of {number}values, each {items}"
 
@@ -136,8 +137,9 @@ class Rule:
 
     def converted(self, value: Any) -> Any:
         """A number that stands for text, as text; every other value as it is."""
-        if is_number(value) and self.takes(*TEXTS) and not self.takes(*NUMBERS, "any"):
-            return str(value)
+        is_text = self.takes(*TEXTS) and not self.takes(*NUMBERS, "any")
+        if is_text and (is_whole(value) or (is_number(value) and math.isfinite(value))):
+            return str(value) if not is_whole(value) or abs(value) < LARGEST else value
         return value
 
     def refusal(self, value: Any, values: Mapping[str, Any] | None = None) -> str:
@@ -178,14 +180,16 @@ class Rule:
         of_items = replace(self, kinds=tuple(Kind(item) for item in kind.items), parts={})
         for item in items:
             if wanted := of_items.refusal(of_items.converted(item), values):
-                each = "value" if isinstance(value, dict) else "member"
-                return f"a {'mapping' if isinstance(value, dict) else 'list'} with {wanted} as each {each}"
+                whole = "mapping, each value" if isinstance(value, dict) else "list, each member"
+                return f"a {whole} {wanted}"
         return ""
 
     def _refusal_of_one(self, kinds: Sequence[str], value: Any, values: Mapping[str, Any]) -> str:
         if isinstance(value, str):
             if kinds == ["interval"]:
                 return "" if _is_interval(value) else KINDS["interval"]
+            if kinds == ["ints"]:
+                return "" if re.fullmatch(r"(-?\d{1,6})?(, ?-?\d{1,6})*", value) else self._describe_kinds()
             if (kinds == ["name"] and not value) or (kinds == ["path"] and not value.strip()):
                 return self._describe_kinds()
             fold = str.casefold if "word" in kinds else str
@@ -213,8 +217,9 @@ class Rule:
         return " or ".join(dict.fromkeys(kind.describe() for kind in self.kinds))
 
     def _describe_mapping(self) -> str:
-        needed = {part: rule.example for part, rule in self.parts.items() if rule.is_required} or self.example
-        shown = ", ".join(f"{part}: {value}" for part, value in (needed or {"key": "value"}).items())
+        examples = {part: rule.example for part, rule in self.parts.items() if rule.example is not None}
+        needed = {part: value for part, value in examples.items() if self.parts[part].is_required}
+        shown = ", ".join(f"{part}: {value}" for part, value in (needed or examples or {"key": "value"}).items())
         return f"a mapping such as {{{shown}}}"
 
     def _broken_multiples(self, value: Any, values: Mapping[str, Any]) -> list[str]:
@@ -236,7 +241,8 @@ class Rule:
         switches = ["True", "False"] * self.takes("bool")
         listed = ", ".join([*map(_show, self.choices), *switches, *empty])
         one = len(self.choices) + len(switches) + len(empty) == 1
-        return " or ".join([listed if one else f"one of {listed}", *ranges])
+        lists = ["a list"] * self.takes("list")
+        return " or ".join([*lists, listed if one else f"one of {listed}", *ranges])
 
 
 def parse_rule(comment: str, example: Any = None) -> Rule | None:
@@ -269,7 +275,7 @@ def _parse_kind(text: str) -> Kind | None:
 
 def _with_range(rule: Rule, text: str) -> Rule | None:
     """The rule with the range that ``text`` is; None if it is none, but the beginning of what is said of the key."""
-    if one := re.fullmatch(r"= ([A-Za-z_][\w.-]*)", text):
+    if one := re.fullmatch(r"= ([A-Za-z_][\w.-]*|\*)", text):
         return replace(rule, choices=(one[1],))
     choices: list[str | int | float] = []
     ranges: list[tuple[Condition, ...]] = []

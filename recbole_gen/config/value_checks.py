@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from recbole_gen.options import is_number, is_whole
 
 PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 """Caches that RecBole reads back with pickle."""
+COLUMNS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "ITEM_LIST_LENGTH_FIELD", "NEG_PREFIX", "LIST_SUFFIX")
 VALUE = EvaluatorType.VALUE
 _METRICS_WITHOUT_K = ("auc", "gauc", "logloss", "mae", "rmse")
 
@@ -48,6 +50,14 @@ class Checks:
                 values[key] = table.converted(key, values[key])
         for key, value in values.items():
             table.check(key, value, self.origins.get(key), values)
+        if values["load_col"] is not None and "inter" not in values["load_col"]:
+            self._refuse("load_col", "a mapping with the columns of the interactions, {inter: [user_id, item_id]}")
+        cache = values["data_cache"]
+        if isinstance(cache, str) and cache != "auto" and cache.casefold() in ("auto", "true", "false", "none"):
+            self._refuse("data_cache", "auto, True, False or the name of a folder")
+        for first, second in itertools.combinations(COLUMNS, 2):
+            if values[first] == values[second]:
+                raise UserError(f"{first} and {second} must name two columns, got {values[first]!r} for both")
         self._check_undeclared({key for key in values if key not in table}, shipped)
 
     def _check_undeclared(self, keys: set[str], shipped: Sequence[Layer]) -> None:
