@@ -89,12 +89,13 @@ def run_recbole(model=None, dataset=None, config_file_list=None, config_dict=Non
     return result
 
 
-def load_data_and_model(model_file):
+def load_data_and_model(model_file, model=None):
     """`load` under the name and with the result that RecBole has for it.
 
-    ``model_file`` is a run's folder, or the best.pth in it. Returns the configuration, the model in evaluation mode
-    with the weights of its best epoch, the training part of the data set (its names of users and items are those of the
-    whole), and the loaders for training, validation and test. Raises UserError if there is no such run.
+    ``model_file`` is a run's folder, or the best.pth in it; ``model`` as of `load`. Returns the configuration, the
+    model in evaluation mode with the weights of its best epoch, the training part of the data set (its names of users
+    and items are those of the whole), and the loaders for training, validation and test. Raises UserError if there is
+    no such run.
     """
     from pathlib import Path
 
@@ -104,5 +105,5 @@ def load_data_and_model(model_file):
     if path.is_file() and path.name != "best.pth":
         importlib.import_module("recbole_gen.checkpoint").load(path)  # says what else it is
         raise UserError(f"{path} is not the best epoch of its run: load_data_and_model({str(path.parent)!r}) is")
-    loaded = importlib.import_module("recbole_gen.quick_start").load(path.parent if path.is_file() else path)
+    loaded = importlib.import_module("recbole_gen.quick_start").load(path.parent if path.is_file() else path, model)
     return loaded.config, loaded.model, loaded.train._dataset, loaded.train, loaded.valid, loaded.test

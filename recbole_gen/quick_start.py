@@ -17,7 +17,7 @@ from recbole.utils import EvaluatorType, init_seed, set_color
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
-from recbole_gen.config.resume import configure, stored_settings
+from recbole_gen.config.resume import configure, finished_config
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts
@@ -79,6 +79,9 @@ def run(
     if config["nproc"] > 1 and not distributed.is_launched():
         if on_epoch:
             raise UserError("a run that a sweep watches has one process: use nproc: 1")
+        if resume_from:  # what is known here is named for the other processes
+            model, metrics = config.settings()["model"], config.settings()["metrics"]
+            config_dict = {"metrics": metrics, **(config_dict or {})}
         arguments = (model, dataset, config_file_list, config_dict, list(argv), run_dir, test, None, quiet, data_cache)
         return run_in_processes(run, config["nproc"], arguments)
     distributed.init_process_group(config["device"])
@@ -275,21 +278,25 @@ def best_checkpoint(folder: str | Path) -> Path:
     return path
 
 
-def load(folder: str | Path) -> LoadedRun:
+def load(folder: str | Path, model: str | type | None = None) -> LoadedRun:
     """The model of the run in ``folder``, with the weights of its best epoch, and its data, split as it was.
+
+    Args:
+        model: of a run whose model is a class of the user's own, that class or its name, my_package.my_module:MyModel:
+            a checkpoint alone does not have code imported.
 
     Raises UserError if there is no such run, or its data set is not here or not the one that it was trained on.
     """
     path = best_checkpoint(folder)
     content = checkpoint.load(path)
-    config = Config(stored=stored_settings(content), needs_metrics=False)
+    config = finished_config(path, content, model, needs_metrics=False)
     init_seed(config["seed"], config["reproducibility"])
     data, parts = cache.load_dataset(config)
     train, valid, test = create_loaders(config, data, parts)
-    model = create_model(config, train._dataset).to(config["device"])
+    built = create_model(config, train._dataset).to(config["device"])
     checkpoint.require_match(path, content, config["model"], token_vocabulary(data))
-    checkpoint.load_weights(path, content, model)
-    return LoadedRun(config, model.eval(), train, valid, test)
+    checkpoint.load_weights(path, content, built)
+    return LoadedRun(config, built.eval(), train, valid, test)
 
 
 def __getattr__(name: str) -> Any:

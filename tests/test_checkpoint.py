@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import resource
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 import scipy.sparse
 import torch
 
+import recbole_gen
 from recbole_gen import checkpoint, cli, quick_start
 from recbole_gen.checkpoint import CheckpointError
+from recbole_gen.errors import UserError
+from recbole_gen.recommending.recommender import Recommender
 
 
 @contextmanager
@@ -259,3 +263,65 @@ def test_an_interrupt_before_the_first_checkpoint_says_so(arguments, custom, cap
     custom.at, custom.trouble = 2, interrupt
     assert cli.main(arguments(model="custom:Custom")) == 130
     assert "nothing to go on with" in capsys.readouterr().err
+
+
+OWN_METRIC = """
+from recbole.evaluator.base_metric import TopkMetric
+
+
+class First(TopkMetric):
+    def calculate_metric(self, dataobject):
+        hits, _ = self.used_info(dataobject)
+        return self.topk_result("first", hits.cumsum(1) > 0)
+"""
+
+
+@pytest.fixture
+def foreign(custom, settings, tmp_path, monkeypatch):
+    """The folder of a run of `custom:Custom` with a metric `measure:First`, of whose modules nothing is imported; and a
+    file that is there once either is."""
+    own, mark = tmp_path / "own_models", tmp_path / "imported"
+    (own / "measure.py").write_text(OWN_METRIC)
+    values = settings("custom:Custom", epochs=1, metrics=["NDCG", "measure:First"], state="ERROR")
+    folder = quick_start.run(config_dict=values)["run_dir"]
+    for name in ("custom", "measure"):
+        with open(own / f"{name}.py", "a") as file:
+            file.write(f"\nopen({str(mark)!r}, 'a').write({name!r})\n")
+        sys.modules.pop(name)
+    yield folder, mark
+    sys.modules.setdefault("custom", custom)
+    sys.modules.pop("measure", None)
+
+
+def test_a_checkpoint_has_no_code_imported_that_nobody_named(foreign, tmp_path, capsys):
+    folder, mark = foreign
+    (tmp_path / "h.jsonl").write_text('{"user": "u", "history": ["i1", "i2"]}\n')
+    asked = [f"--checkpoint={folder}", f"--histories={tmp_path}/h.jsonl", f"--output={tmp_path}/out.csv"]
+    lines = [
+        [f"--resume={folder}", "--epochs=2"], ["recommend", *asked], ["serve", f"--checkpoint={folder}"],
+        ["export", f"--checkpoint={folder}", f"--output={tmp_path}/vectors"], ["plot", "tsne", f"--run={folder}"],
+    ]  # fmt: skip
+    for line in lines:
+        assert cli.main(line) == 2
+        message = capsys.readouterr().err
+        assert "custom:Custom" in message and '--model="custom:Custom"' in message and "Traceback" not in message
+    for read in (quick_start.load, Recommender.load, recbole_gen.load_data_and_model):
+        with pytest.raises(UserError, match="custom:Custom as its model"):
+            read(folder)
+    with pytest.raises(CheckpointError, match="of model custom:Custom, not of other:Model"):
+        Recommender.load(folder, model="other:Model")
+    assert cli.main([f"--resume={folder}", "--epochs=2", "--model=custom:Custom"]) == 2
+    assert '--metrics="[..., measure:First]"' in capsys.readouterr().err and mark.read_text() == "custom"
+    assert not (tmp_path / "out.csv").exists() and not (tmp_path / "vectors").exists()
+
+
+def test_a_named_class_is_imported(foreign, tmp_path):
+    folder, mark = foreign
+    assert cli.main(["recommend", f"--checkpoint={folder}", f"--histories={tmp_path}/h.inter", "--model=custom:Custom",
+                     f"--output={tmp_path}/out.csv"]) == 2  # there is no such file  # fmt: skip
+    assert not mark.exists()
+    assert Recommender.load(folder, model="custom:Custom").recommend([["i1"]], k=2)["item"].notna().all()
+    assert mark.read_text() == "custom"  # a metric is for those who evaluate
+    quick_start.load(folder)  # the process has imported it by now
+    line = [f"--resume={folder}", "--epochs=2", "--model=custom:Custom", "--metrics=[NDCG, measure:First]"]
+    assert cli.main(line) == 0

@@ -20,7 +20,7 @@ from recbole.utils import InputType, ModelType
 from recbole_gen.config import keys, places, registry
 from recbole_gen.config.key_table import key_table
 from recbole_gen.config.keys import RESUMED, Layer
-from recbole_gen.config.layers import read_user_layers, selected_run, shipped_layers
+from recbole_gen.config.layers import merge_layers, read_user_layers, selected_run, shipped_layers
 from recbole_gen.config.value_checks import Checks, as_list
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import user_metrics
@@ -36,7 +36,8 @@ class Config(RecBoleConfig):
         config_file_list: the user's YAML files, later ones win.
         config_dict: values that win over the files.
         argv: command line arguments that win over everything. Nothing is read from `sys.argv`.
-        stored: `settings()` of the run that goes on; the user's layers win over it.
+        stored: `settings()` of the run that goes on; the user's layers win over it. Classes of somebody's own that it
+            alone names are not imported, see `registry.require_named`.
         needs_data: whether the data set must be here; without one nothing is evaluated.
         needs_metrics: whether anything is going to be evaluated; if not, metrics of the user's own are not imported,
             and are not in `config["metrics"]`.
@@ -70,6 +71,8 @@ class Config(RecBoleConfig):
         self.yaml_loader = YamlLoader
         user_layers = [(RESUMED, stored or {}), *read_user_layers(config_file_list, config_dict, argv)]
         selected = selected_run(user_layers, model, dataset)
+        if not (model or merge_layers(user_layers[1:]).get("model")):
+            registry.require_named(selected.model, "model")
         choice = registry.resolve_model(selected.model)
         self.model, self.model_class, self.is_recbole_model = choice.name, choice.model_class, choice.is_recbole
         self.dataset, self.missing_settings = selected.dataset, choice.info.missing_settings
@@ -135,6 +138,8 @@ class Config(RecBoleConfig):
         if not paths:
             return []
         if needs_metrics:
+            for path in paths if self.origins["metrics"] == RESUMED else []:
+                registry.require_named(path, "metrics")
             values["metrics"] = user_metrics.register_metrics(given)
             return user_metrics.register_metrics(paths)
         mode = (values["eval_args"] or {}).get("mode") if isinstance(values["eval_args"], dict) else None

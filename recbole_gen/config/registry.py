@@ -138,6 +138,22 @@ def class_path(model: type) -> str:
     return f"{model.__module__}:{model.__qualname__}"
 
 
+def require_named(path: Any, key: str) -> None:
+    """Raise UserError for a class that only a checkpoint names: to find it is to run the code of its module.
+
+    Classes of RecBole and of this package, and of modules that this process has imported already, need no naming.
+    """
+    module = str(path).partition(":")[0]
+    if ":" not in str(path) or module in sys.modules or module.partition(".")[0] in ("recbole", "recbole_gen"):
+        return
+    given = f"[..., {path}]" if key == "metrics" else path
+    raise UserError(
+        f"the checkpoint names {path} as its {key}, a class of somebody's own: to read the checkpoint would run the "
+        f'code of the module {module}. If you trust that, name it yourself: --{key}="{given}" (in Python: '
+        f'{key}="{path}", or import {module} before)'
+    )
+
+
 def _user_class(path: str) -> ModelChoice:
     from recbole.model.abstract_recommender import AbstractRecommender
 

@@ -27,10 +27,30 @@ def configure(
     content = checkpoint.load(path)
     stored = content["config"]
     for key, value in (("model", model), ("dataset", dataset), ("protocol", None)):
-        wanted = registry.class_path(value) if isinstance(value, type) else value or given.get(key)
-        if wanted and wanted != stored[key]:
-            raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
+        _require_stored(path, stored, key, value or given.get(key))
     return Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content)), path.resolve()
+
+
+def finished_config(
+    path: Path,
+    content: dict[str, Any],
+    model: str | type | None = None,
+    changes: dict[str, Any] | None = None,
+    **options: Any,
+) -> Config:
+    """The configuration of the run whose checkpoint this is, but for ``changes``; ``options`` are those of `Config`.
+
+    ``model`` names a class of somebody's own, whose code is to be imported; of other models it may be None.
+    """
+    _require_stored(path, content["config"], "model", model)
+    return Config(model or None, stored={**stored_settings(content), **(changes or {})}, **options)
+
+
+def _require_stored(path: Path, stored: dict[str, Any], key: str, value: Any) -> None:
+    """Raise CheckpointError if a value is given, and is another than that of the checkpoint's run."""
+    wanted = registry.class_path(value) if isinstance(value, type) else value
+    if wanted and wanted != stored[key]:
+        raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
 
 
 def stored_settings(content: dict[str, Any]) -> dict[str, Any]:

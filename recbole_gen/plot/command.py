@@ -38,6 +38,10 @@ RUNS = Option(
     '"FOLDER ..."', "folders of runs, or folders that contain runs, separated by blanks; * stands for any text"
 )
 RUN = Option("FOLDER", "the same, for one")
+MODEL = Option(
+    "MODULE:CLASS",
+    "of a run whose model is a class of somebody's own (several: blanks between): no checkpoint has code imported",
+)
 ONE_FOLDER = "in the folder that --runs names, the current one if it names several"
 
 FIGURES = {
@@ -47,6 +51,7 @@ FIGURES = {
         "--run=saved/PASRec-...",
         {
             "run": Option("FOLDER", "the run's folder"),
+            "model": MODEL,
             "part": Option("PART", "the rows to look at, test or valid", "test"),
             "output": Option("FILE", OUTPUT.format("FOLDER/toi.PART.png")),
             "horizon": Option("DAYS", "how many days after the last one of the data a predicted time may lie", 365),
@@ -59,6 +64,7 @@ FIGURES = {
         {
             "runs": RUNS,
             "run": RUN,
+            "model": MODEL,
             "max_items": Option("N", "of more items than this, draw so many, chosen at random", 5000),
             "seed": Option("N", "of t-SNE and of that choice", 2020),
             "output": Option("FILE", OUTPUT.format(f"tsne.png, {ONE_FOLDER}")),

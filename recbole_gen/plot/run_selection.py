@@ -58,6 +58,11 @@ def run_folders(options: dict[str, Any], figure: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def named_model(options: dict[str, Any], config: dict[str, Any]) -> str | None:
+    """The model of a run, if --model names it."""
+    return config["model"] if config["model"] in str(options["model"]).split() else None
+
+
 def find_runs(folders: Sequence[Path], finished: bool = True, pruned: bool = False) -> list[Run]:
     """The runs in these folders and below them, each once, in the order of the folders and then of their names.
 

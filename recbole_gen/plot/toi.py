@@ -39,7 +39,7 @@ def draw(options: dict[str, Any]) -> None:
     if not (isinstance(options["noise"], (int, float)) and 0 <= options["noise"] <= 1):
         raise UserError(f"--noise must be from 0 to 1, got {options['noise']!r}")
     output = run_selection.output_path(options, [Path(options["run"])], f"toi.{options['part']}")
-    run = load(options["run"])
+    run = load(options["run"], options["model"])
     rows = toi_rows(run, options["part"], options["horizon"], options["noise"])
     summary = toi_summary(rows)
     print(toi_table(run, options["part"], summary))

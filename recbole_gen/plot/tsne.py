@@ -45,7 +45,9 @@ def draw(options: dict[str, Any]) -> None:
     folders = run_selection.run_folders(options, "tsne")
     output = run_selection.output_path(options, folders, "tsne")
     found = run_selection.find_runs(folders)
-    tables = [item_vectors_and_counts(load(run.folder)) for run in found]  # all of them first: one may have none
+    tables = [
+        item_vectors_and_counts(load(run.folder, run_selection.named_model(options, run.config))) for run in found
+    ]  # all of them first: one may have none
     maps = []
     for (vectors, counts), label in zip(tables, run_selection.run_labels(found), strict=True):
         chosen = sample_items(len(vectors), options["max_items"], options["seed"])

@@ -27,6 +27,7 @@ usage: recbole-gen export --checkpoint=FOLDER --output=FOLDER [--histories=FILE]
   --format=numpy       numpy, or safetensors: items.safetensors with the tensor item_vectors, users.safetensors with
                        user_vectors
   --user, --item, --time, --scene      the columns of FILE, if they have other names than in the data set
+  --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
   --device=cpu         cpu or cuda (default: as a run would choose)
 
 The score of an item is the inner product of its vector with the user's. Models that score in another way (DiffRec,
@@ -34,7 +35,7 @@ BERT4Rec, ...) have no such vectors.
 """
 DEFAULTS: dict[str, Any] = {
     "checkpoint": "", "output": "", "histories": "", "format": "numpy", "user": "", "item": "", "time": "",
-    "scene": "", "device": "",
+    "scene": "", "device": "", "model": "",
 }  # fmt: skip
 FORMATS = ("numpy", "safetensors")
 
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     from recbole_gen.recommending.recommender import Recommender
     from recbole_gen.recommending.vector_files import export_vectors
 
-    recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None)
+    recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None, model=values["model"] or None)
     names = column_names(values, recommender.config)
     note = export_vectors(
         recommender, output, str(values["format"]), None if histories is None else read_histories(histories, names)

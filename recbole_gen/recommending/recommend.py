@@ -33,13 +33,14 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
   --between A B        of users with a window (from, until) that meets these days only: --between 2024-05-01 2024-05-07
   --user, --item, --time, --scene      the columns of FILE, if they have other names than in the data set
   --search=exact       exact, or ann: of more than 100,000 items an index finds the best (recbole-gen[ann])
+  --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
   --device=cpu         cpu or cuda (default: as a run would choose)
 
 Interrupted, the same command goes on where it stopped, with the same result.
 """
 DEFAULTS: dict[str, Any] = {
     "checkpoint": "", "histories": "", "output": "", "k": 10, "exclude_seen": True, "candidates": "", "when": False,
-    "between": "", "user": "", "item": "", "time": "", "scene": "", "device": "", "search": "exact",
+    "between": "", "user": "", "item": "", "time": "", "scene": "", "device": "", "search": "exact", "model": "",
 }  # fmt: skip
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -69,7 +70,9 @@ def main(arguments: Sequence[str]) -> None:
     from recbole_gen.recommending.bulk import recommend_file
     from recbole_gen.recommending.recommender import Recommender
 
-    recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None, str(values["search"]))
+    recommender = Recommender.load(
+        str(values["checkpoint"]), values["device"] or None, str(values["search"]), model=values["model"] or None
+    )
     if (values["when"] or between) and not recommender.predicts_times:
         raise UserError(f"{recommender.config['model']} predicts no times: --when and --between are for PASRec")
     totals = recommend_file(recommender, histories, output, values, between, candidates)

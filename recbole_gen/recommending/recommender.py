@@ -57,7 +57,12 @@ class Recommender:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, search: str = "exact", ann_above: int = ANN_ABOVE
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        search: str = "exact",
+        ann_above: int = ANN_ABOVE,
+        model: str | type | None = None,
     ) -> Recommender:
         """The model of a run's folder, from the best.pth in it (and when.json, if it predicts times).
 
@@ -65,13 +70,15 @@ class Recommender:
             device: "cpu" or "cuda"; None for the one that a run with this configuration would use here.
             search: "exact": every item is scored. "ann": of more items than ``ann_above`` the best are found by an
                 index, which is built here, takes memory and may miss some; what it finds is scored as ever.
+            model: of a run whose model is a class of somebody's own, that class or its name, such as
+                my_package.my_module:MyModel: a checkpoint alone does not have code imported.
 
         Raises UserError if there is no such run, its checkpoint is damaged, foreign, or not of one piece, or its model
         recommends nothing from histories; with "ann" if the model does not score by inner products, or faiss is
         missing.
         """
         require_search(search)
-        recommender = cls(load_saved_model(folder, device))
+        recommender = cls(load_saved_model(folder, device, model))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
             recommender._top_items.index = build_index(
                 recommender._scorer, recommender._input, recommender._top_items.order

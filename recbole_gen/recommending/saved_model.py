@@ -12,7 +12,7 @@ from recbole.utils import FeatureType, ModelType
 
 from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
-from recbole_gen.config.resume import stored_settings
+from recbole_gen.config.resume import finished_config
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
@@ -34,8 +34,8 @@ class SavedModel:
     window: calibration.DayWindow | None
 
 
-def load_saved_model(folder: str | Path, device: str | None = None) -> SavedModel:
-    """The best checkpoint of a run's folder; ``device`` as of `Recommender.load`.
+def load_saved_model(folder: str | Path, device: str | None = None, model: str | type | None = None) -> SavedModel:
+    """The best checkpoint of a run's folder; ``device`` and ``model`` as of `Recommender.load`.
 
     Raises UserError if there is no such run, its checkpoint is damaged, foreign, or not of one piece, or its model
     reads no histories, or something of its data set that a checkpoint does not have.
@@ -44,12 +44,12 @@ def load_saved_model(folder: str | Path, device: str | None = None) -> SavedMode
     content = checkpoint.load(path)
     _require_complete(path, content)
     changes = {} if device is None else {"use_gpu": device != "cpu"}
-    config = Config(stored={**stored_settings(content), **changes}, needs_data=False)
+    config = finished_config(path, content, model, changes, needs_data=False)
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise UserError(f"{content['model']} reads no histories: recommending needs a sequential model")
-    model = _build_model(path, config, content)
-    window = calibration.read_window(Path(folder) / calibration.WINDOWS_FILE) if hasattr(model, "when") else None
-    return SavedModel(config, model.to(config["device"]).eval(), content, window)
+    built = _build_model(path, config, content)
+    window = calibration.read_window(Path(folder) / calibration.WINDOWS_FILE) if hasattr(built, "when") else None
+    return SavedModel(config, built.to(config["device"]).eval(), content, window)
 
 
 class CheckpointDataset:

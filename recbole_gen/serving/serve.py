@@ -27,6 +27,7 @@ usage: recbole-gen serve --checkpoint=FOLDER [--host=127.0.0.1] [--port=8000]
   --host=ADDRESS       0.0.0.0 for all networks (default: 127.0.0.1, this machine only). There is no password and no
                        TLS: put a proxy that has them before an address that others reach
   --port=NUMBER        0 for any that is free (default: 8000)
+  --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
   --device=DEVICE      cpu or cuda (default: cpu)
   --max_users=N        histories in a request (default: 1000)
   --max_events=N       events in a history (default: 1000)
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     limits = {field.name: field.default for field in fields(Limits)}
-    defaults = {"checkpoint": "", "host": "127.0.0.1", "port": 8000, "device": "cpu", **limits}
+    defaults = {"checkpoint": "", "host": "127.0.0.1", "port": 8000, "device": "cpu", "model": "", **limits}
     values = options.verb_options(parse_arguments(arguments), defaults, "serve")
     if not values["checkpoint"]:
         raise UserError("serve what? recbole-gen serve --checkpoint=FOLDER, that of a finished run")
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from recbole_gen.serving.server import serve_run
 
-    serve_run(str(values["checkpoint"]), str(values["host"]), values["port"], device, checked)
+    serve_run(str(values["checkpoint"]), str(values["host"]), values["port"], device, checked, values["model"] or None)
 
 
 def _require_extra() -> None:

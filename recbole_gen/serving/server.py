@@ -24,12 +24,12 @@ SPARE_CONNECTIONS = 128
 """Connections beyond those of the queue, so that /health answers when it is full."""
 
 
-def serve_run(checkpoint: str, host: str, port: Any, device: str, limits: Limits) -> None:
+def serve_run(checkpoint: str, host: str, port: Any, device: str, limits: Limits, model: Any = None) -> None:
     """Answer for the run in a folder until SIGTERM or Ctrl-C. Raises UserError if it cannot begin."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device=cuda: torch finds no GPU here")
     with bind_socket(host, port) as listener:
-        recommender = Recommender.load(checkpoint, device)
+        recommender = Recommender.load(checkpoint, device, model=model)
         app = create_app(recommender, limits)
         server = uvicorn.Server(uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False,

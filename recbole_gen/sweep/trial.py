@@ -67,7 +67,7 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
     if lines and lines[-1]["epoch"] < epochs:
         _report_to_scheduler(lines)  # the scheduler may not have seen it
     if (folder / "last.pth").exists():
-        values = {"resume": str(folder / "last.pth")}
+        values = _resumed(sweep, trial["params"], folder)
 
     def on_epoch(epoch: EpochResult) -> None:
         line = {
@@ -91,6 +91,12 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
         state.write_curve(folder, lines)
 
 
+def _resumed(sweep: Sweep, params: dict[str, Any], folder) -> dict[str, Any]:
+    """To go on with a trial. Classes of the user's own are named: a checkpoint alone does not have code imported."""
+    named = {key: value for key, value in sweep.trial_settings(params).items() if key in ("model", "metrics")}
+    return {"resume": str(folder / "last.pth"), **named}
+
+
 def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingEnvironment) -> dict[str, Any]:
     """Test a trial that has ended, by the weights of its best epoch; returns the result of the run, whose `epochs` are
     those that all trials were asked for."""
@@ -99,7 +105,7 @@ def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingE
     environment.apply()
     folder = sweep.trial_folder(best["number"])
     threads = sweep.trial_settings(best["params"])["num_threads"]
-    values: dict[str, Any] = {"resume": str(folder / "last.pth"), "num_threads": threads}
+    values = _resumed(sweep, best["params"], folder) | {"num_threads": threads}
     if best["status"] == "pruned":
         values["epochs"] = best["epochs"]  # it is not to train on
     cache = sweep.data_cache(get_runtime_context().get_node_id())
