@@ -120,7 +120,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMA
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(
         f"{path} is damaged: its content does not have the checksum that it was written with (a disk or a copy that "
-        f"fails). Copy it again, or use the other one of the run's folder (best.pth, last.pth)."
+        f"fails, or another program has changed it). Copy it again, or use the other one of the run's folder "
+        f"(best.pth, last.pth)."
     )
 
 

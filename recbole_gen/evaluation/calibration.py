@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from recbole_gen.errors import UserError
 from recbole_gen.files import read_json
-from recbole_gen.model.pasrec import SEARCHED_DAYS
+from recbole_gen.model.day_search import SEARCHED_DAYS
 
 WINDOWS_FILE = "when.json"
 LEVEL = 0.8

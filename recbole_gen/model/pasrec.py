@@ -47,16 +47,12 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.day_search import search_days
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
 from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of, sinusoid
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
-SEARCHED_DAYS = 1 << 15
-"""Days among which a predicted time is searched one by one, 90 years; of more, every n-th first, then around the best.
-"""
-DAY_BLOCK = 4096
-"""Days that are searched at a time: what a search takes of memory does not grow with the times in the data."""
 
 
 class When(NamedTuple):
@@ -418,60 +414,7 @@ class PASRec(SequentialRecommender):
         if self.time_encoding.name == "gaussian":
             end = min(end, last + (last - first) // 10)
         tau = F.normalize(tau_hat.double(), dim=-1)
-        parts = []
-        for part, earliest in zip(tau.split(1024), not_before.split(1024), strict=True):
-            found = self._search_days(part, earliest, first, end, noise)
-            late = (earliest >= end).nonzero().squeeze(1)  # two days each, of their own
-            found[:, late] = self._search_window(part[late], earliest[late], earliest[late] + 1, noise)
-            parts.append(found)
-        return When(*torch.cat(parts, dim=1))
-
-    def _search_days(self, tau: torch.Tensor, earliest: torch.Tensor, first: int, end: int, noise: float):
-        """Best day, and first and last that are like it, [3, B], from ``earliest`` [B] to ``end``."""
-        step = -(-(end - first + 1) // SEARCHED_DAYS)
-        blocks = torch.arange(first, end + 1, step, device=tau.device).split(DAY_BLOCK)
-        best, begin, until = earliest.clone(), earliest.clone(), earliest.clone()
-        highest = torch.full(earliest.shape, -torch.inf, dtype=tau.dtype, device=tau.device)
-
-        def similarities(days: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            grid = self._encode_days(days)  # [G, d]
-            return grid, (tau @ grid.T).masked_fill_(days < earliest.unsqueeze(1), -torch.inf)
-
-        for days in blocks:
-            grid, similarity = similarities(days)
-            top = similarity.max(dim=1).values
-            higher = top > highest  # of equal days in two blocks the earlier
-            best = torch.where(higher, days[_first(similarity == top.unsqueeze(1))], best)
-            highest = torch.where(higher, top, highest)
-        of_best = self._encode_days(best)
-        found = torch.zeros_like(best, dtype=torch.bool)
-        for days in blocks:
-            if len(blocks) > 1:
-                grid, similarity = similarities(days)
-            distance = (2 - 2 * (of_best @ grid.T)).clamp(min=0).sqrt()
-            alike = (highest.unsqueeze(1) - similarity) <= noise * distance
-            here, last_place = alike.any(dim=1), len(days) - 1
-            begin = torch.where(here & ~found, days[_first(alike).clamp(max=last_place)], begin)
-            until = torch.where(here, days[(last_place - _first(alike.flip(1))).clamp(min=0)], until)
-            found |= here
-        if step == 1:
-            return torch.stack([best, begin, until])
-        around = (best - step).maximum(earliest), (best + step).clamp(max=end).maximum(earliest)
-        best, first_alike, last_alike = self._search_window(tau, *around, noise)
-        return torch.stack([best, begin.minimum(first_alike), until.maximum(last_alike)])
-
-    def _search_window(self, tau: torch.Tensor, start: torch.Tensor, end: torch.Tensor, noise: float) -> torch.Tensor:
-        """The same from a day ``start`` [B] to a day ``end`` [B] of each row."""
-        width = int((end - start).max()) + 1 if len(tau) else 1
-        days = start.unsqueeze(1) + torch.arange(width, device=tau.device)  # [B, W]
-        grid = self._encode_days(days)  # [B, W, d]
-        similarity = (grid @ tau.unsqueeze(2)).squeeze(2).masked_fill_(days > end.unsqueeze(1), -torch.inf)
-        highest = similarity.max(dim=1, keepdim=True).values
-        best = _first(similarity == highest)
-        of_best = grid.gather(1, best.view(-1, 1, 1).expand(-1, 1, grid.shape[2]))  # [B, 1, d]
-        distance = (2 - 2 * (grid @ of_best.transpose(1, 2)).squeeze(2)).clamp(min=0).sqrt()
-        alike = (highest - similarity) <= noise * distance
-        return start + torch.stack([best, _first(alike), width - 1 - _first(alike.flip(1))])
+        return When(*search_days(self._encode_days, tau, not_before, (first, end), noise))
 
     def _encode_days(self, days: torch.Tensor) -> torch.Tensor:
         """Encodings of length 1 of days since 1970-01-01: [...] -> [..., d], float64."""
@@ -488,9 +431,3 @@ class PreferDiff(PASRec):
     def needs_times(config) -> bool:
         """Never."""
         return False
-
-
-def _first(mask: torch.Tensor) -> torch.Tensor:
-    """Index of the first True in each row, [B, G] -> [B]."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    return torch.where(mask, places, mask.shape[1]).min(dim=1).values

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from recbole_gen.data.times import SECONDS_PER_DAY, DayRange
 from recbole_gen.errors import UserError
-from recbole_gen.model import pasrec
+from recbole_gen.model import day_search, pasrec
 from recbole_gen.model.layers import HistoryNoise
 from recbole_gen.model.pasrec import PASRec, PreferDiff, TimeEncoding
 
@@ -1094,7 +1094,7 @@ def decode_at_once(model: PASRec, tau: torch.Tensor, not_before: torch.Tensor, h
 @pytest.mark.parametrize("block", [7, 1000, 1 << 20])
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "gaussian"])
 def test_blocks_of_days_are_searched_as_all_at_once(encoding, block, monkeypatch):
-    monkeypatch.setattr(pasrec, "DAY_BLOCK", block)
+    monkeypatch.setattr(day_search, "DAY_BLOCK", block)
     model, at = clock(encoding), torch.randint(LAST - 800, LAST + 300, (40,))
     tau = model.time_encoding((at - FIRST).double() / (LAST - FIRST)) + 0.003 * torch.randn(40, 64)
     not_before = torch.randint(LAST - 900, LAST + 200, (40,))
@@ -1124,7 +1124,7 @@ def test_of_a_log_over_very_many_days_every_nth_is_searched_and_then_around_the_
     model = clock(encoding)
     days, tau = days_and_encodings(model, 977)
     exact = model.decode(tau, every_day(len(days)))
-    monkeypatch.setattr(pasrec, "SEARCHED_DAYS", (LAST - FIRST + 366) // 5)
+    monkeypatch.setattr(day_search, "SEARCHED_DAYS", (LAST - FIRST + 366) // 5)
     day, earliest, latest = model.decode(tau, every_day(len(days)))
     assert torch.equal(day, days) and torch.equal(exact.day, days)
     assert ((earliest - exact.earliest).abs() <= 10).all() and ((latest - exact.latest).abs() <= 10).all()

@@ -325,7 +325,7 @@ def test_bad_input_gets_a_message(trained, call, words):
 def changed(folder, change):
     content = checkpoint.load(folder / "best.pth")
     change(content)
-    torch.save(content, folder / "best.pth")
+    checkpoint.save(folder / "best.pth", content)
 
 
 def set_weights(content):
