@@ -22,11 +22,13 @@ class Limits:
     queue: int = 1024
     batch_wait_ms: float = 2.0
     max_batch: int = 256
+    header_seconds: float = 10.0
 
     def __post_init__(self):
         for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "batch_wait_ms" else 1
-            kinds = (int, float) if field.name == "batch_wait_ms" else (int,)
+            is_time = field.name in ("batch_wait_ms", "header_seconds")
+            value, least = getattr(self, field.name), {"batch_wait_ms": 0, "header_seconds": 0.01}.get(field.name, 1)
+            kinds = (int, float) if is_time else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
                 raise UserError(f"{field.name} must be a number of at least {least}, got {value!r}")
 

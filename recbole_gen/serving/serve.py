@@ -37,6 +37,8 @@ usage: recbole-gen serve --checkpoint=FOLDER [--host=127.0.0.1] [--port=8000]
                        a tenth of a second
   --queue=N            requests that may wait; more are answered 503 (default: 1024)
   --batch_wait_ms=MS   how long a request waits for others (default: 2)
+  --header_seconds=S   for the headers of a request, then its connection is cut; of those that have not sent theirs 256
+                       are kept, and the oldest goes first (default: 10)
   --max_batch=N        users that one call of the model answers for several requests together (default: 256)
 
 SIGTERM and Ctrl-C end it: what has been asked is answered (10 seconds at most), then it exits with 0.

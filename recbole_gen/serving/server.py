@@ -16,6 +16,7 @@ import uvicorn
 from recbole_gen.errors import UserError
 from recbole_gen.recommending.recommender import Recommender
 from recbole_gen.serving.app import create_app
+from recbole_gen.serving.connections import header_timeout
 from recbole_gen.serving.limits import Limits
 
 GRACE = 10
@@ -31,11 +32,7 @@ def serve_run(checkpoint: str, host: str, port: Any, device: str, limits: Limits
     with bind_socket(host, port) as listener:
         recommender = Recommender.load(checkpoint, device, model=model)
         app = create_app(recommender, limits)
-        server = uvicorn.Server(uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, http="h11", ws="none", loop="asyncio", lifespan="on",
-            limit_concurrency=limits.queue + SPARE_CONNECTIONS, timeout_graceful_shutdown=GRACE,
-        ))  # fmt: skip
+        server = create_server(app, limits)
         # What is here now stays: to look through all of it once in a while for garbage takes a quarter of a second.
         gc.collect()
         gc.freeze()
@@ -50,6 +47,15 @@ def serve_run(checkpoint: str, host: str, port: Any, device: str, limits: Limits
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def create_server(app: Any, limits: Limits) -> uvicorn.Server:
+    """The server of an app, for a socket that is bound."""
+    return uvicorn.Server(uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, http=header_timeout(limits.header_seconds), ws="none", loop="asyncio", lifespan="on",
+        limit_concurrency=limits.queue + SPARE_CONNECTIONS, timeout_graceful_shutdown=GRACE,
+    ))  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -27,8 +27,9 @@ from recbole_gen.recommending.recommender import Recommender
 from recbole_gen.serving import app as service
 from recbole_gen.serving import serve
 from recbole_gen.serving.app import create_app
+from recbole_gen.serving.connections import header_timeout
 from recbole_gen.serving.limits import Limits
-from recbole_gen.serving.server import bind_socket
+from recbole_gen.serving.server import bind_socket, create_server
 
 DAY = 86400
 SECRET = "hidden-name-of-somebody"
@@ -562,3 +563,92 @@ def test_sizes_have_units():
     parsed = [serve._parse_size(each) for each in (5, "5", "5B", "2 KiB", "8MiB", "1GiB")]
     assert parsed == [5, 5, 5, 2048, 8 << 20, 1 << 30]
     assert serve._parse_size("8MB") == "8MB"
+
+
+async def tiny_app(scope, receive, send):
+    """Answers "ready"."""
+    if scope["type"] == "lifespan":
+        for name in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{name}.complete"})
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"ready"})
+
+
+def with_server(ask, limits: Limits, **changes):
+    """What `ask(port)` returns while a server of `tiny_app` runs."""
+
+    async def serve_and_ask():
+        with bind_socket("127.0.0.1", 0) as listener:
+            server = create_server(tiny_app, limits)
+            if changes:
+                server.config.http = header_timeout(limits.header_seconds, **changes)
+            running = asyncio.ensure_future(server.serve(sockets=[listener]))
+            try:
+                return await asyncio.wait_for(ask(listener.getsockname()[1]), 30)
+            finally:
+                server.should_exit = True
+                await running
+
+    return asyncio.run(serve_and_ask())
+
+
+async def connect(port: int, sent: bytes = b""):
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:  # it does not listen yet
+            await asyncio.sleep(0)
+            continue
+        writer.write(sent)
+        return reader, writer
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: here\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", HEALTH, HEALTH + b"\r\n" + HEALTH])
+def test_connections_that_never_finish_their_headers_are_cut(sent):
+    async def ask(port):
+        reader, writer = await connect(port, sent)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    answer = with_server(ask, Limits(header_seconds=0.05))
+    assert answer.endswith(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    assert answer.count(b"ready") == sent.count(b"\r\n\r\n")
+
+
+def test_health_answers_while_many_never_finish_their_headers():
+    async def ask(port):
+        silent = [await connect(port, HEALTH) for _ in range(200)]  # more than all that may be served together
+        reader, writer = await connect(port, HEALTH + b"connection: close\r\n\r\n")
+        answer = await reader.read()
+        silent[7][1].write(b"connection: close\r\n\r\n")  # slow, and in time
+        late = await silent[7][0].read()
+        for _, each in silent:
+            each.close()
+        writer.close()
+        return answer, late
+
+    for answer in with_server(ask, Limits(header_seconds=1000, queue=1)):
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"ready")
+
+
+def test_of_too_many_without_headers_the_oldest_is_cut():
+    async def ask(port):
+        (first, writer), *others = [await connect(port, b"GET") for _ in range(4)]
+        answer = await first.read()
+        reader, last = others[-1]
+        last.write(b" /health HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+        found = answer, await reader.read()
+        for each in (writer, *(writer for _, writer in others)):
+            each.close()
+        return found
+
+    cut, answered = with_server(ask, Limits(header_seconds=1000), max_waiting=3)
+    assert cut.startswith(b"HTTP/1.1 408") and answered.endswith(b"ready")
