@@ -81,7 +81,7 @@ def test_every_kind_of_model_says_the_same(model, shop, make_config, write_atomi
         ({"val_interval": {"page": "[1,2]"}}, "'page:token' needs a list of the tokens"),
         ({"val_interval": {"rating": ["1", "2"]}}, "'rating:float' needs an interval"),
         ({"load_col": {"inter": ["user_id", "item_id", "timestmp"]}}, "load_col .*'timestmp'.*mean 'timestamp'"),
-        ({"load_col": {"intre": ["user_id"]}}, "load_col .* names 'intre'"),
+        ({"load_col": {"inter": ["user_id", "item_id"], "intre": ["user_id"]}}, "load_col .* names 'intre'"),
         ({"load_col": {"inter": "user_id"}}, "load_col: inter must be a list"),
         ({"unload_col": {"item": ["pric"]}}, "unload_col .*'pric'.*mean 'price'"),
         ({"unused_col": {"inter": ["rtaing"]}}, "unused_col .*'rtaing'.*mean 'rating'"),
