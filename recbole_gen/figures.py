@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import matplotlib
@@ -42,13 +43,21 @@ def series_style(number: int) -> dict[str, str]:
 def save_figure(figure, path: str | Path) -> list[Path]:
     """Write NAME.png and NAME.svg, whatever the suffix of ``path``. Raises UserError if they cannot be written."""
     path = Path(path)
-    written = []
+    written: list[Path] = []
     for suffix in (".png", ".svg"):
         file = path.with_name(path.name.removesuffix(path.suffix if path.suffix in (".png", ".svg") else "") + suffix)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            content = io.BytesIO()
             with _readable_svg():
-                figure.savefig(file, dpi=150, metadata={"Date": None} if suffix == ".svg" else None)
+                metadata = {"Date": None} if suffix == ".svg" else None
+                figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+            try:
+                temporary.write_bytes(content.getvalue())
+                os.replace(temporary, file)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"the figure {file} cannot be written: {error}") from None
         written.append(file)

@@ -15,11 +15,22 @@ from recbole_gen.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside ``path`` under a name of this process's own, then rename; its folder is made if need be."""
+    """Write a file, whole or not at all. Raises OSError."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path``, of this process alone, for what gets that name once the block has ended without an
+    error. The folder is made if need be; after an error nothing is left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

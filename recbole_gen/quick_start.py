@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import SharedMistake, UserError, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
-from recbole_gen.files import write_json
+from recbole_gen.files import lock_folder, replaced_file, write_json, write_text
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
@@ -92,11 +93,21 @@ def run(
             run_dir = resume_from.parent if resume_from else _shared_run_folder(config)
         config["checkpoint_dir"] = str(run_dir)
         log = log_to(run_dir / "run.log", config["state"], quiet)
-        with log if distributed.is_main_process() else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if distributed.is_main_process():
+                stack.enter_context(lock_folder(run_dir, "run"))
+                stack.enter_context(log)
             try:
                 return _train_and_test(config, run_dir, resume_from, test, on_epoch, data_cache)
             except KeyboardInterrupt:
                 raise _interruption_of(run_dir) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+                    raise
+                raise UserError(
+                    f"{error.filename or run_dir} cannot be written ({error.strerror}). What the run has finished is "
+                    f"kept in {run_dir}: free some space, and go on with --resume={run_dir}"
+                ) from None
             except Exception as error:
                 logging.getLogger().debug("the run failed", exc_info=error)
                 raise
@@ -122,7 +133,7 @@ def _train_and_test(
             logging.getLogger().warning(line)
         if config.missing_settings:
             log(config.missing_settings_note())
-    torch.set_num_threads(config["num_threads"] or environment.free_cores())
+    _set_threads(config, checkpoint.load(resume_from).get("threads") if resume_from else None)
     if config["device"].type == "cpu":
         compat.keep_freed_memory()
     environment.reset_peak_memory()
@@ -146,7 +157,7 @@ def _train_and_test(
     if resume_from:
         trainer.resume(resume_from, token_vocabulary(data))
     if distributed.is_main_process():
-        (run_dir / "config.yaml").write_text(config.describe() + "\n", encoding="utf-8")
+        write_text(run_dir / "config.yaml", config.describe() + "\n")
     loaded = time.time()
 
     test_result, diagnostics = None, None
@@ -203,6 +214,17 @@ def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) 
         logging.getLogger().warning(f"how good the predicted times are was not measured, there is no {path}: {error}")
 
 
+def _set_threads(config: Config, before: int | None) -> None:
+    """Threads of torch: num_threads, or those that the run had ``before``, or the cores that are free."""
+    threads = config["num_threads"] or before or environment.free_cores()
+    torch.set_num_threads(threads)
+    if before not in (None, threads) and config["device"].type == "cpu":
+        logging.getLogger().warning(
+            f"the run goes on with {threads} threads, and had {before}: sums are rounded in another order, and it will "
+            f"not be bit for bit what it would have been. --num_threads={before} keeps them"
+        )
+
+
 def create_model(config: Config, dataset) -> torch.nn.Module:
     """The model of a configuration, new. Raises UserError if it does not accept that, lacks a package, or is too large
     for the memory that there is."""
@@ -251,7 +273,8 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     if not distributed.is_main_process():
         return result, None
     if config["save_ranks"]:
-        diagnostics.rank_table(dataset).to_csv(run_dir / "ranks.test.tsv", sep="\t", index=False)
+        with replaced_file(run_dir / "ranks.test.tsv") as temporary:
+            diagnostics.rank_table(dataset).to_csv(temporary, sep="\t", index=False)
     if not (config["diagnostics"] or by_length):
         return result, None
     return result, diagnostics.result(trainer.model, history_lengths(test_data, dataset) if by_length else None)

@@ -1,5 +1,6 @@
 """Checkpoints: plain data only, atomic, refused with a reason when they do not fit, complete after Ctrl-C."""
 
+import errno
 import os
 import pickle
 import random
@@ -15,8 +16,10 @@ import torch
 
 import recbole_gen
 from recbole_gen import checkpoint, cli, quick_start
+from recbole_gen import files as files_module
 from recbole_gen.checkpoint import CheckpointError
 from recbole_gen.errors import UserError
+from recbole_gen.files import lock_folder
 from recbole_gen.recommending.recommender import Recommender
 
 
@@ -325,3 +328,38 @@ def test_a_named_class_is_imported(foreign, tmp_path):
     quick_start.load(folder)  # the process has imported it by now
     line = [f"--resume={folder}", "--epochs=2", "--model=custom:Custom", "--metrics=[NDCG, measure:First]"]
     assert cli.main(line) == 0
+
+
+def test_two_processes_do_not_resume_one_run(run, capsys):
+    folder = Path(run(epochs=1)["run_dir"])
+    before = {path: path.read_bytes() for path in folder.glob("*.pth")}
+    with lock_folder(folder, "run"):
+        assert cli.main([f"--resume={folder}", "--epochs=2"]) == 2
+    assert f"another process is at work on the run in {folder}" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.glob("*.pth")} == before
+    assert cli.main([f"--resume={folder}", "--epochs=2"]) == 0
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(run, one_thread, caplog):
+    folder = run(epochs=1, num_threads=None)["run_dir"]
+    content = checkpoint.load(f"{folder}/last.pth")
+    checkpoint.save(f"{folder}/last.pth", {**content, "threads": 3})
+    assert quick_start.run(argv=[f"--resume={folder}", "--epochs=2"])["threads"] == 3
+    result = quick_start.run(argv=[f"--resume={folder}", "--epochs=3", "--num_threads=1", "--state=WARNING"])
+    assert result["threads"] == 1 and "had 3" in caplog.text and "--num_threads=3 keeps them" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "ranks.test.tsv", "result.json"])
+def test_a_full_disk_leaves_whole_files_and_one_message(run, name, monkeypatch, capsys, tmp_path):
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files_module.os, "replace", full)
+    with pytest.raises(UserError, match=rf"{name} cannot be written \(No space left on device\).*--resume="):
+        run(epochs=1, save_ranks=True)
+    folder = next(path.parent for path in tmp_path.rglob("run.log"))
+    assert not (folder / name).exists() and not list(folder.glob("*.tmp"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tabulate import tabulate
 from recbole_gen import figures
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.calibration import constant_days, mean_direction
+from recbole_gen.files import write_json
 from recbole_gen.plot import run_selection
 from recbole_gen.quick_start import LoadedRun, load
 
@@ -45,7 +45,7 @@ def draw(options: dict[str, Any]) -> None:
     print(toi_table(run, options["part"], summary))
     written = figures.save_figure(draw_toi(run, options["part"], rows), output)
     try:
-        output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(output.with_suffix(".json"), summary)
     except OSError as error:
         raise UserError(f"the table {output.with_suffix('.json')} cannot be written: {error}") from None
     print(f"drawn in {' and '.join(map(str, written))}")

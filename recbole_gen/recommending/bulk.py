@@ -61,49 +61,66 @@ def recommend_file(
 
     Raises UserError for bad input, and for files that cannot be read or written.
     """
+    _require_other_file(output, histories, values)
     parts = output.with_name(f"{output.name}.parts")
     names = column_names(values, recommender.config)
     try:
         with lock_folder(parts, "recommendations"):
-            note = read_json(parts / "note.json")
-            fingerprint = _fingerprint(values, histories)
-            if note.get("made_of") != fingerprint:
-                if note:
-                    print(f"what is in {parts} is of another command or of other files, and is begun again", flush=True)
-                note = {"made_of": fingerprint, "done": 0, "totals": {}}
-            done, totals = note["done"], Totals(**note["totals"])
-            if done:
-                print(f"going on after {totals.users:,} users", flush=True)
-            with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
-                for number, chunk in enumerate(read_histories(histories, names)):
-                    if number < done:
-                        continue
-                    table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
-                    totals.users += len(chunk)
-                    totals.unknown += table.attrs["unknown"]
-                    if between is None:
-                        totals.by_popularity += table.attrs["by_popularity"]
-                    else:
-                        totals.without_window += table.loc[table["from"].isna(), "user"].nunique()
-                        table = _with_window_in(table, *between)
-                        totals.by_popularity += table.loc[table["by"] == BY_POPULARITY, "user"].nunique()
-                    totals.kept += table["user"].nunique()
-                    totals.rows += len(table)
-                    _write_part(parts / _part_name(number), table)
-                    note.update(done=number + 1, totals=vars(totals))
-                    write_json(parts / "note.json", note)  # the part is whole by now
-                    bar.update(len(chunk))
-                    if number % TRIM_EVERY == 0:
-                        compat.return_freed_memory()  # what lists of different lengths have left behind
-            if not note["done"]:
-                raise UserError(f"{histories} has no histories")
-            _join_parts(parts, note["done"], output)
+            try:
+                note = read_json(parts / "note.json")
+                fingerprint = _fingerprint(values, histories)
+                if note.get("made_of") != fingerprint:
+                    if note:
+                        print(
+                            f"what is in {parts} is of another command or of other files, and is begun again",
+                            flush=True,
+                        )
+                    note = {"made_of": fingerprint, "done": 0, "totals": {}}
+                done, totals = note["done"], Totals(**note["totals"])
+                if done:
+                    print(f"going on after {totals.users:,} users", flush=True)
+                with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
+                    for number, chunk in enumerate(read_histories(histories, names)):
+                        if number < done:
+                            continue
+                        table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
+                        totals.users += len(chunk)
+                        totals.unknown += table.attrs["unknown"]
+                        if between is None:
+                            totals.by_popularity += table.attrs["by_popularity"]
+                        else:
+                            totals.without_window += table.loc[table["from"].isna(), "user"].nunique()
+                            table = _with_window_in(table, *between)
+                            totals.by_popularity += table.loc[table["by"] == BY_POPULARITY, "user"].nunique()
+                        totals.kept += table["user"].nunique()
+                        totals.rows += len(table)
+                        _write_part(parts / _part_name(number), table)
+                        note.update(done=number + 1, totals=vars(totals))
+                        write_json(parts / "note.json", note)  # the part is whole by now
+                        bar.update(len(chunk))
+                        if number % TRIM_EVERY == 0:
+                            compat.return_freed_memory()  # what lists of different lengths have left behind
+                if not note["done"]:
+                    raise UserError(f"{histories} has no histories")
+                _join_parts(parts, note["done"], output)
+            finally:
+                if not (parts / "note.json").exists():  # nothing is done that the same command could go on from
+                    shutil.rmtree(parts, ignore_errors=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped after {totals.users:,} users; the same command goes on from there") from None
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}") from None
     shutil.rmtree(parts, ignore_errors=True)
     return totals
+
+
+def _require_other_file(output: Path, histories: Path, values: dict[str, Any]) -> None:
+    """Raise UserError if what would be written is what is read, or a folder, or lies among a run's own files."""
+    if output.is_dir():
+        raise UserError(f"--output: {output} is a folder: name a file in it")
+    for what, path in (("--histories", histories), ("--candidates", Path(str(values["candidates"] or "")))):
+        if output.exists() and path.is_file() and output.samefile(path):
+            raise UserError(f"--output is the file of {what}, {path}, which it would replace: name another one")
 
 
 def _fingerprint(values: dict[str, Any], histories: Path) -> str:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
-from recbole_gen.files import read_json, write_json
+from recbole_gen.files import read_json, write_json, write_text
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.quick_start import run
 from recbole_gen.sweep import cluster, state
@@ -36,7 +36,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.Working
             _train(sweep, trial, has_gpu, lambda: round(before + time.time() - started, 2))
         except Exception as error:
             if not isinstance(error, UserError):
-                (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                write_text(folder / "error.txt", traceback.format_exc())
             trial.update(status="failed", reason=reason_of_error(error))
         else:
             trial.update(status="finished")

@@ -55,6 +55,7 @@ def training_state(trainer, next_epoch: int, train_data) -> dict[str, Any]:
         "counters": {k: value for k, value in numeric_attributes(model).items() if value != initial.get(k)},
         "next_epoch": next_epoch,
         "steps": trainer.steps,
+        "threads": torch.get_num_threads(),
         "train_seconds": trainer.train_seconds,
         "cur_step": trainer.cur_step,
         "best_epoch": trainer.best_epoch,

@@ -575,3 +575,23 @@ def test_the_example_goes_from_a_log_to_recommendations(tmp_path, monkeypatch, c
     table = pd.read_csv("recommendations.csv")
     assert list(table) == ["user", "rank", "item", "score", "by", "when", "from", "until"]
     assert table["user"].nunique() == 40 and "c0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["h.jsonl", "link.jsonl"])
+def test_what_is_read_is_not_replaced(trained, tmp_path, name, capsys):
+    histories = tmp_path / "h.jsonl"
+    histories.write_text('{"user": "u", "history": ["i1", "i2"]}\n')
+    if name != "h.jsonl":
+        (tmp_path / name).symlink_to(histories)
+    before = histories.read_bytes()
+    line = ["recommend", f"--checkpoint={trained('SASRec')}", f"--histories={histories}", f"--output={tmp_path / name}"]
+    assert main(line) == 2
+    assert "is the file of --histories" in capsys.readouterr().err
+    assert histories.read_bytes() == before and not list(tmp_path.glob("*.parts"))
+
+
+def test_a_command_that_comes_to_nothing_leaves_no_folder(trained, tmp_path, capsys):
+    (tmp_path / "h.jsonl").write_text("")
+    line = [f"--checkpoint={trained('SASRec')}", f"--histories={tmp_path}/h.jsonl", f"--output={tmp_path}/out.csv"]
+    assert main(["recommend", *line]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
