@@ -82,12 +82,12 @@ def test_every_kind_of_model_says_the_same(model, shop, make_config, write_atomi
         ({"val_interval": {"rating": ["1", "2"]}}, "'rating:float' needs an interval"),
         ({"load_col": {"inter": ["user_id", "item_id", "timestmp"]}}, "load_col .*'timestmp'.*mean 'timestamp'"),
         ({"load_col": {"inter": ["user_id", "item_id"], "intre": ["user_id"]}}, "load_col .* names 'intre'"),
-        ({"load_col": {"inter": "user_id"}}, "load_col: inter must be a list"),
+        ({"load_col": {"inter": "user_id"}}, "load_col.* must be .*a list"),
         ({"unload_col": {"item": ["pric"]}}, "unload_col .*'pric'.*mean 'price'"),
         ({"unused_col": {"inter": ["rtaing"]}}, "unused_col .*'rtaing'.*mean 'rating'"),
         ({"normalize_field": ["age"], "unload_col": {"user": ["age"]}}, "normalize_field needs the column 'age'"),
         ({"preload_weight": {"item_id": "vector"}}, "preload_weight: 'item_id' .*one file that is theirs alone"),
-        ({"seq_len": {"marks": 0}}, "seq_len: marks must be a whole number of at least 1"),
+        ({"seq_len": {"marks": 0}}, "seq_len must be .*a whole number from 1"),
         ({"seq_len": {"item_id_list": 5}}, "item_id_list.*MAX_ITEM_LIST_LENGTH"),
     ):
         given = {"load_col": None, "additional_feat_suffix": "ent" if model == "GRU4RecKG" else None, **rated, **values}
