@@ -11,8 +11,8 @@ from pathlib import Path
 
 from recbole_gen.errors import UserError
 from recbole_gen.prepare import from_recipe, statistics
-from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.recipes import RECIPES
+from recbole_gen.reading.file_readers import ReadCounts
 
 
 def main():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
-import csv
 import datetime
 import importlib
 import importlib.util
 import inspect
+import math
 import re
+import statistics
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find
 from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
+from recbole_gen.reading.rules import title_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +51,6 @@ KINDS = {
     "context_aware_recommender": "context-aware", "knowledge_aware_recommender": "knowledge-based",
     "exlib_recommender": "decision trees",
 }  # fmt: skip
-TYPES = ("token", "token_seq", "float", "float_seq")
 CATEGORIES = ("token", "token_seq")
 ATOMIC = (".inter", ".user", ".item", ".kg", ".link", ".net")
 SEQ = "_seq"
@@ -319,25 +321,6 @@ def read_title_lines(name: str, folder: Path) -> DatasetLog:
     )
 
 
-def title_line(path: Path, separator: str = "\t") -> dict[str, str]:
-    """Column -> type of an atomic file. Raises UserError for a first line that is not `name:type` all through."""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline(CHUNK).decode("utf-8-sig").rstrip("\r\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} begins with what is no text: an atomic file begins with a line of titles") from None
-    columns = dict(title.rpartition(":")[::2] for title in line.split(separator))
-    wrong = [title for title in line.split(separator) if not title.endswith(tuple(f":{kind}" for kind in TYPES))]
-    if wrong or "" in columns:
-        raise UserError(
-            f"the title line of {path} is wrong at {(wrong or ['a column without a name'])[0][:60]!r}: every title is "
-            f"name:type with one of the types {', '.join(TYPES)}, such as user_id:token"
-        )
-    return columns
-
-
 def count_rows(path: Path) -> tuple[int, bool]:
     """Lines of a file below its title, and whether that is exact: of a very large one the first part is counted."""
     size, seen, lines, last = path.stat().st_size, 0, 0, b"\n"
@@ -452,40 +435,51 @@ def dataset_statistics(log: DatasetLog) -> dict[str, str]:
     if not (user and item):
         wanted = ", ".join(str(log.keys[key]) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
         return {"users, items": f"not counted: the columns {wanted} are not both there"}
-    import pandas as pd
+    from recbole_gen.reading.whole_files import CATEGORIES, TEXT, TIMES
 
     history = f"{item}{log.keys['LIST_SUFFIX']}"
-    wanted_columns = [column for column in (user, item, time, history) if column in log.columns]
-    data = pd.concat([_read_columns(file, wanted_columns, log.keys["field_separator"]) for file in log.files])
-    if not len(data):
-        return {"users, items": "none: there are no rows"}
-    items = set(data[item].dropna())
-    if history in data:
-        items.update(token for tokens in data[history].dropna() for token in tokens.split(log.keys["seq_separator"]))
-    per_user = data[user].value_counts()
+    kinds = {user: CATEGORIES, item: CATEGORIES, history: TEXT, time: TIMES}
+    users: Counter[str] = Counter()
+    items: set[str] = set()
+    first, last, warnings = math.inf, -math.inf, list[str]()
+    for file in log.files:
+        titles = title_line(file, log.keys["field_separator"])
+        data, told = read_events(file, {name: kinds[name] for name in titles if name in kinds}, log, (user, item))
+        warnings += told
+        users.update(data[user].value_counts().to_dict())
+        items.update(data[item].unique())
+        if history in data:
+            separator = log.keys["seq_separator"]
+            items.update(token for tokens in data[history].dropna() for token in tokens.split(separator) if token)
+        if time in data and len(data):
+            first, last = min(first, data[time].min()), max(last, data[time].max())
+    sizes = sorted(number for number in users.values() if number)
+    if not sizes:
+        return {"users, items": "none: there are no rows", **_left_out(warnings)}
+    average, median = statistics.mean(sizes), statistics.median(sizes)
     out = {
-        "users": f"{len(per_user):,}, with {per_user.mean():.1f} rows on average (median {per_user.median():.0f})",
+        "users": f"{len(sizes):,}, with {average:.1f} rows on average (median {median:.0f})",
         "items": f"{len(items):,}",
     }
-    if time:
-        times = pd.to_numeric(data[time], errors="coerce").dropna()
-        if len(times):
-            out["times of targets" if log.is_split else "times"] = _describe_period(times.min(), times.max())
-    return out
+    if first <= last:
+        out["times of targets" if log.is_split else "times"] = _describe_period(first, last)
+    return out | _left_out(warnings)
 
 
-def _read_columns(file: Path, columns: list[str], separator: str) -> pd.DataFrame:
-    """The columns, as text."""
-    import pandas as pd
+def _left_out(warnings: list[str]) -> dict[str, str]:
+    return {"take note": "; ".join(warnings)} if warnings else {}
 
-    titles = title_line(file, separator)
-    try:
-        return pd.read_csv(
-            file, sep=separator, header=0, names=list(titles), usecols=columns, dtype=str, quoting=csv.QUOTE_NONE,
-            keep_default_na=False, na_values=[""],
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
-        raise UserError(f"{file} cannot be read: {error}") from None
+
+def read_events(
+    file: Path, kinds: dict[str, str], log: DatasetLog, needed: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The events of a file as training has them, and what to tell of the others. Raises UserError."""
+    from recbole_gen.reading.parsing import TimeParser
+    from recbole_gen.reading.whole_files import read_usable_rows
+
+    times = TimeParser()
+    data, told = read_usable_rows(file, kinds, needed, times, log.keys["field_separator"], log.keys.get("encoding"))
+    return data, told + times.notes(log.keys["TIME_FIELD"])
 
 
 def _describe_period(first: float, last: float) -> str:

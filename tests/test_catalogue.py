@@ -180,7 +180,7 @@ def test_rows_that_cannot_be_read_are_one_message(said, write_atomic, tmp_path):
     write_atomic(TIMED, name="latin")
     with open(tmp_path / "latin/latin.inter", "ab") as file:
         file.write("caf\u00e9\tx\t1\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"latin\.inter cannot be read"):
+    with pytest.raises(UserError, match=r"latin\.inter: line 5: it is no UTF-8 text"):
         catalogue.datasets(["latin", f"--data_path={tmp_path}"])
     write_atomic({column: [] for column in TIMED}, name="rowless")
     assert "there are no rows" in said(catalogue.datasets, "rowless", f"--data_path={tmp_path}")

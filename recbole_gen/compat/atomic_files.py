@@ -1,24 +1,19 @@
-"""Atomic files: RecBole's reading of them, on current pandas and in a fraction of the time."""
+"""Atomic files: RecBole's data sets read them as everything here does, by `recbole_gen.reading`."""
 
 from __future__ import annotations
 
 import builtins
-import codecs
+from collections.abc import Collection
+from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
-from pyarrow import compute, csv
 
 from recbole_gen.errors import UserError
-
-MISSING = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-]  # fmt: skip
-"""Words that pandas takes for a missing value."""
+from recbole_gen.reading import whole_files
+from recbole_gen.reading.parsing import TimeParser
+from recbole_gen.reading.rules import title_line
 
 
 def find_extremes_of_columns_at_once(module: ModuleType) -> None:
@@ -35,11 +30,13 @@ def find_extremes_of_columns_at_once(module: ModuleType) -> None:
     vars(module).update(max=of_arrays(builtins.max, np.max), min=of_arrays(builtins.min, np.min))
 
 
-def read_atomic_files_with_the_c_parser(module: ModuleType) -> None:
-    """dataset.py:486 reads with pandas' Python engine (7 times slower), and dataset.py:501 fills missing sequences in
-    place, which pandas 3 does not do. A data set class with `tokens_as_categories = True` gets single tokens as
-    categories, a few bytes a row, from `_read_plainly` where it can. Deletable when upstream uses the C engine and
-    assigns."""
+def read_atomic_files_by_our_rules(module: ModuleType) -> None:
+    """dataset.py:486 reads with pandas' Python engine (28 times slower), which takes a double quote for the beginning
+    of a quoted cell, so that rows vanish, and NA, null, None and more words for what is missing; dataset.py:501 fills
+    missing sequences in place, which pandas 3 does not do. Rows without user or item are left out here, those of split
+    files too, which dataset.py:156 keeps, as the padding; and with a time that is none. What has been left out, and
+    how times were taken, is warned of, and kept as `reading_notes`. A data set class with `tokens_as_categories = True`
+    gets single tokens as categories, a few bytes a row. Deletable when upstream has such rules."""
     Dataset, FeatureSource, FeatureType = module.Dataset, module.FeatureSource, module.FeatureType
 
     def _load_feat(self, filepath, source):
@@ -47,47 +44,39 @@ def read_atomic_files_with_the_c_parser(module: ModuleType) -> None:
         if load_col == set():
             return None
         separator, encoding = self.config["field_separator"], self.config["encoding"]
-        with open(filepath, encoding=encoding) as file:
-            header = file.readline().rstrip("\r\n").split(separator)
-        token_type = "category" if getattr(self, "tokens_as_categories", False) else str
-        columns: dict[str, str] = {}
-        dtypes: dict[str, Any] = {}
-        for title in header:
-            field, colon, type_name = title.partition(":")
-            if not colon or type_name not in {member.value for member in FeatureType}:
-                raise UserError(
-                    f"{filepath}: the column title '{title}' is not of the form name:type with type one of "
-                    f"{', '.join(member.value for member in FeatureType)}"
-                )
+        is_log = source == FeatureSource.INTERACTION
+        token_kind = whole_files.CATEGORIES if getattr(self, "tokens_as_categories", False) else whole_files.TEXT
+        kinds: dict[str, str] = {}
+        titles = title_line(Path(filepath), separator, encoding)
+        for field, type_name in titles.items():
             if (load_col is not None and field not in load_col) or (unload_col and field in unload_col):
                 continue
             ftype = FeatureType(type_name)
-            columns[title] = field
-            dtypes[title] = np.float64 if ftype == FeatureType.FLOAT else str
-            if ftype == FeatureType.TOKEN:
-                dtypes[title] = token_type
+            kinds[field] = {
+                FeatureType.FLOAT: whole_files.NUMBERS,
+                FeatureType.TOKEN: token_kind,
+            }.get(ftype, whole_files.TEXT)
+            if ftype == FeatureType.FLOAT and is_log and field == self.time_field:
+                kinds[field] = whole_files.TIMES
             if isinstance(source, FeatureSource) or source != "link":
                 self.field2source[field], self.field2type[field] = source, ftype
                 if not type_name.endswith("seq"):
                     self.field2seqlen[field] = 1
                 if "float" in type_name:
                     self.field2bucketnum[field] = 2
-        if not columns:
+        if not kinds:
             self.logger.warning(f"No columns has been loaded from [{source}]")
             return None
 
-        df = _read_plainly(filepath, separator, encoding, header, dtypes)
-        if df is None:
-            # A separator of several characters is a regular expression, which only the Python engine splits by.
-            engine = "c" if len(separator) == 1 else "python"
-            # Not as categories at once: where all tokens look like numbers, pandas would make them numbers, 007 as 7.
-            as_text = {title: str if dtype == "category" else dtype for title, dtype in dtypes.items()}
-            quoting = {"sep": separator, "usecols": list(columns), "dtype": as_text, "encoding": encoding}
-            try:
-                df = pd.read_csv(filepath, engine=engine, **quoting).astype(dtypes)
-            except ValueError as error:
-                raise UserError(f"{filepath} cannot be read as an atomic file: {error}") from error
-        df = df.rename(columns=columns)
+        times = TimeParser()
+        needed = {FeatureSource.INTERACTION: [self.uid_field, self.iid_field], FeatureSource.USER: [self.uid_field],
+                  FeatureSource.ITEM: [self.iid_field]}.get(source, [])  # fmt: skip
+        df, notes = whole_files.read_usable_rows(Path(filepath), kinds, needed, times, separator, encoding)
+        for note in [*notes, *times.notes(self.time_field)]:
+            told = getattr(self, "reading_notes", [])
+            if note not in told:  # of the times of three parts once
+                self.logger.warning(note)
+                self.reading_notes = [*told, note]
 
         for field in df:
             ftype = self.field2type[field]
@@ -96,13 +85,18 @@ def read_atomic_files_with_the_c_parser(module: ModuleType) -> None:
             convert = float if ftype == FeatureType.FLOAT_SEQ else str
             dtype = np.float64 if ftype == FeatureType.FLOAT_SEQ else None
             gap = self.config["seq_separator"]
-            lists = [
-                np.array([convert(part) for part in text.split(gap) if part], dtype=dtype)
-                for text in df[field].fillna("")
-            ]
+            try:
+                lists = [
+                    np.array([convert(part) for part in text.split(gap) if part], dtype=dtype)
+                    for text in df[field].fillna("")
+                ]
+            except ValueError as error:
+                raise UserError(f"{filepath}: in a list of the column '{field}:float_seq', {error}") from None
+            if is_log and field == f"{self.time_field}{self.config['LIST_SUFFIX']}":
+                lists = [times.in_seconds(values) for values in lists]
             longest = max(map(len, lists), default=0)
             in_log = source == FeatureSource.INTERACTION
-            histories = _history_fields(header, self.config["LIST_SUFFIX"]) if in_log else ()
+            histories = _history_fields(titles, self.config["LIST_SUFFIX"]) if in_log else ()
             limit, keeps_last = _sequence_limit(self.config["seq_len"] or {}, field, histories)
             if limit:
                 lists = [values[-limit:] if keeps_last else values[:limit] for values in lists]
@@ -114,9 +108,8 @@ def read_atomic_files_with_the_c_parser(module: ModuleType) -> None:
     Dataset._load_feat = _load_feat
 
 
-def _history_fields(header: list[str], suffix: str) -> set[str]:
+def _history_fields(fields: Collection[str], suffix: str) -> set[str]:
     """Columns of split files that hold what another column of theirs, the target's, held before."""
-    fields = {title.partition(":")[0] for title in header}
     return {field for field in fields if field.endswith(suffix) and field.removesuffix(suffix) in fields}
 
 
@@ -126,73 +119,3 @@ def _sequence_limit(seq_len: dict[str, int], field: str, histories) -> tuple[int
     if field not in histories:
         return seq_len.get(field), False
     return min((limit for name, limit in seq_len.items() if name in histories), default=None), True
-
-
-def _read_plainly(
-    path, separator: str, encoding: str, header: list[str], dtypes: dict[str, Any]
-) -> pd.DataFrame | None:
-    """The columns of ``dtypes`` as pandas' C engine would read them, in a quarter of its time and half of its memory
-    (benchmarks/readers.py); None for a file that is to be left to pandas.
-
-    Left to it are what pyarrow reads in another way (quotes, zero bytes, lines that end in CR alone, other encodings
-    than UTF-8, and numbers such as nan(1)), columns that are neither "category" nor float64, and every file that
-    pyarrow refuses, so that it is pandas that says what is wrong.
-    """
-    plain = (
-        len(separator) == 1
-        and len(header) == len(set(header)) > 1
-        and codecs.lookup(encoding or "utf-8").name == "utf-8"
-    )
-    if not plain or not set(dtypes.values()) <= {"category", np.float64} or _has_odd_bytes(path):
-        return None
-    tokens, numbers = pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.float64()
-    kinds = {title: numbers if dtype == np.float64 else tokens for title, dtype in dtypes.items()}
-    options = csv.ConvertOptions(
-        column_types=kinds, include_columns=list(kinds), null_values=MISSING, strings_can_be_null=True
-    )
-    try:
-        table = csv.read_csv(
-            path,
-            # Each block has a dictionary of its own: large ones have fewer tokens in several of them.
-            csv.ReadOptions(block_size=1 << 24),
-            csv.ParseOptions(delimiter=separator, quote_char=False),
-            options,
-        )
-    except (pyarrow.ArrowException, ValueError):
-        return None
-    columns = {}
-    for title in dtypes:
-        column, table = table[title], table.drop_columns([title])  # one column at a time is in memory twice
-        if kinds[title] == tokens:
-            columns[title] = _categories(column)
-        elif compute.any(compute.is_nan(column)).as_py():
-            return None
-        else:
-            columns[title] = column.to_numpy()  # what is missing becomes NaN
-    return pd.DataFrame(columns, copy=False)
-
-
-def _has_odd_bytes(path) -> bool:
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            part += file.read(1) if part.endswith(b"\r") else b""
-            if b'"' in part or b"\0" in part or part.count(b"\r") != part.count(b"\r\n"):
-                return True
-    return False
-
-
-def _categories(column: pyarrow.ChunkedArray) -> pd.Categorical:
-    """A column of dictionary arrays as one Categorical; what is missing has code -1."""
-    wide = pyarrow.large_string()  # words of all chunks may have more than 2^31 bytes
-    words = pyarrow.chunked_array([chunk.dictionary.cast(wide) for chunk in column.chunks], wide)
-    every = words.combine_chunks().dictionary_encode()
-    # Code of each word of each chunk's dictionary, and at the end of each what is missing.
-    ends = np.cumsum([len(chunk.dictionary) for chunk in column.chunks])
-    of_chunks = np.split(every.indices.to_numpy(), ends[:-1])
-    codes = np.empty(len(column), np.int32)
-    start = 0
-    for chunk, of_words in zip(column.chunks, of_chunks, strict=True):
-        local = chunk.indices.fill_null(len(of_words)).to_numpy()
-        np.take(np.append(of_words, np.int32(-1)), local, out=codes[start : start + len(local)])
-        start += len(local)
-    return pd.Categorical.from_codes(codes, pd.Index(every.dictionary.to_pandas(), dtype=str))

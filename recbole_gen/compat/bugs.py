@@ -41,6 +41,26 @@ def keep_times_exact(module: ModuleType) -> None:
     Dataset._dataframe_to_interaction = _dataframe_to_interaction
 
 
+def drop_rows_without_user_or_item(module: ModuleType) -> None:
+    """dataset.py:827 looks up rows without user or item by label and drops them by position: once a row is gone, good
+    ones go in place of those behind it, which stay, as the padding item, and the last one raises IndexError. Our
+    reading leaves such rows out before (see `atomic_files`); this is for data sets that are made in another way.
+    Deletable when upstream drops what it has found."""
+
+    def _filter_nan_user_or_item(self):
+        for field, name in zip((self.uid_field, self.iid_field), ("user_feat", "item_feat"), strict=True):
+            for table in (name, "inter_feat"):
+                feat = getattr(self, table)
+                if field is None or feat is None:
+                    continue
+                missing = feat[field].isna().to_numpy()
+                if missing.any():
+                    self.logger.warning(f"{int(missing.sum())} row(s) of {table} have no {field} and are left out")
+                    setattr(self, table, feat[~missing])
+
+    module.Dataset._filter_nan_user_or_item = _filter_nan_user_or_item
+
+
 def drop_duplicates_stably(module: ModuleType) -> None:
     """dataset.py:866 sorts by time with an unstable algorithm before it drops repeated interactions, so which of two
     simultaneous ones stays is left to chance. Deletable when upstream passes kind="stable"."""

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow
 import recbole
 import torch
 from filelock import FileLock, Timeout
@@ -153,6 +154,7 @@ def _build_entry(config, folder: Path):
         data = loaders.create_dataset(config)
         summary = str(data)  # of the log; later it could tell the numbers of rows only
         log.info(summary)
+        summary = "\n".join([summary, *getattr(data, "reading_notes", [])])  # who finds the entry is told, too
         parts = data.build()
     states = _random_states()
     drawn = _digest_states(states) != _digest_states(seeded)
@@ -251,16 +253,18 @@ def _dependencies(config) -> dict[str, Any]:
         "source": _stamps([Path(source)] if source else []),
         "versions": {
             "recbole_gen": __version__,
-            **{package.__name__: package.__version__ for package in (recbole, torch, pandas, np)},
+            **{package.__name__: package.__version__ for package in (recbole, torch, pandas, pyarrow, np)},
             "python": platform.python_version(),
         },
     }
 
 
 def _code_files() -> list[Path]:
-    """The source that decides what a data set is: this folder, and the repairs of RecBole, in one file or many."""
+    """The source that decides what a data set is: this folder, reading, and the repairs of RecBole, in one file or
+    many."""
     package = _HERE.parent
-    return [*_HERE.glob("*.py"), *package.glob("compat.py"), *package.glob("compat/**/*.py")]
+    return [*_HERE.glob("*.py"), *package.glob("compat.py"), *package.glob("compat/**/*.py"),
+            *package.glob("reading/*.py")]  # fmt: skip
 
 
 def _stamps(files) -> list[list]:

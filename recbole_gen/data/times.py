@@ -16,10 +16,9 @@ from recbole.utils import FeatureType
 
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
+from recbole_gen.reading.rules import END_OF_CALENDAR
 
 SECONDS_PER_DAY = 86400
-END_OF_CALENDAR = 253402300800
-"""Seconds up to the year 10000; later times are no Unix seconds."""
 TIME_RANGES = ("all", "train")
 CHUNK_SIZE = 1 << 20
 MOST_DAYS = 36525

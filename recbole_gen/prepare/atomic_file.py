@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from recbole_gen.files import write_json
 from recbole_gen.prepare.dataset_folder import PROVENANCE_FILE, replace_folder
@@ -17,7 +16,7 @@ from recbole_gen.prepare.log import Log
 
 ROWS_AT_ONCE = 1 << 20
 """Rows that are text at once."""
-FORBIDDEN_IN_TOKENS = '[\t\r\n"]'
+FORBIDDEN_IN_TOKENS = r"[\t\r\n\x00]"
 """What cannot stand in a token: an atomic file has no way to quote it."""
 
 
@@ -40,17 +39,23 @@ def _write_rows(path: Path, log: Log, names: Mapping[str, str]) -> None:
     kinds = {field: "token" if field in log.tokens else "float" for field in log.columns}
     titles = "\t".join(f"{names.get(field, field)}:{kind}" for field, kind in kinds.items())
     whole = {field: _is_whole(log[field]) for field, kind in kinds.items() if kind == "float"}
-    schema = pa.schema([(field, pa.string() if kind == "token" else pa.int64() if whole[field] else pa.float64())
-                        for field, kind in kinds.items()])  # fmt: skip
-    # No quotes: a token with a quote, a tab or a line end is none, and the readers have dropped it.
-    options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    types = {field: pa.string() if kind == "token" else pa.int64() if whole[field] else pa.float64()
+             for field, kind in kinds.items()}  # fmt: skip
     with open(path, "wb") as file:
         file.write(titles.encode() + b"\n")
-        with pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
-            for start in range(0, len(log), ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
-                columns = [_column(log, field, rows, schema.field(field).type) for field in kinds]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
+        for start in range(0, len(log), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            file.write(_lines([_column(log, field, rows, types[field]) for field in kinds]))
+
+
+def _lines(columns: Sequence[pa.Array]) -> pa.Buffer:
+    """Rows as lines. Arrow's own writer of CSV refuses a double quote in a token, and there is no quoting here."""
+    wide = pa.large_string()  # together they may have more than 2^31 bytes
+    cells = [pc.fill_null(column.cast(pa.string()).cast(wide), "") for column in columns]
+    cells[-1] = pc.binary_join_element_wise(cells[-1], pa.scalar("", wide), pa.scalar("\n", wide))
+    lines = pc.binary_join_element_wise(*cells, pa.scalar("\t", wide))
+    _, ends, text = lines.buffers()  # one line lies behind the other there
+    return text.slice(0, int(np.frombuffer(ends, np.int64)[len(lines)]))
 
 
 def _is_whole(values: np.ndarray) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments, verb_options
-from recbole_gen.prepare.fields import TIME_UNITS
 from recbole_gen.prepare.recipes import RECIPES, resolve_recipe
+from recbole_gen.reading.rules import MAX_BAD, TIME_UNITS
 
 USAGE = """\
 usage: recbole-gen prepare                                              the data sets that there are recipes for
@@ -25,16 +25,18 @@ usage: recbole-gen prepare                                              the data
   --raw=PATH           what you have fetched yourself: the publisher's archive, the folder or file that was in it, or
                        RecBole's atomic file of it. Without it, it is fetched from the publisher
   --agree              you agree to the publisher's terms; else you are asked, where they want it
-  --from=FILE          .csv, .tsv, .jsonl (each also .gz) or .parquet
+  --from=FILE          .csv, .tsv, .jsonl (each also .gz), .parquet, or an atomic file (.inter)
   --user, --item, --time, --scene      its columns; times are seconds, ms, us, ns, or dates as in ISO 8601
   --time_unit=UNIT     of times that are numbers: s, ms, us or ns (default: what makes them dates of today's calendar)
+  --time_format=FORM   of dates that are not as in ISO 8601, such as "%d.%m.%Y %H:%M" (as strptime's); UTC without %z
   --max_bad=SHARE      stop if a larger share of the rows cannot be used (default: 0.05)
   --name=NAME          another name for the data set
   --data_path=FOLDER   where data sets lie (default: dataset/ in the current folder, as in a run)
 
 A data set that is there already is replaced when the new one is whole, and never half.
 """
-LOG_OPTIONS = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "max_bad": 0.05}
+LOG_OPTIONS = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "time_format": "",
+               "max_bad": MAX_BAD}  # fmt: skip
 RECIPE_OPTIONS = {"as": "", "raw": "", "agree": False}
 
 
@@ -83,6 +85,11 @@ def _prepare_log(name: str, values: dict[str, Any]) -> None:
     unit, share, file = str(values["time_unit"]) or None, values["max_bad"], Path(str(values["from"]))
     if unit is not None and unit not in TIME_UNITS:
         raise UserError(f"--time_unit must be one of {', '.join(TIME_UNITS)}, got {unit}")
+    form = str(values["time_format"]) or None
+    if form is not None and (unit is not None or "%" not in form):
+        raise UserError(
+            f"--time_format is that of dates, such as %d.%m.%Y, and has no --time_unit beside it; got {form}"
+        )
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise UserError(f"--max_bad must be a share between 0 and 1, got {share}")
     if not file.is_file():
@@ -90,7 +97,7 @@ def _prepare_log(name: str, values: dict[str, Any]) -> None:
     from recbole_gen.prepare.from_log import log_columns, prepare_log
 
     columns = log_columns(*(str(values[key]) for key in ("user", "item", "time", "scene")))
-    prepare_log(file, columns, Path(str(values["data_path"])) / name, unit, share, say=_say)
+    prepare_log(file, columns, Path(str(values["data_path"])) / name, unit, share, _say, form)
 
 
 def _prepare_recipe(name: str, output: str | None, values: dict[str, Any]) -> None:

@@ -62,6 +62,12 @@ def keep_last(log: Log, number: int) -> Log:
 
 def drop_duplicates(log: Log, *fields: str) -> Log:
     """The first event of those that agree in all of these fields, in the order of the file."""
+    kept = first_of_duplicates(log, *fields)
+    return log if kept.all() else log.take(kept)
+
+
+def first_of_duplicates(log: Log, *fields: str) -> np.ndarray:
+    """[N] bool: the first event of those that agree in all of these fields."""
     order = np.lexsort(tuple(log[field] for field in reversed(fields)))  # stable: of equal ones the first comes first
     new = np.ones(len(log), dtype=bool)
     if len(log):
@@ -71,7 +77,7 @@ def drop_duplicates(log: Log, *fields: str) -> Log:
             new[1:] |= values[1:] != values[:-1]
     kept = np.zeros(len(log), dtype=bool)
     kept[order[new]] = True
-    return log if kept.all() else log.take(kept)
+    return kept
 
 
 def split_into_sessions(log: Log, gap: float | None = None, day_offset: float | None = None) -> Log:

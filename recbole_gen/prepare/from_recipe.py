@@ -16,12 +16,12 @@ from recbole_gen.prepare import archive, download, filters
 from recbole_gen.prepare.atomic_file import write_atomic_file
 from recbole_gen.prepare.dataset_folder import require_replaceable
 from recbole_gen.prepare.fields import ITEM, SESSION, TIME, TOKENS, USER
-from recbole_gen.prepare.file_readers import ReadCounts
 from recbole_gen.prepare.log import Log, log_from_batches
 from recbole_gen.prepare.recipe_readers import find_atomic_file, read_batches
 from recbole_gen.prepare.recipes import Recipe, resolve_recipe
 from recbole_gen.prepare.sources import AtomicFile, Source
 from recbole_gen.prepare.statistics import differences_from_paper, log_statistics, statistics_table
+from recbole_gen.reading.file_readers import ReadCounts
 
 AGREEMENTS_FILE = "agreements.json"
 Say = Callable[[str], None]

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import archive, file_readers
-from recbole_gen.prepare.fields import ITEM, TIME, TIME_UNITS, USER
-from recbole_gen.prepare.file_readers import ReadCounts
-from recbole_gen.prepare.parsing import parse_numbers, parse_times
+from recbole_gen.prepare import archive
+from recbole_gen.prepare.fields import ITEM, TIME, USER
 from recbole_gen.prepare.sources import ISO, AtomicFile, DelimitedFile, JoinedFiles, JsonLinesFile, UserLinesFile
+from recbole_gen.reading import file_readers, text_blocks
+from recbole_gen.reading.file_readers import ReadCounts
+from recbole_gen.reading.parsing import parse_numbers, parse_times
+from recbole_gen.reading.rules import TIME_UNITS, decode_titles, plain_title
 
 Batch = Mapping[str, Any]
 """Field -> its values of some rows: text as a pa.Array, the time and other numbers as [n] float64."""
@@ -56,10 +58,10 @@ def _(source: JsonLinesFile, raw: Path, numbers: tuple[str, ...], counts: ReadCo
 def _(source: UserLinesFile, raw: Path, numbers: tuple[str, ...], counts: ReadCounts) -> Iterator[Batch]:
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
-            for block in file_readers.read_blocks(stream):
+            for _, block in text_blocks.read_blocks(stream):
                 rows = []
-                for line in block.decode("utf-8", "replace").splitlines():
-                    rows += _user_events(line, counts)
+                for line in block.decode("utf-8", "replace").split("\n"):
+                    rows += _user_events(line.removesuffix("\r"), counts)
                 counts.rows += len(rows)
                 users, items, times = zip(*rows) if rows else ((), (), ())
                 yield {USER: pa.array(users, pa.string()), ITEM: pa.array(items, pa.string()),
@@ -104,9 +106,8 @@ def _(source: JoinedFiles, raw: Path, numbers: tuple[str, ...], counts: ReadCoun
 def _(source: AtomicFile, raw: Path, numbers: tuple[str, ...], counts: ReadCounts) -> Iterator[Batch]:
     for name, stream in _open_files(raw, source.file):
         with _errors_named(name):
-            stream.readline()
             for batch in file_readers.read_delimited(
-                stream, list(source.columns.values()), counts, "\t", source.titles
+                stream, list(source.columns.values()), counts, "\t", source.titles, has_titles=True, missing=("",)
             ):
                 yield _parse_fields(batch, source.columns, numbers)
 
@@ -118,8 +119,7 @@ def find_atomic_file(raw: Path, columns: Mapping[str, str]) -> AtomicFile:
     Raises `archive.MemberNotFound` if there is none, and UserError for missing columns.
     """
     for name, stream in _open_files(raw, AtomicFile.file):
-        line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
-        titles = tuple(title.partition(":")[0] for title in line.split("\t"))
+        titles = tuple(map(plain_title, decode_titles(stream.readline()).split("\t")))
         for field in (USER, ITEM, TIME):
             if columns[field] not in titles:
                 raise UserError(f"{name}: there is no column '{columns[field]}' among {list(titles)}")

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from recbole_gen import __version__, compat
 from recbole_gen.errors import UserError
 from recbole_gen.files import lock_folder, read_json, write_json
-from recbole_gen.recommending.history_files import column_names, read_histories
+from recbole_gen.reading.row_counts import name_lines
+from recbole_gen.recommending.history_files import open_histories
 from recbole_gen.recommending.recommender import BY_POPULARITY, Recommender
 
 TRIM_EVERY = 16
@@ -32,7 +33,8 @@ TRIM_EVERY = 16
 @dataclass
 class Totals:
     """What has been done: users read, users with an answer that is kept, rows of them, events of unknown items, users
-    whose kept answer is by popularity, and those that `--between` leaves out since nothing predicts their time."""
+    whose kept answer is by popularity, those that `--between` leaves out since nothing predicts their time, and what is
+    to be told of the file of histories, a line each (``notes``)."""
 
     users: int = 0
     kept: int = 0
@@ -40,6 +42,7 @@ class Totals:
     unknown: int = 0
     by_popularity: int = 0
     without_window: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def recommend_file(
@@ -63,7 +66,7 @@ def recommend_file(
     """
     _require_other_file(output, histories, values)
     parts = output.with_name(f"{output.name}.parts")
-    names = column_names(values, recommender.config)
+    source = open_histories(histories, values, recommender.config)
     try:
         with lock_folder(parts, "recommendations"):
             try:
@@ -80,7 +83,7 @@ def recommend_file(
                 if done:
                     print(f"going on after {totals.users:,} users", flush=True)
                 with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
-                    for number, chunk in enumerate(read_histories(histories, names)):
+                    for number, chunk in enumerate(source.read()):
                         if number < done:
                             continue
                         table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
@@ -102,6 +105,12 @@ def recommend_file(
                             compat.return_freed_memory()  # what lists of different lengths have left behind
                 if not note["done"]:
                     raise UserError(f"{histories} has no histories")
+                totals.notes = source.notes
+                if totals.unknown:
+                    lines = name_lines(source.find_unknown(recommender.items), totals.unknown)
+                    totals.notes.append(
+                        f"{totals.unknown:,} events of items that the model does not know were left out{lines}"
+                    )
                 _join_parts(parts, note["done"], output)
             finally:
                 if not (parts / "note.json").exists():  # nothing is done that the same command could go on from

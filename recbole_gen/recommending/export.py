@@ -12,6 +12,7 @@ from typing import Any
 from recbole_gen import options
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments
+from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.new_folder import require_new
 
 USAGE = """\
@@ -34,8 +35,8 @@ The score of an item is the inner product of its vector with the user's. Models 
 BERT4Rec, ...) have no such vectors.
 """
 DEFAULTS: dict[str, Any] = {
-    "checkpoint": "", "output": "", "histories": "", "format": "numpy", "user": "", "item": "", "time": "",
-    "scene": "", "device": "", "model": "",
+    "checkpoint": "", "output": "", "histories": "", "format": "numpy", "time_format": "", "max_bad": MAX_BAD,
+    "user": "", "item": "", "time": "", "scene": "", "device": "", "model": "",
 }  # fmt: skip
 FORMATS = ("numpy", "safetensors")
 
@@ -59,15 +60,15 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(str(values["output"]))
     require_new(output)
 
-    from recbole_gen.recommending.history_files import column_names, read_histories
+    from recbole_gen.recommending.history_files import open_histories
     from recbole_gen.recommending.recommender import Recommender
     from recbole_gen.recommending.vector_files import export_vectors
 
     recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None, model=values["model"] or None)
-    names = column_names(values, recommender.config)
-    note = export_vectors(
-        recommender, output, str(values["format"]), None if histories is None else read_histories(histories, names)
-    )
+    source = None if histories is None else open_histories(histories, values, recommender.config)
+    note = export_vectors(recommender, output, str(values["format"]), None if source is None else source.read())
     print(f"{note['items']:,} items in {note['d']} dimensions -> {output}", flush=True)
-    if histories is not None:
+    if source is not None:
+        for line in source.notes:
+            print(line)
         print(f"{note['users']:,} users, of whom {note['unanswered']:,} have no vector (NaN)", flush=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recbole_gen.data.times import END_OF_CALENDAR
 from recbole_gen.errors import UserError
-from recbole_gen.prepare.parsing import parse_times
+from recbole_gen.reading.file_readers import name_of_number
+from recbole_gen.reading.parsing import TimeParser, in_calendar
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Histories:
         times: Sequence[Sequence[Any]] | None = None,
         scenes: Sequence[Sequence[Any]] | None = None,
         users: Sequence[Any] | None = None,
+        parser: TimeParser | None = None,
     ) -> Histories:
-        """From lists of tokens, with lists of times (Unix seconds, or dates) and scenes of the same lengths.
+        """From lists of tokens, with lists of times (numbers, or dates) and scenes of the same lengths.
 
-        Users without a name are called by their place, from 0. Raises UserError where lengths differ, for values that
-        are no tokens, and for times that are none.
+        The times are read by ``parser``, or one of their own. Users without a name are called by their place, from 0.
+        Raises UserError where lengths differ, for values that are no tokens, and for times that are none.
         """
         if isinstance(histories, (str, bytes, Mapping)):
             raise UserError("histories are lists of items, one for each user: [['item 1', 'item 2'], ['item 3']]")
@@ -55,7 +56,7 @@ class Histories:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         if users is not None and len(users) != len(rows):
             raise UserError(f"there are {len(users)} users and {len(rows)} histories")
-        seconds = None if times is None else _unix_seconds(_flatten("times", times, sizes))
+        seconds = None if times is None else _unix_seconds(_flatten("times", times, sizes), parser or TimeParser())
         return cls(
             _token_array(range(len(rows)) if users is None else users),
             offsets,
@@ -95,27 +96,28 @@ def _flatten(name: str, values: Sequence[Any], sizes: np.ndarray) -> list[Any]:
 def _token_array(values: Any) -> pa.Array:
     found = list(values)
     for value in found:
-        if not isinstance(value, (str, int, np.integer, np.str_)) or isinstance(value, bool):
+        if not isinstance(value, (str, int, float, np.number)) or isinstance(value, bool) or value != value:
             raise UserError(f"{value!r:.60} cannot be the name of a user, item or scene: a token is text or a number")
-    return pa.array(map(str, found), pa.string())
+    names = (name_of_number(float(each)) if isinstance(each, (float, np.floating)) else str(each) for each in found)
+    return pa.array(names, pa.string())
 
 
-def _unix_seconds(values: list[Any]) -> np.ndarray:
+def _unix_seconds(values: list[Any], parser: TimeParser) -> np.ndarray:
     if not values:
         return np.empty(0)
     try:
         column = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UserError("times are Unix seconds, or dates such as 2024-05-31T12:00:00Z, all of one kind") from None
-    return checked_times(parse_times(column, "s")[0])
+    return checked_times(parser.parse(column))
 
 
 def checked_times(seconds: np.ndarray) -> np.ndarray:
     """The times. Raises UserError if one is missing, infinite, or beyond the calendar."""
-    bad = ~(np.abs(seconds) < END_OF_CALENDAR)
+    bad = ~in_calendar(seconds)
     if bad.any():
         raise UserError(
-            f"{int(bad.sum())} of the times are missing, or are no Unix seconds and no dates (milliseconds are to be "
-            f"divided by 1000)"
+            f"{int(bad.sum())} of the times are missing, or are no Unix seconds and no dates of the years 1 to 9999 "
+            f"(all numbers are of one unit: s, ms, us or ns)"
         )
     return seconds

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,16 @@ import pyarrow.parquet
 
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError, did_you_mean
-from recbole_gen.prepare import file_readers, filters
+from recbole_gen.prepare import filters
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
 from recbole_gen.prepare.log import log_from_batches
-from recbole_gen.prepare.parsing import parse_times, parse_tokens
+from recbole_gen.reading.events import EventReader
+from recbole_gen.reading.file_readers import EXAMPLES, LogFile, describe_file, find_lines, open_text, read_file
+from recbole_gen.reading.parsing import TimeParser, parse_tokens
+from recbole_gen.reading.row_counts import RowCounts, name_lines
+from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.histories import Histories, checked_times
+from recbole_gen.recommending.model_input import token_ids
 
 CHUNK_USERS = 8192
 """Users that are read, answered and written at once."""
@@ -31,7 +38,6 @@ LIST_NAMES = {
 LOG_NAMES = {
     USER: ("user_id", "user"), ITEM: ("item_id", "item"), TIME: ("timestamp", "time"), SCENE: ("scene",),
 }  # fmt: skip
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".inter")
 
 
 def column_names(options: Mapping[str, Any], config: Config) -> dict[str, str]:
@@ -43,67 +49,186 @@ def column_names(options: Mapping[str, Any], config: Config) -> dict[str, str]:
     return {field: str(options[option]) or config[key] for field, (option, key) in keys.items()}
 
 
-def read_histories(file: Path, names: Mapping[str, str], separator: str = " ") -> Iterator[Histories]:
-    """The histories of a file, CHUNK_USERS users at a time.
+def open_histories(path: Path, values: Mapping[str, Any], config: Config) -> HistoryFile:
+    """A file of histories, read as the options of a command and the settings of the run say. Raises UserError."""
+    share, form = values["max_bad"], str(values["time_format"]) or None
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise UserError(f"--max_bad must be a share between 0 and 1, got {share}")
+    of_atomic = config["field_separator"], config["encoding"]
+    times = TimeParser(form=form)
+    return HistoryFile(path, column_names(values, config), of_atomic=of_atomic, times=times, max_bad=share)
 
-    A file with a row a user (JSON lines, Parquet, or text whose lists are joined by ``separator``) is read as a stream.
-    A log with a row an event is read whole, as numbers; its users come in the order in which they first occur.
+
+class HistoryFile:
+    """A file of histories: a log with a row an event, or a row a user.
 
     Args:
         names: field (USER, ITEM, TIME, SCENE) -> its column, where the user says so or the model does.
+        separator: between the values of a list that is text.
+        of_atomic: the separator and the encoding of atomic files.
+        times: unit and form of times, if the user says them.
+        max_bad: share of rows that may be unusable.
+
+    Attributes:
+        is_log: whether it has a row an event.
+        notes: what is to be told of it, once it is read.
 
     Raises UserError for a file that cannot be read, missing columns, and times that are none.
     """
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
-    kind = file.suffix.lower()
-    if kind not in SUFFIXES:
-        raise UserError(f"{file}: its name must end in one of {', '.join(SUFFIXES)}")
+
+    def __init__(
+        self,
+        path: Path,
+        names: Mapping[str, str],
+        separator: str = " ",
+        of_atomic: tuple[str, str | None] = ("\t", "utf-8"),
+        times: TimeParser | None = None,
+        max_bad: float = MAX_BAD,
+    ):
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+        self.path, self.separator, self.max_bad = path, separator, max_bad
+        self.times = times or TimeParser()
+        self.file = describe_file(path, *of_atomic)
+        if self.file.kind == "json" and not self.file.first:
+            raise UserError(f"{path}: its first line is no JSON object")
+        with _errors_named(path):
+            self.columns = _find_columns(self.file.titles, names)
+        self.is_log = self.columns[ITEM] not in _list_titles(self.file)
+        self.notes: list[str] = []
+        self._reader = EventReader(self.file, self.columns, TIME if TIME in self.columns else None, {SCENE}, self.times)
+
+    def read(self) -> Iterator[Histories]:
+        """The histories, CHUNK_USERS users at a time.
+
+        Lists (JSON lines, Parquet, or text whose lists are joined by the separator) are read as a stream. A log is read
+        whole, as numbers; its users come in the order in which they first occur, and of events with the same user, item
+        and time the first one is read.
+        """
+        with _errors_named(self.path):
+            yield from self._read_log() if self.is_log else _told_twice(self._read_lists(), self)
+
+    def find_lines(self, rows: Sequence[int]) -> list[int]:
+        """The lines of these rows (ascending, from 0), of a log of events, without those that were left out."""
+        return self._reader.find_lines(rows) if self.is_log else find_lines(self.file, rows)
+
+    def find_unknown(self, items: pa.Array) -> list[int]:
+        """The lines of the first events of a log, or lists, with an item that is not among ``items``."""
+        found: list[int] = []
+        if not self.is_log:
+            start = 0
+            for chunk in self._read_lists():
+                rows = np.repeat(np.arange(len(chunk)), np.diff(chunk.offsets))[token_ids(chunk.items, items) <= 0]
+                found += [start + int(row) for row in np.unique(rows)]
+                start += len(chunk)
+                if len(found) >= EXAMPLES:
+                    break
+            return find_lines(self.file, found[:EXAMPLES])
+        again = EventReader(self.file, self.columns, self._reader.time, {SCENE}, self.times)
+        for batch in again.batches():
+            unknown = np.flatnonzero(token_ids(batch[ITEM], items) <= 0)
+            found += again.lines_of(unknown[: EXAMPLES - len(found)].tolist()) if len(unknown) else []
+            if len(found) >= EXAMPLES:
+                break
+        return found
+
+    def _read_log(self) -> Iterator[Histories]:
+        reader = self._reader
+        log = log_from_batches(reader.batches(), list(self.columns), (USER, ITEM, SCENE))
+        rows = reader.rows
+        rows.refuse_too_many(self.path, self.max_bad, ", or allow more with --max_bad=SHARE")
+        self.notes += rows.warnings(self.path)
+        if TIME in self.columns:
+            self.notes += self.times.notes(self.columns[TIME])
+            first = filters.first_of_duplicates(log, USER, ITEM, TIME)
+            repeated = np.flatnonzero(~first)
+            if len(repeated):
+                lines = name_lines(reader.find_lines(repeated[:EXAMPLES].tolist()), len(repeated))
+                self.notes.append(
+                    f"{len(repeated):,} repeats of a row with the same user, item and time, left out{lines}"
+                )
+                log = log.take(first)
+        order = np.lexsort((log[TIME], log[USER])) if TIME in self.columns else np.argsort(log[USER], kind="stable")
+        log = log.take(order)
+        users, starts = np.unique(log[USER], return_index=True)
+        offsets = np.append(starts, len(log)).astype(np.int64)
+        for first_user in range(0, len(users), CHUNK_USERS):
+            chosen = users[first_user : first_user + CHUNK_USERS]
+            start, stop = offsets[first_user], offsets[first_user + len(chosen)]
+            yield Histories(
+                log.tokens[USER].take(pa.array(chosen)),
+                offsets[first_user : first_user + len(chosen) + 1] - start,
+                log.tokens[ITEM].take(pa.array(log[ITEM][start:stop])),
+                log[TIME][start:stop] if TIME in self.columns else None,
+                log.tokens[SCENE].take(pa.array(log[SCENE][start:stop], mask=log[SCENE][start:stop] < 0))
+                if SCENE in self.columns else None,
+            )  # fmt: skip
+
+    def _read_lists(self) -> Iterator[Histories]:
+        if self.file.kind == "json":
+            yield from _read_json_lists(self.path, self.columns, self.times)
+            return
+        titles, rows, held = list(self.columns.values()), RowCounts(), None
+        for batch in read_file(self.file, titles, rows.read):
+            table = pa.Table.from_batches([batch])
+            held = table if held is None else pa.concat_tables([held, table])
+            while held.num_rows >= CHUNK_USERS:
+                yield self._from_table(held.slice(0, CHUNK_USERS), rows)
+                held = held.slice(CHUNK_USERS)
+        if held is not None and held.num_rows:
+            yield self._from_table(held, rows)
+        rows.refuse_too_many(self.path, self.max_bad, ", or allow more with --max_bad=SHARE")
+        self.notes += rows.warnings(self.path)
+
+    def _from_table(self, table: pa.Table, rows: RowCounts) -> Histories:
+        if self.file.kind != "parquet":
+            return _from_joined_text(table, self.columns, self.separator, self.times)
+        columns = {field: table.column(title).combine_chunks() for field, title in self.columns.items()}
+        return _from_list_columns(columns, self.times)
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
     try:
-        titles, lists, delimiter = _read_header(file, kind)
-        columns = _find_columns(titles, names)
-        if columns[ITEM] in lists:
-            yield from _read_lists(file, kind, columns, titles, delimiter, separator)
-        else:
-            yield from _read_log(file, kind, columns, titles, delimiter)
+        yield
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+        raise UserError(f"{path} cannot be read: {error}") from None
     except UserError as error:
-        raise UserError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def _read_header(file: Path, kind: str) -> tuple[list[str], list[str], str]:
-    """The titles of all columns, those of columns that hold lists, and what separates them in text."""
-    if kind == ".parquet":
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-        except pa.ArrowException as error:
-            raise UserError(f"it is damaged, or no Parquet file: {str(error).splitlines()[0]}") from None
-        kinds = {name: schema.field(name).type for name in schema.names}
-        return list(kinds), [name for name, each in kinds.items() if _is_list_type(each)], ""
-    with open(file, "rb") as stream:
-        line = stream.readline().removeprefix(b"\xef\xbb\xbf")
-    if kind == ".jsonl":
-        first = _parse_object(line)
-        return list(first), [name for name, value in first.items() if isinstance(value, list)], ""
-    text = line.decode("utf-8", "replace").rstrip("\r\n")
-    delimiter = "\t" if kind in (".inter", ".tsv") else file_readers.guess_delimiter(text)
-    titles = [title.strip('"').partition(":")[0] for title in text.split(delimiter)]
-    return titles, [title for title in titles if title in HISTORY_COLUMNS], delimiter
+def _told_twice(chunks: Iterator[Histories], file: HistoryFile) -> Iterator[Histories]:
+    """The same chunks; that users are named twice is noted at the end."""
+    sums = []  # eight bytes a user
+    for chunk in chunks:
+        digests = [hashlib.blake2b(str(user).encode(), digest_size=8).digest() for user in chunk.users.to_pylist()]
+        sums.append(np.frombuffer(b"".join(digests), np.uint64))
+        yield chunk
+    every = np.concatenate([np.empty(0, np.uint64), *sums])
+    _, first = np.unique(every, return_index=True)
+    if len(first) < len(every):
+        again = np.ones(len(every), dtype=bool)
+        again[first] = False
+        places = np.flatnonzero(again)
+        lines = name_lines(file.find_lines(places[:EXAMPLES].tolist()), len(places))
+        file.notes.append(
+            f"{len(places):,} rows are of users who have a row before{lines}: each is answered by itself; a log with a "
+            f"row an event is put together by users"
+        )
+
+
+def _list_titles(file: LogFile) -> list[str]:
+    """The columns that hold lists."""
+    if file.kind == "parquet":
+        schema = pyarrow.parquet.read_schema(file.path)
+        return [name for name in schema.names if _is_list_type(schema.field(name).type)]
+    if file.kind == "json":
+        return [name for name, value in file.first.items() if isinstance(value, list)]
+    return [title for title in file.titles if title in HISTORY_COLUMNS]
 
 
 def _is_list_type(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _parse_object(line: bytes) -> dict[str, Any]:
-    try:
-        first = json.loads(line)
-    except ValueError:
-        first = None
-    if not isinstance(first, dict):
-        raise UserError(f"its first line is no JSON object: {line[:60].decode('utf-8', 'replace')!r}")
-    return first
 
 
 def _find_columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]:
@@ -124,66 +249,55 @@ def _find_columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]
     return columns
 
 
-def _read_lists(
-    file: Path, kind: str, columns: dict[str, str], titles: list[str], delimiter: str, separator: str
-) -> Iterator[Histories]:
-    if kind == ".parquet":
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(CHUNK_USERS, columns=list(columns.values())):
-            yield _from_list_columns({field: batch.column(title) for field, title in columns.items()})
-    elif kind == ".jsonl":
-        yield from _read_json_lists(file, columns)
-    else:
-        wanted, held = list(columns.values()), None
-        with open(file, "rb") as stream:
-            stream.readline()
-            for batch in file_readers.read_delimited(
-                stream, wanted, file_readers.ReadCounts(), delimiter, titles, quotes=kind not in (".inter", ".tsv")
-            ):
-                held = pa.Table.from_batches([batch]) if held is None else pa.concat_tables(
-                    [held, pa.Table.from_batches([batch])])  # fmt: skip
-                while held.num_rows >= CHUNK_USERS:
-                    yield _from_joined_text(held.slice(0, CHUNK_USERS), columns, separator)
-                    held = held.slice(CHUNK_USERS)
-        if held is not None and held.num_rows:
-            yield _from_joined_text(held, columns, separator)
-
-
-def _read_json_lists(file: Path, columns: dict[str, str]) -> Iterator[Histories]:
+def _read_json_lists(path: Path, columns: dict[str, str], times: TimeParser) -> Iterator[Histories]:
     rows: dict[str, list[Any]] = {field: [] for field in columns}
-    with open(file, "rb") as stream:
+    numbers: list[int] = []
+    with open_text(path) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                for field, key in columns.items():
-                    rows[field].append(row[key])
+                values = {field: row[key] for field, key in columns.items()}
             except (ValueError, RecursionError):
                 raise UserError(f"line {number} is no JSON: {line[:60].decode('utf-8', 'replace')!r}") from None
             except (KeyError, TypeError):
-                raise UserError(f"line {number} has no '{key}', which the first line has") from None
-            if len(rows[USER]) == CHUNK_USERS:
-                yield _from_rows(rows)
-                rows = {field: [] for field in columns}
-    if rows[USER]:
-        yield _from_rows(rows)
+                absent = [key for key in columns.values() if not isinstance(row, dict) or key not in row]
+                raise UserError(f"line {number} has no '{absent[0]}', which the first line has") from None
+            for field, value in values.items():
+                rows[field].append(value)
+            numbers.append(number)
+            if len(numbers) == CHUNK_USERS:
+                yield _from_rows(rows, numbers, times)
+                rows, numbers = {field: [] for field in columns}, []
+    if numbers:
+        yield _from_rows(rows, numbers, times)
 
 
-def _from_rows(rows: dict[str, list[Any]]) -> Histories:
-    return Histories.from_lists(rows[ITEM], rows.get(TIME), rows.get(SCENE), rows[USER])
+def _from_rows(rows: dict[str, list[Any]], numbers: list[int], times: TimeParser) -> Histories:
+    try:
+        return Histories.from_lists(rows[ITEM], rows.get(TIME), rows.get(SCENE), rows[USER], times)
+    except UserError:
+        for place, number in enumerate(numbers):  # which line is it?
+            one = {field: values[place : place + 1] for field, values in rows.items()}
+            try:
+                Histories.from_lists(one[ITEM], one.get(TIME), one.get(SCENE), one[USER], times)
+            except UserError as error:
+                raise UserError(f"line {number}: {error}") from None
+        raise
 
 
-def _from_joined_text(table: pa.Table, columns: dict[str, str], separator: str) -> Histories:
+def _from_joined_text(table: pa.Table, columns: dict[str, str], separator: str, times: TimeParser) -> Histories:
     lists: dict[str, Any] = {USER: table.column(columns[USER]).combine_chunks()}
     for field in columns:
         if field != USER:
             text = pc.fill_null(table.column(columns[field]).combine_chunks(), "")
             parts = pc.split_pattern(text, separator)
             lists[field] = pc.if_else(pc.equal(text, ""), pa.scalar([], parts.type), parts)
-    return _from_list_columns(lists)
+    return _from_list_columns(lists, times)
 
 
-def _from_list_columns(columns: dict[str, Any]) -> Histories:
+def _from_list_columns(columns: dict[str, Any], times: TimeParser) -> Histories:
     """From Arrow's columns of lists."""
     items = columns[ITEM]
     sizes = pc.fill_null(pc.list_value_length(items), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -197,53 +311,13 @@ def _from_list_columns(columns: dict[str, Any]) -> Histories:
                     f"column of {'times' if field == TIME else 'scenes'}"
                 )
     flat = {field: pc.list_flatten(column) for field, column in columns.items() if field != USER}
+    users = parse_tokens(columns[USER])
+    if users.null_count:
+        raise UserError(f"{users.null_count:,} of its rows have no user")
     return Histories(
-        parse_tokens(columns[USER]),
+        users,
         np.concatenate([[0], np.cumsum(sizes)]),
         parse_tokens(flat[ITEM]),
-        checked_times(parse_times(flat[TIME], "s")[0]) if TIME in flat else None,
+        checked_times(times.parse(flat[TIME])) if TIME in flat else None,
         parse_tokens(flat[SCENE]) if SCENE in flat else None,
     ).sorted_by_time()
-
-
-def _read_log(file: Path, kind: str, columns: dict[str, str], titles: list[str], delimiter: str) -> Iterator[Histories]:
-    """A log, its users in the order in which they first occur."""
-    wanted, seen = list(columns.values()), file_readers.ReadCounts()
-
-    def batches() -> Iterator[dict[str, Any]]:
-        if kind == ".parquet":
-            yield from map(fields, file_readers.read_parquet(file, wanted, seen))
-            return
-        with open(file, "rb") as stream:
-            if kind == ".jsonl":
-                yield from map(fields, file_readers.read_json_lines(stream, wanted, seen))
-            else:
-                stream.readline()
-                quotes = kind not in (".inter", ".tsv")
-                yield from map(fields, file_readers.read_delimited(stream, wanted, seen, delimiter, titles, quotes))
-
-    def fields(batch: pa.RecordBatch) -> dict[str, Any]:
-        out: dict[str, Any] = {field: parse_tokens(batch.column(title)) for field, title in columns.items()
-                               if field != TIME}  # fmt: skip
-        if TIME in columns:
-            out[TIME] = checked_times(parse_times(batch.column(columns[TIME]), "s")[0])
-        return out
-
-    log = filters.drop_missing(log_from_batches(batches(), list(columns), (USER, ITEM, SCENE)), USER, ITEM)
-    if seen.bad:
-        raise UserError(f"{seen.bad} line(s) are no rows of it, such as {seen.examples[0]!r}")
-    order = np.lexsort((log[TIME], log[USER])) if TIME in columns else np.argsort(log[USER], kind="stable")
-    log = log.take(order)
-    users, starts = np.unique(log[USER], return_index=True)
-    offsets = np.append(starts, len(log)).astype(np.int64)
-    for first in range(0, len(users), CHUNK_USERS):
-        chosen = users[first : first + CHUNK_USERS]
-        start, stop = offsets[first], offsets[first + len(chosen)]
-        yield Histories(
-            log.tokens[USER].take(pa.array(chosen)),
-            offsets[first : first + len(chosen) + 1] - start,
-            log.tokens[ITEM].take(pa.array(log[ITEM][start:stop])),
-            log[TIME][start:stop] if TIME in columns else None,
-            log.tokens[SCENE].take(pa.array(log[SCENE][start:stop], mask=log[SCENE][start:stop] < 0))
-            if SCENE in columns else None,
-        )  # fmt: skip

@@ -17,6 +17,9 @@ from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.recommending.histories import Histories
 
+NUMBER = r"^-?\d+(\.0)?$"
+"""What has two spellings."""
+
 
 class KnownHistories:
     """Histories in the ids of a model: n users, N events that it knows.
@@ -75,7 +78,7 @@ class ModelInput:
         ):
             if reads and not have and len(histories.items):
                 raise UserError(f"{self.config['model']} reads the {name} of histories: give {name}, one an item")
-        ids = _token_ids(histories.items, self.items)
+        ids = token_ids(histories.items, self.items)
         kept = ids > 0
         rows = np.repeat(np.arange(len(histories)), np.diff(histories.offsets))
         examples = histories.items.filter(pa.array(~kept)).slice(0, 3).to_pylist() if not kept.all() else []
@@ -84,15 +87,15 @@ class ModelInput:
             np.bincount(rows[kept], minlength=len(histories)),
             ids[kept],
             None if histories.times is None else histories.times[kept],
-            _token_ids(histories.scenes, self.scenes)[kept] if has_scenes else None,
-            _token_ids(histories.users, self.users),
+            token_ids(histories.scenes, self.scenes)[kept] if has_scenes else None,
+            token_ids(histories.users, self.users),
             int((~kept).sum()),
             examples,
         )
 
     def candidate_mask(self, candidates: Sequence[Any]) -> tuple[torch.Tensor, list[str]]:
         """[n_items] bool, True for the candidates, and what to warn of. Raises UserError if all are unknown."""
-        ids = _token_ids(pa.array([str(token) for token in candidates], pa.string()), self.items)
+        ids = token_ids(pa.array([str(token) for token in candidates], pa.string()), self.items)
         if not (ids > 0).any():
             raise UserError("none of the candidates is an item that the model knows")
         unknown = int((ids <= 0).sum())
@@ -144,6 +147,19 @@ class ModelInput:
         return self.interaction(KnownHistories(sizes, items, times, scenes, np.ones(n, dtype=np.int64)))
 
 
-def _token_ids(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:
-    """Places in a vocabulary, int64; -1 for what is not in it, and for what is missing."""
+def token_ids(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:
+    """Places in a vocabulary, int64; -1 for what is not in it, and for what is missing. 5 and 5.0 are one name, unless
+    both are in it."""
+    ids = _places(tokens, vocabulary)
+    unknown = pa.array(ids < 0)
+    if pc.any(pc.and_(unknown, pc.match_substring_regex(tokens, NUMBER))).as_py():
+        others = tokens.filter(unknown)
+        others = pc.if_else(pc.match_substring_regex(others, NUMBER), others, None)
+        bare = pc.replace_substring_regex(others, r"\.0$", "")
+        written = pc.if_else(pc.equal(bare, others), pc.binary_join_element_wise(others, ".0", ""), bare)
+        ids[ids < 0] = _places(written, vocabulary)
+    return ids
+
+
+def _places(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.index_in(tokens, vocabulary), -1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gen import options
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments
+from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
   --candidates=FILE    recommend these items only, one a line
   --when               say what the predicted times are worth (PASRec): the share of true times in the windows
   --between A B        of users with a window (from, until) that meets these days only: --between 2024-05-01 2024-05-07
+  --time_format=FORM   of dates that are not as in ISO 8601, such as "%d.%m.%Y %H:%M" (as strptime's)
+  --max_bad=SHARE      stop if a larger share of the rows of FILE cannot be used (default: 0.05)
   --user, --item, --time, --scene      the columns of FILE, if they have other names than in the data set
   --search=exact       exact, or ann: of more than 100,000 items an index finds the best (recbole-gen[ann])
   --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
@@ -40,7 +43,8 @@ Interrupted, the same command goes on where it stopped, with the same result.
 """
 DEFAULTS: dict[str, Any] = {
     "checkpoint": "", "histories": "", "output": "", "k": 10, "exclude_seen": True, "candidates": "", "when": False,
-    "between": "", "user": "", "item": "", "time": "", "scene": "", "device": "", "search": "exact", "model": "",
+    "between": "", "time_format": "", "max_bad": MAX_BAD, "user": "", "item": "", "time": "", "scene": "",
+    "device": "", "search": "exact", "model": "",
 }  # fmt: skip
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(str(values["output"]))
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"--output: the name must end in one of {', '.join(FORMATS)}, got {output}")
-    candidates = _read_lines(values["candidates"])
+    candidates = _read_candidates(values["candidates"])
     histories = Path(str(values["histories"]))
     if not histories.is_file():
         raise UserError(f"--histories: there is no file {histories}")
@@ -75,7 +79,10 @@ def main(arguments: Sequence[str]) -> None:
     )
     if (values["when"] or between) and not recommender.predicts_times:
         raise UserError(f"{recommender.config['model']} predicts no times: --when and --between are for PASRec")
-    totals = recommend_file(recommender, histories, output, values, between, candidates)
+    if candidates is not None:
+        _tell_candidates(candidates, recommender)
+    allowed = None if candidates is None else list(candidates.values())
+    totals = recommend_file(recommender, histories, output, values, between, allowed)
     _print_summary(totals, recommender, output, values["when"] or between is not None)
 
 
@@ -89,20 +96,37 @@ def _join_between(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def _read_lines(name: Any) -> list[str] | None:
+def _read_candidates(name: Any) -> dict[int, str] | None:
+    """Line -> item of a file of candidates."""
     if not name:
         return None
     try:
-        lines = Path(str(name)).read_text(encoding="utf-8").splitlines()
+        lines = Path(str(name)).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--candidates: {name} cannot be read: {error}") from None
-    return [line for line in lines if line]
+    return {number: item for number, line in enumerate(lines, 1) if (item := line.removesuffix("\r"))}
+
+
+def _tell_candidates(candidates: dict[int, str], recommender: Recommender) -> None:
+    """Say which of them are unknown, or named twice."""
+    import pyarrow as pa
+
+    from recbole_gen.reading.row_counts import name_lines
+    from recbole_gen.recommending.model_input import token_ids
+
+    first: dict[str, int] = {}
+    twice = [line for line, item in candidates.items() if first.setdefault(item, line) != line]
+    ids = token_ids(pa.array(first, pa.string()), recommender.items)
+    unknown = [line for line, number in zip(first.values(), ids.tolist(), strict=True) if number <= 0]
+    for lines, what in ((unknown, "are no items that the model knows, and are left out"), (twice, "are named before")):
+        if lines:
+            print(f"{len(lines):,} of the {len(candidates):,} candidates {what}{name_lines(lines[:3], len(lines))}")
 
 
 def _print_summary(totals: Totals, recommender: Recommender, output: Path, when: bool) -> None:
     print(f"{totals.rows:,} rows of {totals.kept:,} users in {output}; {totals.users:,} histories read")
-    if totals.unknown:
-        print(f"{totals.unknown:,} events of items that the model does not know were left out")
+    for line in totals.notes:
+        print(line)
     if totals.by_popularity:
         print(f"{totals.by_popularity:,} users are answered by popularity: the model has nothing to tell them by")
     if totals.without_window:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from recbole_gen.data.times import END_OF_CALENDAR
+from recbole_gen.reading.rules import END_OF_CALENDAR
 from recbole_gen.serving.limits import Limits
 
 TOKEN_LENGTH, DATE_LENGTH = 256, 40

@@ -1,7 +1,8 @@
 """Logs of any size: readers, filters, orders and devices that must change nothing but time and memory."""
 
+import csv
 import itertools
-import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,12 @@ import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
-from recbole_gen.compat import atomic_files
 from recbole_gen.data import splits
 from recbole_gen.data.loaders import create_dataset, create_loaders, fits_on_gpu
 from recbole_gen.data.sequences import SequenceDataset
+from recbole_gen.errors import UserError
+from recbole_gen.reading import whole_files
+from recbole_gen.reading.parsing import TimeParser
 from recbole_gen.training import evaluation_loop
 from recbole_gen.training.trainer import create_trainer
 
@@ -36,20 +39,13 @@ PLAIN = {
     "infinite": ["u\ta\tinf", "u\ta\t-inf", "u\ta\tInfinity"],
     "one row": ["u\ta\t1"],
 }
-LEFT_TO_PANDAS = {
-    "quotes": ['"u"\ta\t1', '"u\tv"\t"a ""b"""\t2', 'u"v\ta\t3'],
-    "a line break in quotes": ['u\t"a', 'b"\t1'],
-    "a missing last cell": ["u\ta\t1", "v\tb", "w\tc\t3"],
-    "a cell too many": ["u\ta\t1", "v\tb\t2\tx"],
-    "a carriage return": ["u\ta\rv\tb\t2"],
-    "a zero byte": ["u\0v\ta\t1"],
-}
 
 
 def by_pandas(path, **options) -> pd.DataFrame:
     """As before there was another reader, with tokens as text."""
     text = {title: str if kind == "category" else kind for title, kind in KINDS.items()}
-    return pd.read_csv(path, **{"sep": "\t", "usecols": TITLES, "dtype": text, "engine": "c", **options})
+    rules = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": [""]}
+    return pd.read_csv(path, **{"sep": "\t", "usecols": TITLES, "dtype": text, "engine": "c", **rules, **options})
 
 
 def assert_equal_tables(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -71,8 +67,11 @@ def write(tmp_path):
     return written
 
 
-def plainly(path, separator="\t", encoding="utf-8"):
-    return atomic_files._read_plainly(path, separator, encoding, TITLES, KINDS)
+def whole(path, separator="\t", encoding="utf-8"):
+    """The table as it is read by threads."""
+    kinds = {"user_id": "categories", "item_id": "categories", "rating": "numbers"}
+    columns = whole_files.read_whole_file(path, kinds, TimeParser(), separator, encoding).columns
+    return pd.DataFrame(dict(zip(TITLES, columns.values(), strict=True)))
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["ends", "does not end"])
@@ -80,34 +79,9 @@ def plainly(path, separator="\t", encoding="utf-8"):
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_files_are_read_as_pandas_reads_them(name, end, last, write):
     path = write(PLAIN[name], end, last)
-    table = plainly(path)
+    table = whole(path)
     assert table["user_id:token"].dtype == "category" and table["rating:float"].dtype == np.float64
     assert_equal_tables(table, by_pandas(path))
-
-
-def test_missing_values_are_those_of_pandas(write):
-    words = [*atomic_files.MISSING, "na", "NONE", "Null", "NAN ", " NA", "N/a", "-", "?", "NaT", "nil", "0"]
-    path = write([f"{word}\t{word}x\t1" for word in words] + [f"u\ta\t{word}" for word in atomic_files.MISSING])
-    table = plainly(path)
-    assert_equal_tables(table, by_pandas(path))
-    assert table["user_id:token"].isna().sum() == table["rating:float"].isna().sum() == len(atomic_files.MISSING)
-
-
-@pytest.mark.parametrize("name", LEFT_TO_PANDAS)
-def test_other_files_are_left_to_pandas(name, write, make_config):
-    path = write(LEFT_TO_PANDAS[name])
-    assert plainly(path) is None
-    dataset = object.__new__(SequenceDataset)
-    dataset.config, dataset.field2source, dataset.field2type = make_config(), {}, {}
-    dataset.field2seqlen, dataset.field2bucketnum, dataset.logger = {}, {}, logging.getLogger()
-    table = dataset._load_feat(path, "inter")
-    assert_equal_tables(table, by_pandas(path).rename(columns=lambda title: title.partition(":")[0]))
-    assert table["user_id"].dtype == "category"
-
-
-@pytest.mark.parametrize("separator, encoding", [("::", "utf-8"), ("\t", "latin-1"), ("\t", "utf-16")])
-def test_other_separators_and_encodings_are_left_to_pandas(separator, encoding, write):
-    assert plainly(write(["u\té\t1"], encoding=encoding), separator, encoding) is None
 
 
 def test_encodings_are_read(write, make_config):
@@ -120,11 +94,10 @@ def test_encodings_are_read(write, make_config):
 
 
 @pytest.mark.parametrize("cell", ["five", "nan(1)", "0x10", "1_0"])
-def test_what_is_no_number_to_pandas_is_none(cell, write):
-    path = write(["u\ta\t1", f"u\ta\t{cell}"])
-    assert plainly(path) is None
-    with pytest.raises(ValueError, match="convert"):
-        by_pandas(path)
+def test_what_is_no_number_is_refused_with_its_line(cell, write):
+    path = write(["u\ta\t1", "", f"u\ta\t{cell}"])
+    with pytest.raises(UserError, match=rf"line 4: '{re.escape(cell)}' in the column 'rating:float' is no number"):
+        whole(path)
 
 
 def test_blocks_of_a_file_have_one_vocabulary(write):
@@ -137,7 +110,7 @@ def test_blocks_of_a_file_have_one_vocabulary(write):
     items[5::1000] = [""] * len(items[5::1000])
     path = write([f"{user}\t{item}\t{row}" for row, (user, item) in enumerate(zip(users, items, strict=True))])
     assert path.stat().st_size > 16 << 20
-    table = plainly(path)
+    table = whole(path)
     assert_equal_tables(table, by_pandas(path))
     assert table["user_id:token"].cat.categories.nunique() == 5000
 

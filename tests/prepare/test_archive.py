@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from recbole_gen.errors import UserError
-from recbole_gen.prepare import archive, file_readers
+from recbole_gen.prepare import archive
 from recbole_gen.prepare.archive import open_member, open_members
+from recbole_gen.reading import file_readers
 
 LINES = "".join(f"u{row},i{row * 7919 % 9973}\n" for row in range(20_000)).encode()
 NOISE = np.random.default_rng(0).bytes(1 << 20)  # does not get smaller
