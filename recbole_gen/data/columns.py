@@ -17,6 +17,7 @@ from recbole.utils import InputType, ModelType
 
 from recbole_gen.errors import UserError
 from recbole_gen.options import is_number, is_whole
+from recbole_gen.reading.rules import title_line
 
 INTER, USER, ITEM, KG, LINK = "inter", "user", "item", "kg", "link"
 FLOATS, TOKENS = ("float", "float_seq"), ("token", "token_seq")
@@ -183,12 +184,7 @@ def file_endings(config) -> list[str]:
 
 def read_titles(config, path: Path) -> dict[str, str]:
     """The columns of an atomic file and their types as its title line has them; none if there is no such file."""
-    if not path.is_file():
-        return {}
-    # What is wrong with the bytes or the titles is said where the file is read.
-    with open(path, encoding=config["encoding"] or "utf-8", errors="replace") as file:
-        titles = file.readline().lstrip("\ufeff").rstrip("\r\n").split(config["field_separator"])
-    return {name: kind for name, _, kind in (title.partition(":") for title in titles)}
+    return title_line(path, config["field_separator"], config["encoding"]) if path.is_file() else {}
 
 
 def nearest_column(name: Any, columns: Iterable[str]) -> str:
