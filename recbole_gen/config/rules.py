@@ -137,7 +137,7 @@ class Rule:
 
     def converted(self, value: Any) -> Any:
         """A number that stands for text, as text; every other value as it is."""
-        is_text = self.takes(*TEXTS) and not self.takes(*NUMBERS, "any")
+        is_text = self.takes(*TEXTS) and not self.takes(*NUMBERS, "bool", "any")
         if is_text and (is_whole(value) or (is_number(value) and math.isfinite(value))):
             return str(value) if not is_whole(value) or abs(value) < LARGEST else value
         return value
@@ -212,7 +212,7 @@ class Rule:
     def _describe_kinds(self) -> str:
         if self.takes("dict") and self.parts:
             return self._describe_mapping()
-        if self.choices and all(isinstance(choice, str) for choice in self.choices) and not self.ranges:
+        if self.choices and all(kind.name in (*TEXTS, "~") for kind in self.kinds):
             return self._describe_content({})
         return " or ".join(dict.fromkeys(kind.describe() for kind in self.kinds))
 
