@@ -136,7 +136,9 @@ class Rule:
         return any(kind.name in names for kind in self.kinds)
 
     def converted(self, value: Any) -> Any:
-        """A number that stands for text, as text; every other value as it is."""
+        """A number that stands for text, as text, and 0 and 1 for a switch as that; every other value as it is."""
+        if is_whole(value) and value in (0, 1) and self.takes("bool") and not self.takes(*NUMBERS, *TEXTS, "any"):
+            return bool(value)
         is_text = self.takes(*TEXTS) and not self.takes(*NUMBERS, "bool", "any")
         if is_text and (is_whole(value) or (is_number(value) and math.isfinite(value))):
             return str(value) if not is_whole(value) or abs(value) < LARGEST else value

@@ -63,6 +63,7 @@ def test_a_text_that_is_no_range_allows_everything_of_the_kind():
 
 def test_a_number_stands_for_text_only_where_text_is_all_that_there_may_be():
     assert parse_rule("(str or ~)").converted(5) == "5" and parse_rule("(str or ~)").converted(True) is True
+    assert parse_rule("(bool)").converted(1) is True and parse_rule("(bool or int)").converted(1) == 1
     assert parse_rule("(str or float)").converted(5) == 5 and parse_rule("(any)").converted(5) == 5
 
 
