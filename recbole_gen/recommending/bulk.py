@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -68,53 +69,49 @@ def recommend_file(
     parts = output.with_name(f"{output.name}.parts")
     source = open_histories(histories, values, recommender.config)
     try:
-        with lock_folder(parts, "recommendations"):
-            try:
-                note = read_json(parts / "note.json")
-                fingerprint = _fingerprint(values, histories)
-                if note.get("made_of") != fingerprint:
-                    if note:
-                        print(
-                            f"what is in {parts} is of another command or of other files, and is begun again",
-                            flush=True,
-                        )
-                    note = {"made_of": fingerprint, "done": 0, "totals": {}}
-                done, totals = note["done"], Totals(**note["totals"])
-                if done:
-                    print(f"going on after {totals.users:,} users", flush=True)
-                with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
-                    for number, chunk in enumerate(source.read()):
-                        if number < done:
-                            continue
-                        table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
-                        totals.users += len(chunk)
-                        totals.unknown += table.attrs["unknown"]
-                        if between is None:
-                            totals.by_popularity += table.attrs["by_popularity"]
-                        else:
-                            totals.without_window += table.loc[table["from"].isna(), "user"].nunique()
-                            table = _with_window_in(table, *between)
-                            totals.by_popularity += table.loc[table["by"] == BY_POPULARITY, "user"].nunique()
-                        totals.kept += table["user"].nunique()
-                        totals.rows += len(table)
-                        _write_part(parts / _part_name(number), table)
-                        note.update(done=number + 1, totals=vars(totals))
-                        write_json(parts / "note.json", note)  # the part is whole by now
-                        bar.update(len(chunk))
-                        if number % TRIM_EVERY == 0:
-                            compat.return_freed_memory()  # what lists of different lengths have left behind
-                if not note["done"]:
-                    raise UserError(f"{histories} has no histories")
-                totals.notes = source.notes
-                if totals.unknown:
-                    lines = name_lines(source.find_unknown(recommender.items), totals.unknown)
-                    totals.notes.append(
-                        f"{totals.unknown:,} events of items that the model does not know were left out{lines}"
+        with lock_folder(parts, "recommendations"), _removed_if_nothing_is_done(parts):
+            note = read_json(parts / "note.json")
+            fingerprint = _fingerprint(values, histories)
+            if note.get("made_of") != fingerprint:
+                if note:
+                    print(
+                        f"what is in {parts} is of another command or of other files, and is begun again",
+                        flush=True,
                     )
-                _join_parts(parts, note["done"], output)
-            finally:
-                if not (parts / "note.json").exists():  # nothing is done that the same command could go on from
-                    shutil.rmtree(parts, ignore_errors=True)
+                note = {"made_of": fingerprint, "done": 0, "totals": {}}
+            done, totals = note["done"], Totals(**note["totals"])
+            if done:
+                print(f"going on after {totals.users:,} users", flush=True)
+            with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
+                for number, chunk in enumerate(source.read()):
+                    if number < done:
+                        continue
+                    table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
+                    totals.users += len(chunk)
+                    totals.unknown += table.attrs["unknown"]
+                    if between is None:
+                        totals.by_popularity += table.attrs["by_popularity"]
+                    else:
+                        totals.without_window += table.loc[table["from"].isna(), "user"].nunique()
+                        table = _with_window_in(table, *between)
+                        totals.by_popularity += table.loc[table["by"] == BY_POPULARITY, "user"].nunique()
+                    totals.kept += table["user"].nunique()
+                    totals.rows += len(table)
+                    _write_part(parts / _part_name(number), table)
+                    note.update(done=number + 1, totals=vars(totals))
+                    write_json(parts / "note.json", note)  # the part is whole by now
+                    bar.update(len(chunk))
+                    if number % TRIM_EVERY == 0:
+                        compat.return_freed_memory()  # what lists of different lengths have left behind
+            if not note["done"]:
+                raise UserError(f"{histories} has no histories")
+            totals.notes = source.notes
+            if totals.unknown:
+                lines = name_lines(source.find_unknown(recommender.items), totals.unknown)
+                totals.notes.append(
+                    f"{totals.unknown:,} events of items that the model does not know were left out{lines}"
+                )
+            _join_parts(parts, note["done"], output)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped after {totals.users:,} users; the same command goes on from there") from None
     except OSError as error:
@@ -123,8 +120,18 @@ def recommend_file(
     return totals
 
 
+@contextlib.contextmanager
+def _removed_if_nothing_is_done(parts: Path) -> Iterator[None]:
+    """Leave no folder that the same command could not go on from."""
+    try:
+        yield
+    finally:
+        if not (parts / "note.json").exists():
+            shutil.rmtree(parts, ignore_errors=True)
+
+
 def _require_other_file(output: Path, histories: Path, values: dict[str, Any]) -> None:
-    """Raise UserError if what would be written is what is read, or a folder, or lies among a run's own files."""
+    """Raise UserError if what would be written is a folder, or a file that is read."""
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder: name a file in it")
     for what, path in (("--histories", histories), ("--candidates", Path(str(values["candidates"] or "")))):
