@@ -72,6 +72,8 @@ def read_atomic_files_by_our_rules(module: ModuleType) -> None:
         needed = {FeatureSource.INTERACTION: [self.uid_field, self.iid_field], FeatureSource.USER: [self.uid_field],
                   FeatureSource.ITEM: [self.iid_field]}.get(source, [])  # fmt: skip
         df, notes = whole_files.read_usable_rows(Path(filepath), kinds, needed, times, separator, encoding)
+        if is_log and notes and df.empty:
+            raise UserError(f"{filepath} has no row that can be used: {' '.join(notes).partition(': ')[2]}")
         for note in [*notes, *times.notes(self.time_field)]:
             told = getattr(self, "reading_notes", [])
             if note not in told:  # of the times of three parts once

@@ -176,7 +176,7 @@ def test_several_values_need_a_rule(films, make_config):
 
 
 def test_a_rule_must_exist(films, make_config):
-    with pytest.raises(UserError, match="scene_rule must be one of ~, first, frequent, got 'last'"):
+    with pytest.raises(UserError, match="scene_rule must be one of first, frequent, ~, got 'last'"):
         make_config("DSPnet", SCENE_FIELD="class", scene_rule="last")
 
 
