@@ -27,7 +27,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.Working
     which would try it again."""
     environment.apply()
     folder = sweep.trial_folder(config["number"])
-    with FileLock(folder / ".lock"):  # a process of before may not have noticed that its sweep was killed
+    with FileLock(folder / ".trial.lock"):  # a process of before may not have noticed that its sweep was killed
         trial = read_json(folder / "trial.json")
         if trial["status"] in state.ENDED:
             return

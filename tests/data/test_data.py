@@ -359,7 +359,7 @@ def test_bad_benchmark_files_are_refused_with_a_reason(write_atomic, make_config
     history = {"item_id_list:token_seq": [["b"]], "timestamp:float": [""]}
     for part in PARTS:
         write_atomic(columns | history, suffix=f"{part}.inter")
-    with pytest.raises(UserError, match="toy.train.inter has no row that can be used: 1 of 1 rows .*'timestamp'"):
+    with pytest.raises(UserError, match=r"toy.train.inter has no row that can be used: 1 of 1 rows .*'timestamp'"):
         create_dataset(config)
     lists = {"item_id_list:token_seq": [["b", "c"]], "timestamp_list:float_seq": [[1]], "timestamp:float": [2]}
     for part in PARTS:

@@ -170,10 +170,14 @@ def test_every_test_target_has_a_line_with_its_rank(run, model):
     train, _, test = create_loaders(config, data)
     trainer = create_trainer(config, config.model_class(config, train._dataset))
     whole = {}
-    trainer.eval_collector.eval_batch_collect = lambda scores, interaction, u, i: whole.update(
-        {(interaction["user_id"][row].item(), item.item()): scores[row].clone() for row, item in zip(u, i, strict=True)}
-    )
-    trainer.evaluator.evaluate = lambda struct: {}
+    collect = trainer.eval_collector.eval_batch_collect
+
+    def keep_and_collect(scores, interaction, u, i):
+        pairs = zip(u, i, strict=True)
+        whole.update({(interaction["user_id"][row].item(), item.item()): scores[row].clone() for row, item in pairs})
+        collect(scores, interaction, u, i)
+
+    trainer.eval_collector.eval_batch_collect = keep_and_collect
     trainer.evaluate(test)
 
     rows = test._dataset.inter_feat

@@ -79,7 +79,7 @@ def test_a_mask_of_the_whole_history_needs_the_log(make_config, write_atomic):
 
 def test_only_four_values(make_config, write_atomic):
     write_atomic({"user_id:token": ["u"], "item_id:token": ["a"], "timestamp:float": [1]})
-    with pytest.raises(UserError, match="mask_seen must be one of ~, True, False, all"):
+    with pytest.raises(UserError, match="mask_seen must be one of all, True, False, ~"):
         make_config("GRU4Rec", mask_seen="some")
 
 

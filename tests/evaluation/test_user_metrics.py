@@ -179,7 +179,10 @@ def test_what_a_checkpoint_names_is_imported_for_a_run_alone(metrics, run, tmp_p
     assert cli.main(["recommend", f"--checkpoint={folder}", f"--histories={tmp_path}/histories.jsonl",
                      f"--output={tmp_path}/out.jsonl"]) == 0  # fmt: skip
     assert "my_metrics" not in sys.modules
-    resumed = quick_start.run(argv=[f"--resume={folder}", "--epochs=3"])
+    with pytest.raises(UserError, match=r"names my_metrics:First as its metrics.*name it yourself"):
+        quick_start.run(argv=[f"--resume={folder}", "--epochs=3"])
+    assert "my_metrics" not in sys.modules
+    resumed = quick_start.run(argv=[f"--resume={folder}", "--epochs=3", "--metrics=[my_metrics:First, NDCG]"])
     assert "my_metrics" in sys.modules and resumed["epochs"] == 3 and "first@5" in resumed["test_result"]
 
 
