@@ -30,6 +30,7 @@ RECBOLE_VERSION = "1.2.1"
 SHIMS: dict[str, list[str]] = {
     "recbole": ["stack.restore_numpy_aliases"],
     "recbole.config.configurator": ["bugs.leave_the_device_to_the_launcher"],
+    "recbole.data.interaction": ["stack.sort_tensors_as_arrays"],
     "recbole.data.dataset.dataset": [
         "stack.count_elements_of_sequence_columns",
         "stack.fill_missing_values_by_assignment",

@@ -90,3 +90,19 @@ def use_current_mixed_precision(module: Any) -> None:
     module.amp = SimpleNamespace(
         GradScaler=partial(torch.amp.GradScaler, "cuda"), autocast=partial(torch.autocast, "cuda")
     )
+
+
+def sort_tensors_as_arrays(module: ModuleType) -> None:
+    """interaction.py:347 hands torch tensors to `np.argsort`, whose result NumPy wraps as a tensor in a way that it has
+    deprecated: a warning for every column that is sorted by. That module gets a NumPy whose argsort takes them as
+    arrays. Deletable when upstream sorts by torch."""
+
+    class NumPy:
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        @staticmethod
+        def argsort(values, *args, **kwargs):
+            return np.argsort(np.asarray(values), *args, **kwargs)
+
+    vars(module)["np"] = NumPy()
