@@ -6,8 +6,7 @@ by number. The kinds of objects are those of `_ObjectReader`, and the classes th
 a file chooses among these and is never imported. Shapes and offsets are checked against the size of the column.
 
 Behind the Arrow file is a checksum, which is compared whenever a data set is read: what is mapped afterwards is then in
-the system's memory already. The 1 GB of 20 million rows takes half a second on two cores, of the minute that building
-takes.
+the system's memory already. It costs about 0.8 s of one core a gigabyte, shared out over the cores.
 """
 
 from __future__ import annotations

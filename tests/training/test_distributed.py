@@ -7,7 +7,7 @@ import torch
 from stubs import equal
 
 from recbole_gen import checkpoint, distributed, quick_start
-from recbole_gen.data import loaders
+from recbole_gen.data import loaders, row_batches
 from recbole_gen.errors import UserError
 from recbole_gen.training.trainer import create_trainer
 
@@ -83,7 +83,7 @@ def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank, share in enumerate(shares):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        assert loaders._rows_of_this_process(torch.tensor(rows)).tolist() == share
+        assert row_batches._rows_of_this_process(torch.tensor(rows)).tolist() == share
 
 
 def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_config, monkeypatch):

@@ -398,22 +398,22 @@ def test_a_parameter_that_is_not_trained_needs_no_optimiser(run, rivals):
 # Settings
 
 SETTINGS = {
-    "sgd": "must be a mapping such as {learner: sgd, learning_rate: 0.001, weight_decay: 0.0}, got 'sgd'",
+    "sgd": "must be a mapping such as {learner: sgd, learning_rate: .*}, got 'sgd'",
     "[sgd, 0.1]": "must be a mapping such as",
     "{}": "must be a mapping such as",
-    "{learner: sgdd, learning_rate: 0.1, weight_decay: 0.0}": "must be one of adam, .*, sparse_adam, got 'sgdd'",
-    "{learner: 5, learning_rate: 0.1, weight_decay: 0.0}": "must be one of adam, .*got '5'",
+    "{learner: sgdd, learning_rate: 0.1, weight_decay: 0.0}": "must be one of adam, .*, rmsprop, got 'sgdd'",
+    "{learner: 5, learning_rate: 0.1, weight_decay: 0.0}": "must be one of adam, .*got 5",
     "{learner: sgd, learning_rate: 0.1}": "must be a mapping such as .*weight_decay",
     "{learner: sgd, weight_decay: 0.1}": "must be a mapping such as .*learning_rate",
     "{learning_rate: 0.1, weight_decay: 0.0}": "must be a mapping such as .*learner",
-    "{learner: sgd, learning_rate: 0.1, weight_decay: 0.0, momentum: 0.9}": "must be a mapping such as .*momentum",
-    "{learner: sgd, lr: 0.1, weight_decay: 0.0}": "must be a mapping such as .*'lr'",
-    "{learner: sgd, learning_rate: -0.1, weight_decay: 0.0}": "needs numbers .*-0.1",
-    "{learner: sgd, learning_rate: .nan, weight_decay: 0.0}": "needs numbers .*nan",
-    "{learner: sgd, learning_rate: .inf, weight_decay: 0.0}": "needs numbers .*inf",
-    "{learner: sgd, learning_rate: fast, weight_decay: 0.0}": "needs numbers .*'fast'",
-    "{learner: sgd, learning_rate: 0.1, weight_decay: -1}": "needs numbers .*-1",
-    "{learner: sgd, learning_rate: 0.1, weight_decay: .nan}": "needs numbers .*nan",
+    "{learner: sgd, learning_rate: 0.1, weight_decay: 0.0, momentum: 0.9}": "has no 'momentum'",
+    "{learner: sgd, lr: 0.1, weight_decay: 0.0}": "has no 'lr'",
+    "{learner: sgd, learning_rate: -0.1, weight_decay: 0.0}": "must be .*number, got -0.1",
+    "{learner: sgd, learning_rate: .nan, weight_decay: 0.0}": "must be .*number, got nan",
+    "{learner: sgd, learning_rate: .inf, weight_decay: 0.0}": "must be .*number, got inf",
+    "{learner: sgd, learning_rate: fast, weight_decay: 0.0}": "must be .*number, got 'fast'",
+    "{learner: sgd, learning_rate: 0.1, weight_decay: -1}": "must be .*number, got -1",
+    "{learner: sgd, learning_rate: 0.1, weight_decay: .nan}": "must be .*number, got nan",
 }
 
 
@@ -431,7 +431,7 @@ def line(arguments, scened):
 @pytest.mark.parametrize("key", ["learning_rate", "weight_decay"])
 def test_a_switch_is_no_number(key, line, refused):
     settings = {"learner": "sgd", "learning_rate": 0.1, "weight_decay": 0.1} | {key: True}
-    refused(line("ACVAE", f"--contrast_optimizer={settings}"), "needs numbers")
+    refused(line("ACVAE", f"--contrast_optimizer={settings}"), f"{key} must be a number, got True")
 
 
 @pytest.mark.parametrize("given", SETTINGS)

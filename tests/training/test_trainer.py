@@ -94,7 +94,7 @@ def test_values_given_with_resume_win_over_those_of_the_run(run, tmp_path):
 )
 def test_resume_refuses_what_cannot_go_on(run, argument, named):
     part = run(epochs=1)
-    before = {path.name: path.read_bytes() for path in Path(part["run_dir"]).glob("[!re]*")}  # not the log, not events
+    before = {path.name: path.read_bytes() for path in Path(part["run_dir"]).glob("[!re.]*")}  # not the log, not events
     assert before.keys() == {"config.yaml", "best.pth", "last.pth"}
     with pytest.raises(checkpoint.CheckpointError, match=named):
         quick_start.run(argv=[f"--resume={part['run_dir']}", "--epochs=2", argument])
@@ -222,7 +222,8 @@ def test_a_run_writes_into_its_folder_only(run, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "toy").iterdir()] == ["toy.inter"]
     names = {path.name for path in folder.iterdir()}
     (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
-    assert names == {events, "config.yaml", "result.json", "run.log", "ranks.test.tsv", "best.pth", "last.pth"}
+    named = {"config.yaml", "result.json", "run.log", "ranks.test.tsv", "best.pth", "last.pth", ".lock"}
+    assert names == {events, *named}
 
     stored = json.loads((folder / "result.json").read_text())
     assert stored == json.loads(json.dumps(result))
@@ -261,7 +262,7 @@ def test_the_commit_is_that_of_the_source(monkeypatch, tmp_path):
 def test_tensorboard_can_be_switched_off(run):
     result = run(tensorboard=False, diagnostics=False, save_ranks=False)
     names = {path.name for path in Path(result["run_dir"]).iterdir()}
-    assert names == {"config.yaml", "result.json", "run.log", "best.pth", "last.pth"}
+    assert names == {"config.yaml", "result.json", "run.log", "best.pth", "last.pth", ".lock"}
     assert result["diagnostics"] is None and result["test_result"]
 
 
