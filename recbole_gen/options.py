@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,3 +122,18 @@ def is_number(value: Any) -> bool:
 
 def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def import_named(path: str, given: str, example: str) -> Any:
+    """What `module:Name` names, None if the module has no such name; ``given`` and ``example`` are for messages.
+
+    The module is imported. Raises UserError for one that is not named from the top, or is not there.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise UserError(f"{given}: name the module from the top, as my_package.my_module:{example}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{given}: there is no module '{error.name}' (is its folder on PYTHONPATH?)") from None
+    return getattr(module, name, None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_gen.config import places
 from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.options import import_named
 
 MODELS = {
     "DreamRec": "recbole_gen.model.dreamrec",
@@ -157,14 +158,8 @@ def require_named(path: Any, key: str) -> None:
 def _user_class(path: str) -> ModelChoice:
     from recbole.model.abstract_recommender import AbstractRecommender
 
+    model_class = import_named(path, f"--model={path}", "MyModel")
     module_name, _, class_name = path.partition(":")
-    if not module_name or module_name.startswith("."):
-        raise UserError(f"--model={path}: name the module from the top, as my_package.my_module:MyModel")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"--model={path}: there is no module '{error.name}' (is its folder on PYTHONPATH?)") from None
-    model_class = getattr(module, class_name, None)
     if not (isinstance(model_class, type) and issubclass(model_class, AbstractRecommender)):
         raise UserError(f"--model={path}: module '{module_name}' has no class '{class_name}' that is a RecBole model")
     return ModelChoice(class_name, model_class, False)

@@ -6,7 +6,6 @@ for this process; from then on they have the name of their class, as RecBole's h
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from recbole.evaluator.register import metric_information, metric_types, metrics
 from recbole.utils import EvaluatorType
 
 from recbole_gen.errors import UserError
+from recbole_gen.options import import_named
 
 NEEDS = (
     "rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.num_items", "data.num_users", "data.count_items",
@@ -47,14 +47,8 @@ def register_metrics(names: Sequence[Any]) -> list[Any]:
 
 
 def _import_metric(path: str) -> type:
+    metric = import_named(path, f"metrics: {path}", "MyMetric")
     module_name, _, class_name = path.partition(":")
-    if not module_name or module_name.startswith("."):
-        raise UserError(f"metrics: {path}: name the module from the top, as my_package.my_module:MyMetric")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"metrics: {path}: there is no module '{error.name}' (is its folder on PYTHONPATH?)") from None
-    metric = getattr(module, class_name, None)
     if not (isinstance(metric, type) and issubclass(metric, AbstractMetric)):
         raise UserError(
             f"metrics: {path}: module '{module_name}' has no class '{class_name}' that is a metric, a subclass of "
