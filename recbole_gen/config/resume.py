@@ -19,7 +19,11 @@ def configure(
     config_dict: dict[str, Any] | None = None,
     argv: Sequence[str] = (),
 ) -> tuple[Config, Path | None]:
-    """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key)."""
+    """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key).
+
+    Raises UserError as `Config` does, and CheckpointError for a checkpoint of another model, data set or protocol, or
+    one that has more epochs than are asked for.
+    """
     given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
     path = resumed_checkpoint(given)
     if path is None:
@@ -28,7 +32,9 @@ def configure(
     stored = content["config"]
     for key, value in (("model", model), ("dataset", dataset), ("protocol", None)):
         _require_stored(path, stored, key, value or given.get(key))
-    return Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content)), path.resolve()
+    config = Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content))
+    _require_no_fewer_epochs(path, content, config)
+    return config, path.resolve()
 
 
 def finished_config(
@@ -51,6 +57,16 @@ def _require_stored(path: Path, stored: dict[str, Any], key: str, value: Any) ->
     wanted = registry.class_path(value) if isinstance(value, type) else value
     if wanted and wanted != stored[key]:
         raise checkpoint.CheckpointError(f"{path} is a checkpoint of {key} {stored[key]}, not of {wanted}")
+
+
+def _require_no_fewer_epochs(path: Path, content: dict[str, Any], config: Config) -> None:
+    """As many as there are is what a run needs that is to be tested only; fewer cannot be taken back."""
+    done, asked = content["next_epoch"], config["epochs"]
+    if "epochs" in config.chosen and asked < done:
+        raise checkpoint.CheckpointError(
+            f"{path} has {done} epochs already, and epochs is {asked} ({config.origins['epochs']}): there is nothing "
+            f"to train. --epochs={done} tests the best one again, and a larger number goes on"
+        )
 
 
 def stored_settings(content: dict[str, Any]) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingE
     folder = sweep.trial_folder(best["number"])
     threads = sweep.trial_settings(best["params"])["num_threads"]
     values = _resumed(sweep, best["params"], folder) | {"num_threads": threads}
-    if best["status"] == "pruned":
-        values["epochs"] = best["epochs"]  # it is not to train on
+    if best["status"] == "pruned":  # it is not to train on; its process may have died before it wrote its last line
+        values["epochs"] = checkpoint.load(folder / "last.pth")["next_epoch"]
     cache = sweep.data_cache(get_runtime_context().get_node_id())
     result = run(config_dict=values, run_dir=folder, quiet=True, data_cache=cache)
     if best["status"] == "pruned":

@@ -18,7 +18,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
-from recbole_gen.sweep import cluster, command, plan, state
+from recbole_gen.sweep import cluster, command, plan, state, trial
 from recbole_gen.sweep.scheduler import make_scheduler
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
@@ -339,6 +339,18 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
     assert cli.main(["tune", f"--resume={folder}", "--num_samples=4"]) == 0
     assert len(state.read_trials(folder)) == 4
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@on_ray
+def test_a_trial_that_was_ended_is_tested_with_the_epochs_that_it_has(two_cores, make_sweep, write_trial):
+    sweep = make_sweep(epochs=9)
+    best = write_trial(0, "pruned", [0.1])  # killed between its second checkpoint and the line about it
+    folder = sweep.trial_folder(0)
+    quick_start.run(config_dict={**sweep.values, "epochs": 2}, run_dir=folder, test=False, quiet=True)
+    weights = (folder / "last.pth").read_bytes()
+    result = trial.test_trial(sweep, best, cluster.WorkingEnvironment.current())
+    assert result["test_result"] and result["epochs"] == 2
+    assert (folder / "last.pth").read_bytes() == weights
 
 
 def cache_name(folder: Path) -> str:

@@ -101,6 +101,20 @@ def test_resume_refuses_what_cannot_go_on(run, argument, named):
     assert before == {name: (Path(part["run_dir"]) / name).read_bytes() for name in before}
 
 
+def test_a_run_is_not_asked_for_fewer_epochs_than_it_has(run, refused, tmp_path, capsys):
+    result = run(epochs=2)
+    capsys.readouterr()
+    folder = Path(result["run_dir"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "less.yaml").write_text("epochs: 0\n")
+    for less in (["--epochs=1"], [f"--config_files={tmp_path / 'less.yaml'}"]):
+        for resume in (folder, folder / "last.pth"):
+            refused([f"--resume={resume}", *less], "has 2 epochs already", "nothing to train", "--epochs=2 tests")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    again = quick_start.run(argv=[f"--resume={folder}", "--epochs=2"])
+    assert again["test_result"] == result["test_result"] and again["epochs"] == 2
+
+
 @pytest.mark.parametrize("model, mode", [("DreamRec", "full"), ("FPMC", "full"), ("FPMC", "uni20")])
 def test_evaluation_does_not_change_training(run, model, mode):
     values = {"epochs": 3, "eval_args": {"mode": mode}}  # uni20 draws items to rank from NumPy's stream
