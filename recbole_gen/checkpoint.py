@@ -14,6 +14,7 @@ import pickle
 import random
 import zipfile
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -187,15 +188,29 @@ def require_match(path: Path, content: dict[str, Any], model_name: str, vocabula
             )
 
 
+class WeightsDoNotFit(CheckpointError):
+    """The weights of a checkpoint are of other sizes than those of the model."""
+
+
 def load_weights(path: str | Path, content: dict[str, Any], model: Any) -> None:
-    """Put a checkpoint's weights into the model. Raises CheckpointError if the shapes differ."""
+    """Put a checkpoint's weights into the model. Raises WeightsDoNotFit if the shapes differ."""
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {path} do not fit the model; it was trained with other sizes: {error}"
+        stored, own = _shapes(content["state_dict"]), _shapes(model.state_dict())
+        differing = [name for name in {**own, **stored} if stored.get(name) != own.get(name)]
+        if not differing:
+            raise WeightsDoNotFit(f"the weights in {path} do not fit the model: {error}") from None
+        first = differing[0]
+        raise WeightsDoNotFit(
+            f"the weights in {path} do not fit the model: {first} is {stored.get(first, 'not there')} in the one and "
+            f"{own.get(first, 'not there')} in the other"
         ) from None
     model.load_other_parameter(unpack_other_parameter(content["other_parameter"]))
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(each.shape) for name, each in weights.items() if isinstance(each, torch.Tensor)}
 
 
 def pack_other_parameter(value: Any) -> Any:

@@ -18,7 +18,7 @@ from recbole.utils import EvaluatorType, init_seed, set_color
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
-from recbole_gen.config.resume import configure, finished_config
+from recbole_gen.config.resume import changed_settings, configure, finished_config
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts
@@ -155,7 +155,10 @@ def _train_and_test(
     trainer = create_trainer(config, model)
     trainer.on_epoch = on_epoch
     if resume_from:
-        trainer.resume(resume_from, token_vocabulary(data))
+        try:
+            trainer.resume(resume_from, token_vocabulary(data))
+        except checkpoint.WeightsDoNotFit as error:
+            raise _naming_what_changed(error, resume_from, config, train_data._dataset) from None
     if distributed.is_main_process():
         write_text(run_dir / "config.yaml", config.describe() + "\n")
     loaded = time.time()
@@ -247,6 +250,21 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
             raise UserError(f"there is not enough memory for {config['model']} of this size: {error}") from error
         _note_unset_keys(error, config, read)
         raise
+
+
+def _naming_what_changed(
+    error: checkpoint.WeightsDoNotFit, path: Path, config: Config, dataset
+) -> checkpoint.CheckpointError:
+    """The error with the settings of the model that are not those of the run that it was to go on with."""
+    with config.recording_reads() as read:
+        config.model_class(config, dataset)  # once more, to see what it reads
+    changed = changed_settings(checkpoint.load(path), config, read)
+    if not changed:
+        return checkpoint.CheckpointError(f"{error}. Its settings are those of that run: its code has changed since")
+    return checkpoint.CheckpointError(
+        f"{error}, for of what {config['model']} reads, {'; '.join(changed)}. A run goes on with the sizes it began "
+        f"with: leave out what changes them, or start a new run, without --resume"
+    )
 
 
 def _note_unset_keys(error: Exception, config: Config, read: dict[str, list[Any]]) -> None:

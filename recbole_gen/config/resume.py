@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def _require_no_fewer_epochs(path: Path, content: dict[str, Any], config: Config
             f"{path} has {done} epochs already, and epochs is {asked} ({config.origins['epochs']}): there is nothing "
             f"to train. --epochs={done} tests the best one again, and a larger number goes on"
         )
+
+
+def changed_settings(content: dict[str, Any], config: Config, keys: Iterable[str]) -> list[str]:
+    """Which of these keys are not what they were in the checkpoint's run, with both values."""
+    before, now = content["config"], config.settings()
+    return [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r} ({config.origins.get(key)})"
+        for key in sorted(set(keys) & now.keys())
+        if before.get(key) != now.get(key)
+    ]
 
 
 def stored_settings(content: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import math
 import mmap
+import re
 import subprocess
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_values_given_with_resume_win_over_those_of_the_run(run, tmp_path):
     "argument, named",
     [
         ("--learner=sgd", "learner"),
-        ("--hidden_size=32", "do not fit"),
+        ("--hidden_size=32", r"hidden_size was 16 and is 32 \(command line\)\. .*leave out .*without --resume$"),
         ("--model=SASRec", "checkpoint of model DreamRec"),
         ("--protocol=sequence_811", "checkpoint of protocol leave_one_out"),
         ("--item_inter_num_interval=[13,inf)", "other values of 'user_id'|other values of 'item_id'"),
@@ -99,6 +100,25 @@ def test_resume_refuses_what_cannot_go_on(run, argument, named):
     with pytest.raises(checkpoint.CheckpointError, match=named):
         quick_start.run(argv=[f"--resume={part['run_dir']}", "--epochs=2", argument])
     assert before == {name: (Path(part["run_dir"]) / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize(
+    "model, stored, given, changed",
+    [
+        ("SASRec", {"n_layers": 2, "hidden_dropout_prob": 0.5}, ["--n_layers=3"], "n_layers was 2 and is 3"),
+        ("GRU4Rec", {"hidden_size": 8}, ["--hidden_size=16", "--embedding_size=32", "--learning_rate=0.5"],
+         r"embedding_size was 64 and is 32 \(command line\); hidden_size was 8 and is 16 \(command line\)\."),
+        ("custom:Custom", {}, ["--width=4"], "width was 8 and is 4"),
+    ],
+)  # fmt: skip
+def test_settings_that_change_the_weights_of_a_run_are_named(
+    model, stored, given, changed, settings, custom, refused, tmp_path, capsys
+):
+    quick_start.run(config_dict=settings(model, epochs=1, **stored), run_dir=tmp_path / "run", quiet=True)
+    capsys.readouterr()
+    message = refused([f"--resume={tmp_path / 'run'}", f"--model={model}", "--epochs=2", *given, "--state=ERROR"])
+    assert re.search(changed, message) and "Error(s) in loading" not in message and "torch.Size" not in message
+    assert "learning_rate" not in message and message.count("\n") == 1
 
 
 def test_a_run_is_not_asked_for_fewer_epochs_than_it_has(run, refused, tmp_path, capsys):
