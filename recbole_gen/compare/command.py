@@ -30,7 +30,7 @@ usage: recbole-gen compare --models=NAME,NAME,... --dataset=NAME [--protocol=NAM
                            in; every machine must see the folders of data and output
   --cpus_per_run=1         threads of each run, and with --ray its cores; another number rounds sums differently
   --gpus_per_run=          with --ray: GPUs of each run, or a share of one (default one where there is one)
-  --key=value              any key of `run`, for all models; it wins over the files of --model_configs
+  --key=value              any key of `run`, for all models that have it; it wins over the files of --model_configs
 """
 OPTIONS: dict[str, Any] = {
     "models": None, "seeds": 3, "model_configs": None, "baseline": None, "test": "t", "resamples": 2000, "output": None,

@@ -16,8 +16,8 @@ from recbole_gen.compare.finished_runs import EVALUATION_KEYS
 from recbole_gen.compare.tested_users import require_same_test_rows
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
-from recbole_gen.config.early_checks import LABEL_HINT
-from recbole_gen.config.layers import DEFAULT_PROTOCOL, run_values, with_origins
+from recbole_gen.config.early_checks import LABEL_HINT, keys_of_others
+from recbole_gen.config.layers import DEFAULT_PROTOCOL, layers_of_verb, merge_layers, run_values, with_origins
 from recbole_gen.data import requirements
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
@@ -55,7 +55,7 @@ def plan_jobs(
     """The runs of a comparison in the order of labels and seeds, and why which labels cannot run on the data set.
 
     Args:
-        values: keys of `run`, for all models.
+        values: keys of `run`, for all models that have them.
         files: label -> settings of that model alone.
         folder: the comparison's.
 
@@ -66,10 +66,12 @@ def plan_jobs(
     left_out: dict[str, str] = {}
     data: dict[str, str] = {}
     configs: dict[str, Config] = {}
-    for label in labels:
-        own = [str(files[label])] if label in files else []
-        given = run_values(values, own, model=label, mask_seen=False, group_metrics="length")
-        _require_model(label, given, own)
+    own_files = {label: [str(files[label])] if label in files else [] for label in labels}
+    models = {label: _existing_model(label, values, own) for label, own in own_files.items()}
+    not_theirs = keys_of_others(values, own_files)
+    for label, own in own_files.items():
+        given = run_values(values, own, list(models.values()), model=label, mask_seen=False, group_metrics="length")
+        given = {key: value for key, value in given.items() if key not in not_theirs[label]}
         try:
             config = _comparable_config({**given, "seed": max(seeds)})
         except MissingDataset:
@@ -109,14 +111,16 @@ def _require_comparable(jobs: Sequence[Job]) -> None:
                 )
 
 
-def _require_model(label: str, given: dict[str, Any], own: Sequence[str]) -> None:
-    """Raise UserError for a name that no model has; one whose packages are missing is left to `_comparable_config`."""
+def _existing_model(label: str, values: dict[str, Any], own: Sequence[str]) -> str:
+    """The name of a label's model. Raises UserError for one that no model has; one whose packages are missing is left
+    to `_comparable_config`."""
+    name = str(merge_layers([("", {"model": label}), *layers_of_verb(values, own)])["model"])
     try:
-        registry.resolve_model(given["model"])
+        registry.resolve_model(name)
     except UserError as error:
-        if isinstance(error.__cause__, ImportError):
-            return
-        raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
+        if not isinstance(error.__cause__, ImportError):
+            raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
+    return name
 
 
 def _comparable_config(values: dict[str, Any]) -> Config:

@@ -59,7 +59,7 @@ def run_comparison(asked: dict[str, Any], values: dict[str, Any], arguments: Seq
             missing = [job for job in jobs if not _is_finished(job)]
             with cluster.connected_ray(asked["address"]) if on_ray and missing else contextlib.nullcontext() as ray:
                 task_options = resources.task_options(ray) if ray else {}
-                print(_announcement(jobs, missing, left_out, folder), flush=True)
+                print(_announcement(common, jobs, missing, left_out, folder), flush=True)
                 failed = _run_on_ray(ray, missing, task_options) if ray else _run_in_sequence(missing)
             return _report_results(jobs, failed, left_out, asked, folder, arguments)
     except KeyboardInterrupt:
@@ -94,9 +94,16 @@ def _report_results(
     return 1 if failed else 0
 
 
-def _announcement(jobs: Sequence[Job], missing: Sequence[Job], left_out: dict[str, str], folder: Path) -> str:
-    """What is going to happen, for the terminal."""
+def _announcement(
+    common: dict[str, Any], jobs: Sequence[Job], missing: Sequence[Job], left_out: dict[str, str], folder: Path
+) -> str:
+    """What is going to happen, for the terminal; ``common`` are the settings that were given for all."""
     lines = [f"left out: {label}: {reason}" for label, reason in left_out.items()]
+    for key in common:
+        having = list(dict.fromkeys(job.label for job in jobs if key in job.values))
+        lacking = list(dict.fromkeys(job.label for job in jobs if key not in job.values))
+        if having and lacking:
+            lines.append(f"{key} is for {', '.join(having)} alone: without such a key are {', '.join(lacking)}")
     there = f", {len(jobs) - len(missing)} of them finished before" if len(missing) < len(jobs) else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     lines += [*_change_lines(missing), f"{runs}{there}; each has its folder, with its run.log, in {folder / 'runs'}"]

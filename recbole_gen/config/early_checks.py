@@ -47,23 +47,48 @@ def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Seq
 def check_models(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> None:
     """The same for several models with settings in common: ``files`` has for each label those that it has alone.
 
-    A label names its model where its files do not. Keys that some of the models lack are no mistake. Raises UserError
-    for a model that does not exist, and if there are keys that each of them does not know.
+    A label names its model where its files do not. A key that some of the models lack is no mistake, see
+    `keys_of_others`. Raises UserError for a model that does not exist, and for keys that none of them has.
     """
-    reasons: dict[str, str] = {}
+    lacking: dict[str, dict[Any, str]] = {}
+    known: set[str] = set()
     for label, own in files.items():
         layers = [("", {"model": label}), *layers_of_verb(values, own)]
         try:
-            registry.model_info(str(merge_layers(layers)["model"]))
+            info = registry.model_info(str(merge_layers(layers)["model"]))
         except UserError as error:
             raise UserError(f"{error}{'' if own else LABEL_HINT}") from None
+        lacking[label] = {}
+        if info is None:
+            continue  # its class may have any key
         try:
             _check_layers(layers)
         except keys.UnknownKeys as error:
-            reasons[label] = without_print_config(str(error))
-    if len(reasons) == len(files):
-        lines = ["no model can run:", *(f"{label}: {reason}" for label, reason in reasons.items())]
-        raise UserError(reasons.popitem()[1] if len(set(reasons.values())) == 1 else "\n".join(lines))
+            lacking[label] = error.unknown
+        known |= keys.known_keys(shipped_layers(info, selected_run(layers))[0])
+    nobodys = set.intersection(*map(set, lacking.values()))
+    if nobodys:
+        origins = next(iter(lacking.values()))
+        unknown = {key: origin for key, origin in origins.items() if key in nobodys}
+        raise UserError(keys.describe_unknown_to_all(list(files), unknown, known))
+
+
+def keys_of_others(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Label -> the keys among the settings in common that its model lacks, and that another of the models has.
+
+    Arguments are those of `check_models`; classes of the user's own are imported. One that declares no keys lacks none.
+    """
+    known: dict[str, set[str]] = {}
+    declares: set[str] = set()
+    for label, own in files.items():
+        layers = [("", {"model": label}), *layers_of_verb(values, own)]
+        model = str(merge_layers(layers)["model"])
+        info = registry.model_info(model) or registry.resolve_model(model).info
+        known[label] = keys.known_keys(shipped_layers(info, selected_run(layers))[0])
+        if not info.missing_settings:
+            declares.add(label)
+    shared, somebodys = merge_layers(layers_of_verb(values)).keys(), set().union(*known.values())
+    return {label: (shared & somebodys) - known[label] if label in declares else set() for label in files}
 
 
 def option_hints(values: Mapping[str, Any], options: Iterable[str]) -> list[str]:

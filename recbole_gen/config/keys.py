@@ -30,7 +30,11 @@ SHOWN = 4
 
 
 class UnknownKeys(UserError):
-    """Keys that nothing reads, or that other models do."""
+    """Keys that nothing reads, or that other models do: ``unknown``, key -> the layer that set it."""
+
+    def __init__(self, message: str, unknown: dict[Any, str] | None = None):
+        super().__init__(message)
+        self.unknown = unknown or {}
 
 
 def argument_lists() -> dict[str, list[str]]:
@@ -68,14 +72,15 @@ def require_known_keys(
     known = known_keys(shipped)
     wrong = {key: origin for origin, layer in kept for key in layer if key not in known}
     if wrong:
-        raise UnknownKeys(_describe_unknown(info, wrong, known))
+        raise UnknownKeys(_describe_unknown(info, wrong, known), wrong)
     return kept, ignored
 
 
 def without_keys_of_others(
-    info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer]
+    info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer], compared: Sequence[str] = ()
 ) -> tuple[list[Layer], list[str]]:
-    """The layers that the user gives without the keys of other models in his files, and a line about each of these.
+    """The layers that the user gives without the keys of other models in his files, and a line about each of these,
+    which names of the models that have the key those that are ``compared`` first.
 
     One file may serve several models, as in RecBole. What is given for this run alone, on the command line or in a
     dict, stays, and so does what is for a class of the user's own that does not declare its keys.
@@ -90,14 +95,14 @@ def without_keys_of_others(
                 if owners := models_with(key):
                     del left[key]
                     does = "does" if len(owners) == 1 else "do"
-                    ignored.append(
-                        f"{key} ({origin}) is ignored: {info.name} does not read it, {_list_models(owners)} {does}"
-                    )
+                    who = _list_models(owners, compared)
+                    ignored.append(f"{key} ({origin}) is ignored: {info.name} does not read it, {who} {does}")
         kept.append((origin, left))
     return kept, sorted(ignored)
 
 
-def _list_models(models: Sequence[str]) -> str:
+def _list_models(models: Sequence[str], first: Sequence[str] = ()) -> str:
+    models = sorted(models, key=lambda name: name not in first)  # in their order otherwise
     return ", ".join(models[:SHOWN]) + (" ..." if len(models) > SHOWN else "")
 
 
@@ -114,3 +119,14 @@ def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str])
     if info.missing_settings:
         lines.append(f"{info.name}'s own keys have their defaults in {info.missing_settings}, which does not exist.")
     return "\n".join([*lines, "--print-config shows every key of a run with its value and origin."])
+
+
+def describe_unknown_to_all(models: Sequence[str], unknown: dict[Any, str], known: set[str]) -> str:
+    """The message about keys that none of several models has; ``known`` are those that some of them has."""
+    lines = []
+    for key, origin in unknown.items():
+        hint, owners = did_you_mean(key, known, ": did you mean '{}'?") or ".", models_with(key)
+        if owners:
+            hint = f": it is a key of {_list_models(owners)}, and not of {' or '.join(models)}. Leave it out."
+        lines.append(f"unknown key '{key}' ({origin}){hint}")
+    return "\n".join(lines)

@@ -166,23 +166,25 @@ def _file_list(value: Any) -> list[str]:
     return list(value) if isinstance(value, (list, tuple)) else str(value).split() if value is not None else []
 
 
-def run_values(values: dict[str, Any], files: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+def run_values(
+    values: dict[str, Any], files: Sequence[str] = (), compared: Sequence[str] = (), **more: Any
+) -> dict[str, Any]:
     """What `run` gets, as one dict that any machine can read: files (those of `config_files` first), then the values.
 
-    ``more`` has what is weaker than both. Keys of other models in the files are left out, with a warning each. The data
-    path is absolute: workers have working folders of their own.
+    ``more`` has what is weaker than both. Keys of other models in the files are left out, with a warning each, which
+    names those that are ``compared`` first. The data path is absolute: workers have working folders of their own.
     """
-    merged = merge_layers(_without_keys_of_others([("", more), *layers_of_verb(values, files)]))
+    merged = merge_layers(_without_keys_of_others([("", more), *layers_of_verb(values, files)], compared))
     merged["data_path"] = os.path.abspath(str(merged.get("data_path", "dataset")))
     return merged
 
 
-def _without_keys_of_others(layers: list[Layer]) -> list[Layer]:
+def _without_keys_of_others(layers: list[Layer], compared: Sequence[str]) -> list[Layer]:
     """Without what is in files for other models; the same where no model is named yet, or there is no such model."""
     try:
         selected = selected_run(layers)
         info = registry.model_info(str(selected.model)) or registry.resolve_model(selected.model).info
-        kept, ignored = keys.without_keys_of_others(info, shipped_layers(info, selected)[0], layers)
+        kept, ignored = keys.without_keys_of_others(info, shipped_layers(info, selected)[0], layers, compared)
     except UserError:
         return layers
     for line in ignored:

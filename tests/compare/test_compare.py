@@ -184,13 +184,29 @@ def test_models_that_cannot_run_are_named_and_the_others_go_on(line, tmp_path, c
     assert "Left out: DSPnet: " in page
 
 
-def test_a_key_of_some_models_only(line, tmp_path, capsys, no_files):
-    assert cli.main(line("Pop,FPMC,GRU4Rec", "--seeds=1", "--epochs=1", "--hidden_size=16", "--baseline=GRU4Rec")) == 0
+@pytest.mark.parametrize("where", ["line", "file"])
+def test_a_key_of_some_models_is_for_those_that_have_it(where, custom, line, tmp_path, capsys, no_files):
+    common = ["--hidden_size=16", "--width=4", "--learning_rate=0.002"]
+    if where == "file":
+        (tmp_path / "common.yaml").write_text("hidden_size: 16\nwidth: 4\nlearning_rate: 0.002\n")
+        common = [f"--config_files={tmp_path / 'common.yaml'}"]
+    (tmp_path / "own.yaml").write_text("hidden_size: 8\nmodel: FPMC\n")  # which FPMC ignores
+    command = line("Pop,mine,GRU4Rec,custom:Custom", "--seeds=1", "--epochs=1", "--baseline=GRU4Rec", *common)
+    assert cli.main([*command, f"--model_configs={{mine: {tmp_path / 'own.yaml'}}}"]) == 0
     out = capsys.readouterr().out
-    for label in ("Pop", "FPMC"):
-        assert f"left out: {label}: unknown key 'hidden_size' (command line) for {label}: it is a key of" in out
-    assert "--model_configs" in out
-    assert result(tmp_path / "comparison/runs/GRU4Rec-2020")["config"]["hidden_size"] == 16
+    assert "hidden_size is for GRU4Rec alone: without such a key are Pop, mine, custom:Custom\n" in out
+    assert "width is for custom:Custom alone: without such a key are Pop, mine, GRU4Rec\n" in out
+    assert "left out" not in out and "learning_rate is" not in out
+    used = {folder.name: result(folder)["config"] for folder in (tmp_path / "comparison/runs").iterdir()}
+    assert used["GRU4Rec-2020"]["hidden_size"] == 16 and used["custom.Custom-2020"]["width"] == 4
+    assert len(used) == 4 and all(each["learning_rate"] == 0.002 for each in used.values())
+    assert all("hidden_size" not in used[f"{label}-2020"] for label in ("Pop", "mine", "custom.Custom"))
+
+
+def test_a_key_in_a_common_file_names_the_compared_models_that_have_it_first(line, tmp_path, recwarn, caplog):
+    (tmp_path / "common.yaml").write_text("hidden_size: 16\n")
+    assert cli.main(line("Pop,SASRec", "--seeds=1", "--epochs=1", f"--config_files={tmp_path / 'common.yaml'}")) == 0
+    assert "is ignored: Pop does not read it, SASRec, " in caplog.text
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(line, tmp_path, capsys):
@@ -292,7 +308,6 @@ def test_one_comparison_at_a_time_in_a_folder(line, refused, tmp_path):
         ("Pop,BPR", ("--protocol=nix",), "there is no protocol 'nix'"),
         ("Pop,BPR", ("--lerning_rate=1",), r"'lerning_rate' \(command line\): did you mean 'learning_rate'"),
         ("Pop,BPR", ("--learning_rate=high",), r"learning_rate must be a number, got 'high' \(command line\)"),
-        ("Pop,DIN", ("--hidden_size=8",), "no model can run:\nPop: .*\nDIN: "),
         ("BPR", ("--mask_history=true",), "give --mask_seen=true"),
         ("Pop,BPR", ("--metrics=[ItemCoverage]", "--valid_metric=ItemCoverage@10"), "has a value for each user"),
         ("Pop,BPR", ("--nproc=2",), "nproc must be 1"),
@@ -304,6 +319,17 @@ def test_one_comparison_at_a_time_in_a_folder(line, refused, tmp_path):
         ("Pop", ("--cpus_per_run=0",), "--cpus_per_run must be a number"),
         ("Pop", ("--ray=perhaps",), "--ray must be true or false"),
         ("Pop", ("--model=BPR",), "--model is not for compare"),
+        (
+            "Pop,BPR",
+            ("--hidden_size=8",),
+            r"unknown key 'hidden_size' \(command line\): it is a key of \w+, .*, and not "
+            r"of Pop or BPR\. Leave it out\.$",
+        ),
+        (
+            "Pop,SASRec",
+            ("--hidden_sise=8", "--n_layers=1"),
+            r"unknown key 'hidden_sise' \(command line\): did you mean 'hidden_size'\?$",
+        ),
         ("Pop", ("--resume=there",), "--resume is not for compare"),
         ("Pop", ("--baseline",), "--baseline needs a value"),
         ("Pop", ("--model_configs=nix",), "there is no such folder"),
