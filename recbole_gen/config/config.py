@@ -98,6 +98,7 @@ class Config(RecBoleConfig):
             registry.class_path(given_model) if isinstance(given_model, type) else str(given_model)
         )
         values["MODEL_TYPE"] = self.model_class.type
+        self._require_input_type(choice.info.settings)
         folder = places.find_dataset(self.dataset, values["data_path"]) if needs_data else values["data_path"]
         for step in (self._set_default_parameters, self._init_device, self._set_train_neg_sample_args):
             _as_user_error(step)
@@ -114,6 +115,17 @@ class Config(RecBoleConfig):
             )
         values["data_path"] = str(folder)  # RecBole's checks have put its own guess there
         user_metrics.check_value_names(self)
+
+    def _require_input_type(self, settings: Path | None) -> None:
+        """Raise UserError for a class of the user's own that does not say what it learns from."""
+        if hasattr(self.model_class, "input_type") or "loss_type" in self.final_config_dict:
+            return
+        raise UserError(
+            f"the class {self.model} does not say what it learns from. It needs an attribute: `input_type = "
+            f"InputType.POINTWISE` (from recbole.utils import InputType) for the target of each row alone, "
+            f"InputType.PAIRWISE for a sampled item beside it. A model that has both losses says so in {settings}, "
+            f"with a line `loss_type: CE` or `loss_type: BPR`"
+        )
 
     def _merge(self, layers: Sequence[Layer]) -> None:
         values: dict[str, Any] = {}
@@ -168,7 +180,8 @@ class Config(RecBoleConfig):
             return
         values = self.final_config_dict
         is_sequential = self.model_class.type == ModelType.SEQUENTIAL
-        is_pairwise = getattr(self.model_class, "input_type", None) == InputType.PAIRWISE
+        by_loss = InputType.PAIRWISE if values.get("loss_type") == "BPR" else None
+        is_pairwise = getattr(self.model_class, "input_type", by_loss) == InputType.PAIRWISE
         if not (self.is_recbole_model or is_pairwise) or (is_sequential and values.get("loss_type") == "CE"):
             return
         if self.model_class.type == ModelType.TRADITIONAL:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recbole.utils import argument_list
+from recbole.utils import InputType, argument_list
 
 from recbole_gen import cli
 from recbole_gen.config import early_checks, keys, registry
@@ -145,6 +145,25 @@ def test_a_class_of_ones_own_without_a_yaml_is_told_where_one_would_be(custom, w
         make_config("custom:Custom", width=3)
     with pytest.raises(keys.UnknownKeys, match=str(file)):  # it may be that the class reads it: nobody has said so
         Config("custom:Custom", "toy", [shared], {"data_path": str(tmp_path)})
+
+
+@pytest.mark.parametrize("loss_type, kind", [("CE", "POINTWISE"), ("BPR", "PAIRWISE")])
+def test_a_class_of_ones_own_says_what_it_learns_from(loss_type, kind, custom, walks, make_config, tmp_path):
+    del custom.Custom.input_type
+    file = tmp_path / "own_models/Custom.yaml"
+    file.unlink()
+    with pytest.raises(
+        UserError, match=rf"Custom .*input_type = InputType.POINTWISE.*{file}, .*`loss_type: {loss_type}`"
+    ):
+        make_config("custom:Custom")
+    custom.Custom.input_type = InputType[kind]
+    config = make_config("custom:Custom")
+    assert config["MODEL_INPUT_TYPE"] == InputType[kind]
+    del custom.Custom.input_type
+    file.write_text(f"width: 8\nloss_type: {loss_type}\n")
+    again = make_config("custom:Custom")
+    for key in ("MODEL_INPUT_TYPE", "train_neg_sample_args"):
+        assert again[key] == config[key]
 
 
 def test_a_class_that_reads_what_nothing_sets_fails_with_the_name_of_the_file(custom, run, tmp_path):
