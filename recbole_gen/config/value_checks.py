@@ -17,7 +17,7 @@ from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import merge_layers
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.data.splits import SPLITS
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError, did_you_mean, quoted_option
 from recbole_gen.options import is_number, is_whole
 
 PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
@@ -153,8 +153,24 @@ class Checks:
             computed += [f"scene_{name}@{k}" for name in names for k in as_list(values["scene_topk"])]
         if str(values["valid_metric"]).lower() not in [name.lower() for name in computed]:
             raise UserError(
-                f"valid_metric {values['valid_metric']} is not among the metrics computed: {', '.join(computed)}"
+                f"valid_metric {values['valid_metric']} is not among the metrics computed: {', '.join(computed)}."
+                f"{_nearest_metric(values['valid_metric'], names, computed)}"
             )
+
+
+def _nearest_metric(given: Any, names: Sequence[str], computed: Sequence[str]) -> str:
+    """The end of a message about a valid_metric that is not computed: the same at the nearest cut-off, or its name with
+    another one, or the metric that metrics lacks."""
+    name, _, k = str(given).lower().partition("@")
+    same = [each for each in computed if each.lower().partition("@")[0] == name]
+    if same:
+        wanted = int(k) if k.isdecimal() else 0
+        nearest = min(same, key=lambda each: abs(int(each.partition("@")[2] or 0) - wanted))
+        more = f", or add {wanted} to topk" if wanted and "@" in nearest else ""
+        return f" Take {quoted_option('valid_metric', nearest)}{more}"
+    if name in metrics_dict and name not in [each.lower() for each in names]:
+        return f" Add {metrics_dict[name].__name__} to metrics, or take {quoted_option('valid_metric', computed[0])}"
+    return did_you_mean(given, computed)
 
 
 def as_list(value: Any) -> list:
