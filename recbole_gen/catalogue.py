@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from recbole_gen.config import registry
-from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, find_dataset
+from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, dataset_names, find_dataset
 from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
 from recbole_gen.options import parse_arguments, read_yaml
@@ -339,15 +339,15 @@ def dataset_list(data_path: str, with_offered: bool = False) -> str:
     """
     if not Path(data_path).is_dir() and Path(data_path) != Path("dataset"):  # the default need not be there
         raise UserError(f"there is no folder {data_path}: --data_path names one with a folder for each data set")
-    from recbole_gen.prepare.recipes import RECIPES
+    from recbole_gen.prepare.recipes import recipe_names
 
-    here = {name: find_dataset(name, data_path) for name in _dataset_names(data_path)}
+    here = {name: find_dataset(name, data_path) for name in dataset_names(data_path)}
     lines: list[str] = []
     for place in dict.fromkeys(folder.parent for folder in here.values()):
         rows = [_dataset_row(name, folder) for name, folder in here.items() if folder.parent == place]
         heads = ["--dataset=", "interactions", "columns", "may be scenes", "our models"]
         lines += [f"in {place}", tabulate(rows, headers=heads, disable_numparse=True), ""]
-    recipes = [recipe.dataset_name(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
+    recipes = recipe_names()
     offered = sorted(set(read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")) - {*recipes} - here.keys())
     settings = {file.stem for file in (PROPERTIES / "dataset").glob("*.yaml")} - {*recipes, *offered} - here.keys()
     lines += _wrapped_names("made by recbole-gen prepare", [name for name in recipes if name not in here])
@@ -357,18 +357,6 @@ def dataset_list(data_path: str, with_offered: bool = False) -> str:
         lines += _wrapped_names("with settings here, to be made by yourself", sorted(settings))
     lines.append("one in detail, or where from: recbole-gen datasets NAME. * several values: --scene_rule=first")
     return "\n".join(lines)
-
-
-def _dataset_names(data_path: str) -> list[str]:
-    """Names of the folders with interactions where a run looks for data sets."""
-    folders = [
-        folder
-        for place in (Path(data_path), ROOT / "dataset")
-        if place.is_dir()
-        for folder in sorted(place.iterdir())
-        if any(file.name.startswith(folder.name) for file in folder.glob("*.inter"))
-    ]
-    return list(dict.fromkeys([*(folder.name for folder in folders), "ml-100k"]))
 
 
 def _dataset_row(name: str, folder: Path) -> list[str]:

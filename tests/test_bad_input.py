@@ -28,6 +28,9 @@ MISTAKES = {
     "--model=:Model": "from the top",
     "--dataset": "no dataset given",
     "--dataset=no-such": "no data set 'no-such'. Looked for\n.*/no-such/no-such.inter\n(.*\n)*.*atomic files",
+    "--dataset=ml-10k": "no data set 'ml-10k'. Did you mean ml-100k or ml-1\\w+ or ml-1\\w+\\? Looked for",
+    "--dataset=Toys": "no data set 'Toys'. Did you mean .*toy",  # one that is here
+    "--dataset=zihu": "no data set 'zihu'. Did you mean zhihu",  # one that there is a recipe for
     "--dataset=ml-1m": "RecBole offers it as atomic files at https://.*ml-1m.zip : unpack them into",
     "--dataset=/data/toy": "no data set '/data/toy'",
     "--protocol=leave_one": "no protocol 'leave_one'. Did you mean leave_one_out.*sequence_811",

@@ -51,20 +51,35 @@ def find_dataset(name: str, data_path: str) -> Path:
             if any(file.name.startswith(name) for file in place.glob("*.inter")):
                 return place.resolve()
     from recbole_gen.prepare import missing_dataset  # the recipes' readers take their time to load
+    from recbole_gen.prepare.recipes import recipe_names
 
     looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))
-    url = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml").get(name)
+    urls = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")
+    url = urls.get(name)
     source = (
         f"RecBole offers it as atomic files at {url} : unpack them into {places[0]}/."
         if url
         else "Write it as atomic files (a tab-separated table with a title line such as "
         "'user_id:token<tab>item_id:token<tab>timestamp:float')."
     )
+    hint = ""
     if missing_dataset.has_recipe(name):
         source = f"`recbole-gen prepare {name}` makes it. {source if url else ''}".strip()
+    elif not url:
+        hint = did_you_mean(name, [*dataset_names(data_path), *recipe_names(), *urls], most=3)
     raise MissingDataset(
-        f"there is no data set '{name}'. Looked for\n  {looked}\n{source} "
+        f"there is no data set '{name}'.{hint} Looked for\n  {looked}\n{source} "
         f"--data_path=FOLDER names another folder. To try things out: --dataset=ml-100k, which needs no download.",
         name,
         str(data_path),
     )
+
+
+def dataset_names(data_path: str) -> list[str]:
+    """Names of the data sets that are here, where `find_dataset` looks for them."""
+    names: list[str] = []
+    for place in (Path(data_path), ROOT / "dataset"):
+        with contextlib.suppress(OSError):
+            folders = sorted(place.iterdir()) if place.is_dir() else []
+            names += [each.name for each in folders if any(f.name.startswith(each.name) for f in each.glob("*.inter"))]
+    return list(dict.fromkeys([*names, "ml-100k"]))

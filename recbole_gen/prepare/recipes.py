@@ -375,6 +375,11 @@ ALIASES = {f"amazon-{_slug(category)}": f"amazon-{short}" for category, short in
 """Longer names of some recipes."""
 
 
+def recipe_names() -> list[str]:
+    """Names of the data sets that there is a recipe for, those of papers too."""
+    return [recipe.dataset_name(paper) for recipe in RECIPES.values() for paper in (None, *recipe.versions)]
+
+
 def find_recipe(name: str) -> tuple[Recipe, str | None] | None:
     """Recipe and version (an option of `--as`, or None for the plain one) that make the data set of this name."""
     for recipe in RECIPES.values():
@@ -389,8 +394,8 @@ def resolve_recipe(name: str, paper: str | None) -> tuple[Recipe, str | None]:
     found = find_recipe(name)
     if found is None:
         raise UserError(
-            f"there is no recipe '{name}'.{did_you_mean(name, RECIPES)} `recbole-gen prepare` lists them; for a log of "
-            f"your own: --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN"
+            f"there is no recipe '{name}'.{did_you_mean(name, recipe_names())} `recbole-gen prepare` lists them; "
+            f"for a log of your own: --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN"
         )
     recipe, version = found
     paper = paper or version
