@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
+from recbole_gen.compat.filters import note
 from recbole_gen.errors import UserError
 from recbole_gen.reading import whole_files
 from recbole_gen.reading.parsing import TimeParser
@@ -35,7 +36,7 @@ def read_atomic_files_by_our_rules(module: ModuleType) -> None:
     of a quoted cell, so that rows vanish, and NA, null, None and more words for what is missing; dataset.py:501 fills
     missing sequences in place, which pandas 3 does not do. Rows without user or item are left out here, those of split
     files too, which dataset.py:156 keeps, as the padding; and with a time that is none. What has been left out, and
-    how times were taken, is warned of, and kept as `reading_notes`. A data set class with `tokens_as_categories = True`
+    how times were taken, is told by `note`. A data set class with `tokens_as_categories = True`
     gets single tokens as categories, a few bytes a row. Deletable when upstream has such rules."""
     Dataset, FeatureSource, FeatureType = module.Dataset, module.FeatureSource, module.FeatureType
 
@@ -74,11 +75,9 @@ def read_atomic_files_by_our_rules(module: ModuleType) -> None:
         df, notes = whole_files.read_usable_rows(Path(filepath), kinds, needed, times, separator, encoding)
         if is_log and notes and df.empty:
             raise UserError(f"{filepath} has no row that can be used: {' '.join(notes).partition(': ')[2]}")
-        for note in [*notes, *times.notes(self.time_field)]:
-            told = getattr(self, "reading_notes", [])
-            if note not in told:  # of the times of three parts once
-                self.logger.warning(note)
-                self.reading_notes = [*told, note]
+        for line in [*notes, *times.notes(self.time_field)]:
+            if line not in getattr(self, "notes", ()):  # of the times of three parts once
+                note(self, line)
 
         for field in df:
             ftype = self.field2type[field]

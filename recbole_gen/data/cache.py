@@ -154,7 +154,6 @@ def _build_entry(config, folder: Path):
         data = loaders.create_dataset(config)
         summary = str(data)  # of the log; later it could tell the numbers of rows only
         log.info(summary)
-        summary = "\n".join([summary, *getattr(data, "reading_notes", [])])  # who finds the entry is told, too
         parts = data.build()
     states = _random_states()
     drawn = _digest_states(states) != _digest_states(seeded)

@@ -74,3 +74,15 @@ def test_who_gets_the_data_set_from_a_cache_is_told_too(odd_features, make_confi
         mapped, _ = shared_dataset(make_config("SASRec", **values), tmp_path / "cache")
     assert mapped.notes == built.notes and all(note in caplog.text for note in built.notes)
     assert "threshold" in built.notes[0] and len(built.notes) == 5
+
+
+def test_what_reading_leaves_out_is_told_from_a_cache_as_well(walks, make_config, tmp_path, caplog):
+    with open(tmp_path / "toy/toy.inter", "a") as file:
+        file.write("u1\t\t7\n")
+    built, _ = shared_dataset(make_config("SASRec"), tmp_path / "cache")
+    (note,) = built.notes
+    assert "1 of 661 rows" in note and "(line 662)" in note
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        mapped, _ = shared_dataset(make_config("SASRec"), tmp_path / "cache")
+    assert mapped.notes == built.notes and caplog.text.count(note) == 1

@@ -133,7 +133,7 @@ def test_every_verb_reads_the_same_events_and_tells_the_same(name, write, make_c
         values = {"empty_history": True} if model == "GRU4Rec" else {}
         dataset = create_dataset(make_config(model, **values))
         assert isinstance(dataset, kind) and events_of_training(dataset) == expected, model
-        notes = " ".join(getattr(dataset, "reading_notes", []))
+        notes = " ".join(dataset.notes)
         assert all(re.search(each, notes) for each in told) and bool(notes) == bool(told), notes
 
     # prepare
@@ -200,7 +200,7 @@ def test_other_encodings_and_separators_are_read_by_the_same_rules(model, write,
         config["encoding"], config["field_separator"] = encoding, separator
         dataset = create_dataset(config)
         assert events_of_training(dataset) == in_order([*GOOD, ("a", '"é', T), ("a", "NA", T + 1)])
-        assert "line 84" in dataset.reading_notes[0]
+        assert "line 84" in dataset.notes[0]
 
 
 def test_split_files_lose_the_same_rows(write_atomic, make_config):
@@ -219,8 +219,8 @@ def test_split_files_lose_the_same_rows(write_atomic, make_config):
     dataset = create_dataset(config)
     assert dataset.file_size_list == [30, 27, 30] and 0 not in dataset.inter_feat["item_id"].tolist()
     assert max(map(max, dataset.inter_feat["timestamp_list"])) == T
-    assert len(dataset.reading_notes) == 2
-    told = next(note for note in dataset.reading_notes if "toy.valid.inter" in note)
+    assert len(dataset.notes) == 2
+    told = next(note for note in dataset.notes if "toy.valid.inter" in note)
     assert "(line 5)" in told and "(line 31)" in told and "(line 7)" in told
 
 
@@ -235,7 +235,7 @@ def test_rows_of_items_without_a_name_go_and_no_others(model, walks, write_atomi
     kinds = dict(zip(dataset.id2token("item_id", dataset.item_feat["item_id"].astype(int)),
                      dataset.id2token("kind", dataset.item_feat["kind"].astype(int))))  # fmt: skip
     assert kinds["i20"] == "22" and kinds["NA"] == "21" and kinds["i39"] == "41"
-    assert "2 without a value in 'item_id' (lines 22, 44)" in dataset.reading_notes[0]
+    assert "2 without a value in 'item_id' (lines 22, 44)" in dataset.notes[0]
 
 
 def test_words_among_numbers_are_missing_and_other_text_is_refused(write_atomic, make_config):
@@ -368,5 +368,5 @@ def test_tokens_of_numbers_are_the_same_in_every_batch():
 def test_lines_are_found_across_blocks(write, monkeypatch, make_config):
     monkeypatch.setattr(text_blocks, "BLOCK", 64)
     write(with_lines("", "u1\ti1", f"\ti1\t{T}"))
-    notes = create_dataset(make_config()).reading_notes
+    notes = create_dataset(make_config()).notes
     assert "(line 43)" in notes[0] and "(line 44)" in notes[0]
