@@ -5,7 +5,6 @@ RecBole finds out while it loads, at the place of use, or never.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import getLogger
@@ -15,7 +14,7 @@ from typing import Any
 from recbole.data import dataset as recbole_datasets
 from recbole.utils import InputType, ModelType
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_number, is_whole
 from recbole_gen.reading.rules import title_line
 
@@ -187,12 +186,6 @@ def read_titles(config, path: Path) -> dict[str, str]:
     return title_line(path, config["field_separator"], config["encoding"]) if path.is_file() else {}
 
 
-def nearest_column(name: Any, columns: Iterable[str]) -> str:
-    """The end of a message about a column that is not there: the one that is nearest, or nothing."""
-    near = difflib.get_close_matches(str(name), list(columns), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
 def resolve_columns(config) -> list[str]:
     """Have every column loaded that a setting names; returns what is to be told.
 
@@ -242,7 +235,7 @@ def _resolve(config, titles: Titles, spec: ColumnKey, name: Any) -> None:
 
 def _no_such_column(config, titles: Titles, key: str, name: str, endings: tuple[str, ...] = ()) -> str:
     columns = [column for ending in (endings or titles.of) for column in titles.of.get(ending, ())]
-    hint = nearest_column(name, columns)
+    hint = did_you_mean(name, columns)
     elsewhere = [ending for ending in titles.of if name in titles.of[ending]]
     suffix = config["LIST_SUFFIX"]
     if elsewhere:

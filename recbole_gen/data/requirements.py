@@ -8,7 +8,7 @@ from recbole.data import dataset as recbole_datasets
 from recbole.utils import ModelType
 
 from recbole_gen.data import columns, scenes, set_splits, times
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 
 def model_needs(config, what: str) -> bool:
@@ -78,7 +78,7 @@ def _require_time_column(config) -> None:
         if name not in found:
             raise UserError(
                 f"data set '{config['dataset']}': {config['model']} reads times, and there is no column '{name}' among "
-                f"{found} in {path}.{columns.nearest_column(name, found)} {times.time_field_advice(config)}"
+                f"{found} in {path}.{did_you_mean(name, found)} {times.time_field_advice(config)}"
             )
 
 
@@ -91,7 +91,7 @@ def _require_general_columns(config) -> None:
         if config[key] not in found:
             raise UserError(
                 f"data set '{config['dataset']}': there is no column '{config[key]}' among {found} in {path}."
-                f"{columns.nearest_column(config[key], found)} Name the right one with --{key}=NAME"
+                f"{did_you_mean(config[key], found)} Name the right one with --{key}=NAME"
                 + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
             )
         titles.load(columns.INTER, [config[key]])

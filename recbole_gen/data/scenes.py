@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data.columns import INTER, ITEM, Titles, nearest_column
+from recbole_gen.data.columns import INTER, ITEM, Titles
 from recbole_gen.data.rows import SequenceRows
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 SCENE_RULES = ("first", "frequent")
 SCENE_TYPES = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
@@ -32,7 +32,7 @@ def require_scene_column(config) -> None:
                 f"data set '{config['dataset']}': {config['model']} needs a categorical scene per interaction or per "
                 f"item, and there is no column '{field}' among {[*titles.of.get(INTER, ())]} in "
                 f"{titles.interaction_file} nor in {titles.path(ITEM).name}."
-                f"{nearest_column(field, [*titles.of.get(INTER, ()), *titles.of.get(ITEM, ())])} "
+                f"{did_you_mean(field, [*titles.of.get(INTER, ()), *titles.of.get(ITEM, ())])} "
                 f"Name the right one with --SCENE_FIELD=NAME, or add a column 'scene:token' (a log of your own brings "
                 f"one along with `recbole-gen prepare NAME --from=FILE ... --scene=COLUMN`). Data "
                 f"sets that have one: globo-scene (referrer type), KuaiRand (tab), Outbrain (source_id, per document); "

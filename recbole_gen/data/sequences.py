@@ -17,10 +17,9 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen.data import scenes, set_splits, splits, times
-from recbole_gen.data.columns import nearest_column
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.model.layers import FUTURE
 
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
@@ -100,7 +99,7 @@ class TimedLog(_DatasetBase):
                 return  # the order is in the files
             raise UserError(
                 f"{where}: sequences need a time to sort by, and TIME_FIELD '{self.time_field}' is not among the "
-                f"loaded columns {list(self.inter_feat)}.{nearest_column(self.time_field, self.inter_feat)} "
+                f"loaded columns {list(self.inter_feat)}.{did_you_mean(self.time_field, self.inter_feat)} "
                 f"Name the column with --TIME_FIELD=NAME (ml-100k has "
                 f"'timestamp'), and load it if you give a load_col."
             )
@@ -139,7 +138,7 @@ class WindowedSequences(TimedLog):
         if missing:
             raise UserError(
                 f"data set '{self.dataset_name}': {missing} (USER_ID_FIELD, ITEM_ID_FIELD) not among the loaded "
-                f"columns {list(self.inter_feat)}.{nearest_column(missing[0], self.inter_feat)} "
+                f"columns {list(self.inter_feat)}.{did_you_mean(missing[0], self.inter_feat)} "
                 f"Name the columns with --USER_ID_FIELD=NAME and "
                 f"--ITEM_ID_FIELD=NAME, and load them if you give a load_col."
             )
