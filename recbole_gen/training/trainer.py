@@ -160,7 +160,7 @@ class Trainer(EvaluationLoop):
             restore_random_streams(self._resumed, train_data)
             self._resumed = None
         self._check_valid_metric(valid_data)
-        distributed.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
+        distributed.broadcast_tensors(self.model.buffers())  # parallel_loss shares the parameters
         self._loss = distributed.parallel_loss(self.model)
         if saved and self.start_epoch == 0 and self.epochs == 0:
             self._save("best.pth", 0, train_data)

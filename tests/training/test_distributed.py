@@ -68,6 +68,36 @@ def test_a_parameter_without_gradient_is_not_decayed(run, custom, capfd):
     assert "find_unused_parameters" not in capfd.readouterr().err
 
 
+APART = """
+import torch
+from custom import Custom
+from recbole_gen import distributed
+
+
+class Apart(Custom):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.dropout.p = 0.0
+        self.item_embedding.weight.data.mul_(1 + distributed.rank())
+        self.frozen = torch.nn.Parameter(torch.full((), 1.0 + distributed.rank()), requires_grad=False)
+        self.register_buffer("factor", torch.full((), 1.0 + distributed.rank()))
+
+    def calculate_loss(self, interaction):
+        ranking, decay = super().calculate_loss(interaction)
+        return self.frozen * self.factor * ranking, decay
+"""
+
+
+def test_all_processes_begin_with_what_the_first_one_has(run, custom):
+    folder = Path(custom.__file__).parent
+    (folder / "apart.py").write_text(APART)
+    (folder / "Apart.yaml").write_text("width: 8\nlearning_rate: 0.01\n")
+    one, two = (run("apart:Apart", nproc=nproc, epochs=1, train_batch_size=60) for nproc in (1, 2))
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(two)[name], atol=1e-5), name
+
+
 def test_models_without_gradients_are_left_alone(make_config, walks, monkeypatch):
     config = make_config("Pop")
     model = config.model_class(config, loaders.create_dataset(config))
