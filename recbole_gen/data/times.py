@@ -16,6 +16,7 @@ from recbole.utils import FeatureType
 
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
+from recbole_gen.reading.parsing import far_from_today
 from recbole_gen.reading.rules import END_OF_CALENDAR
 
 SECONDS_PER_DAY = 86400
@@ -89,8 +90,10 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
             f"({np.datetime64(first, 'D')}), so there is no time to predict. {time_field_advice(config)}{wider}"
         )
     if last - first > MOST_DAYS:
+        far = int(far_from_today(every.numpy()).sum())
         logging.getLogger().warning(
-            f"{where}: the times of '{field}' go from {np.datetime64(first, 'D')} to {np.datetime64(last, 'D')}, and "
+            f"{where}: the times of '{field}' go from {np.datetime64(first, 'D')} to {np.datetime64(last, 'D')} "
+            f"({far:,} of {len(every):,} are before 1970 or later than tomorrow), and "
             f"{config['model']} scales that to 0 to 1: one wrong date leaves next to nothing between the right ones. "
             f"val_interval leaves such rows out: --val_interval=\"{{{field}: '[0,{END_OF_CALENDAR // 100}]'}}\""
         )

@@ -19,7 +19,7 @@ from recbole_gen.prepare.log import log_from_batches
 from recbole_gen.prepare.statistics import log_statistics, statistics_table
 from recbole_gen.reading.events import EventReader
 from recbole_gen.reading.file_readers import EXAMPLES, describe_file
-from recbole_gen.reading.parsing import TimeParser
+from recbole_gen.reading.parsing import TimeParser, far_from_today
 from recbole_gen.reading.row_counts import name_lines
 from recbole_gen.reading.rules import MAX_BAD, plain_title
 
@@ -81,7 +81,8 @@ def prepare_log(
     say(statistics_table(numbers, "", {}))
     start, end = (np.datetime64(int(moment), "s") for moment in (whole[TIME].min(), whole[TIME].max()))
     say(f"from {start} to {end} (UTC)")
-    if whole[TIME].min() < 0 or whole[TIME].max() > time.time() + 86400 or end < np.datetime64("1995"):
+    far = np.count_nonzero(far_from_today(whole[TIME]))
+    if far > len(whole) / 2 or end < np.datetime64("1995"):  # else they are single ones, which are told above
         say("warning: these are no times of today's calendar; if their unit is another one, say --time_unit=UNIT")
     say(f"{target}/{target.name}.inter is written ({time.perf_counter() - started:.1f} s): --dataset={target.name}")
 

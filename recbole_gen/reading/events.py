@@ -78,6 +78,7 @@ class EventReader:
             out = {name: values.filter(kept) for name, values in tokens.items()}
         if self.time is not None:
             out[self.time] = moments[good] if len(self._kept) < len(good) else moments
+            self.times.look_at(out[self.time])
         return out
 
     def lines_of(self, rows: Sequence[int]) -> list[int]:

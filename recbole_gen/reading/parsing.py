@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ def in_calendar(seconds: np.ndarray) -> np.ndarray:
     return (seconds >= START_OF_CALENDAR) & (seconds < END_OF_CALENDAR)
 
 
+def far_from_today(seconds: np.ndarray) -> np.ndarray:
+    """[n] bool: which times are before 1970 or later than tomorrow: dates, and yet most likely mistakes."""
+    return (seconds < 0) | (seconds > time.time() + 86400)
+
+
 class TimeParser:
     """The times of one file, a column or batch after the other, by one rule; see `notes` for what it was.
 
@@ -67,10 +73,13 @@ class TimeParser:
         unit: of numbers, one of TIME_UNITS; None until some have been seen, whose typical one then decides.
         form: of dates as text, as `datetime.strptime` takes it; None for ISO 8601.
         zoneless: whether dates without a time zone were taken for UTC.
+        seen, far: how many times `look_at` has seen, and how many of them were far from today.
     """
 
     def __init__(self, unit: str | None = None, form: str | None = None):
         self.unit, self.form, self.zoneless = unit, form, False
+        self.seen, self.far = 0, 0
+        self._example = ""
         self._given = unit is not None
 
     def parse(self, column: pa.Array) -> np.ndarray:
@@ -89,6 +98,15 @@ class TimeParser:
         self.unit = self.unit or time_unit_of(values)
         return values if self.unit in (None, "s") else values / TIME_UNITS[self.unit]
 
+    def look_at(self, seconds: np.ndarray) -> None:
+        """Count those of the times that are kept, [n] of the calendar, which are far from today."""
+        self.seen += len(seconds)
+        far = far_from_today(seconds)
+        number = int(np.count_nonzero(far))
+        if number and not self.far:
+            self._example = str(np.datetime64(int(seconds[far.argmax()]), "s").astype("datetime64[D]"))
+        self.far += number
+
     def notes(self, name: str) -> list[str]:
         """What to tell about the times of a column."""
         notes = []
@@ -96,6 +114,11 @@ class TimeParser:
             notes.append(f"the times in '{name}' are taken for {self.unit}, and are made seconds")
         if self.zoneless:
             notes.append(f"the times in '{name}' name no time zone and are taken for UTC")
+        if self.far:
+            notes.append(
+                f"{self.far:,} of {self.seen:,} times in '{name}' are before 1970 or later than tomorrow, such as "
+                f"{self._example}, and are kept"
+            )
         return notes
 
     def _parse_with_form(self, column: pa.Array) -> np.ndarray:

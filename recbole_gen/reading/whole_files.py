@@ -188,6 +188,8 @@ def read_usable_rows(
         rows.refuse_too_many(path, MAX_BAD, cure, rows.read.bad)
     if not good.all():
         df = df.iloc[np.flatnonzero(good)].reset_index(drop=True)
+    for name in (name for name, kind in kinds.items() if kind == TIMES):
+        times.look_at(df[name].to_numpy())
     return df, rows.warnings(path)
 
 

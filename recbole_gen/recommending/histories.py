@@ -39,14 +39,15 @@ class Histories:
     def from_lists(
         cls,
         histories: Sequence[Sequence[Any]],
-        times: Sequence[Sequence[Any]] | None = None,
-        scenes: Sequence[Sequence[Any]] | None = None,
+        times: Sequence[Sequence[Any] | None] | None = None,
+        scenes: Sequence[Sequence[Any] | None] | None = None,
         users: Sequence[Any] | None = None,
         parser: TimeParser | None = None,
     ) -> Histories:
         """From lists of tokens, with lists of times (numbers, or dates) and scenes of the same lengths.
 
-        The times are read by ``parser``, or one of their own. Users without a name are called by their place, from 0.
+        An empty history needs none of these, None will do. The times are read by ``parser``, or one of their own. Users
+        without a name are called by their place, from 0.
         Raises UserError where lengths differ, for values that are no tokens, and for times that are none.
         """
         if isinstance(histories, (str, bytes, Mapping)):
@@ -87,10 +88,15 @@ def _require_list(row: Any) -> Sequence[Any]:
 def _flatten(name: str, values: Sequence[Any], sizes: np.ndarray) -> list[Any]:
     if len(values) != len(sizes):
         raise UserError(f"there are {len(values)} lists of {name} for {len(sizes)} histories")
+    flat: list[Any] = []
     for place, (value, size) in enumerate(zip(values, sizes)):
-        if len(_require_list(value)) != size:
-            raise UserError(f"history {place} has {size} items and {len(value)} {name}")
-    return [each for value in values for each in value]
+        if value is None and size:
+            raise UserError(f"history {place} has {size} items and no {name}")
+        own = () if value is None else _require_list(value)
+        if len(own) != size:
+            raise UserError(f"history {place} has {size} items and {len(own)} {name}")
+        flat += own
+    return flat
 
 
 def _token_array(values: Any) -> pa.Array:
@@ -109,15 +115,17 @@ def _unix_seconds(values: list[Any], parser: TimeParser) -> np.ndarray:
         column = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UserError("times are Unix seconds, or dates such as 2024-05-31T12:00:00Z, all of one kind") from None
-    return checked_times(parser.parse(column))
+    return checked_times(column, parser)
 
 
-def checked_times(seconds: np.ndarray) -> np.ndarray:
-    """The times. Raises UserError if one is missing, infinite, or beyond the calendar."""
+def checked_times(column: pa.Array, parser: TimeParser) -> np.ndarray:
+    """The times of a column. Raises UserError if one is missing, infinite, or beyond the calendar."""
+    seconds = parser.parse(column)
     bad = ~in_calendar(seconds)
     if bad.any():
         raise UserError(
             f"{int(bad.sum())} of the times are missing, or are no Unix seconds and no dates of the years 1 to 9999 "
             f"(all numbers are of one unit: s, ms, us or ns)"
         )
+    parser.look_at(seconds)
     return seconds

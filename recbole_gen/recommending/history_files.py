@@ -93,7 +93,7 @@ class HistoryFile:
         if self.file.kind == "json" and not self.file.first:
             raise UserError(f"{path}: its first line is no JSON object")
         with _errors_named(path):
-            self.columns = _find_columns(self.file.titles, names)
+            self.columns = _find_columns(_titles_with_events(self.file, names.get(ITEM)), names)
         self.is_log = self.columns[ITEM] not in _list_titles(self.file)
         self.notes: list[str] = []
         self._reader = EventReader(self.file, self.columns, TIME if TIME in self.columns else None, {SCENE}, self.times)
@@ -106,7 +106,14 @@ class HistoryFile:
         and time the first one is read.
         """
         with _errors_named(self.path):
-            yield from self._read_log() if self.is_log else _told_twice(self._read_lists(), self)
+            if self.is_log:
+                yield from self._read_log()
+                return
+            rows = RowCounts()
+            yield from _told_twice(self._read_lists(rows), self)
+            self.notes += rows.warnings(self.path)
+            if TIME in self.columns:
+                self.notes += self.times.notes(self.columns[TIME])
 
     def find_lines(self, rows: Sequence[int]) -> list[int]:
         """The lines of these rows (ascending, from 0), of a log of events, without those that were left out."""
@@ -117,7 +124,7 @@ class HistoryFile:
         found: list[int] = []
         if not self.is_log:
             start = 0
-            for chunk in self._read_lists():
+            for chunk in self._read_lists(RowCounts()):
                 rows = np.repeat(np.arange(len(chunk)), np.diff(chunk.offsets))[token_ids(chunk.items, items) <= 0]
                 found += [start + int(row) for row in np.unique(rows)]
                 start += len(chunk)
@@ -164,11 +171,11 @@ class HistoryFile:
                 if SCENE in self.columns else None,
             )  # fmt: skip
 
-    def _read_lists(self) -> Iterator[Histories]:
+    def _read_lists(self, rows: RowCounts) -> Iterator[Histories]:
         if self.file.kind == "json":
             yield from _read_json_lists(self.path, self.columns, self.times)
             return
-        titles, rows, held = list(self.columns.values()), RowCounts(), None
+        titles, held = list(self.columns.values()), None
         for batch in read_file(self.file, titles, rows.read):
             table = pa.Table.from_batches([batch])
             held = table if held is None else pa.concat_tables([held, table])
@@ -178,7 +185,6 @@ class HistoryFile:
         if held is not None and held.num_rows:
             yield self._from_table(held, rows)
         rows.refuse_too_many(self.path, self.max_bad, ", or allow more with --max_bad=SHARE")
-        self.notes += rows.warnings(self.path)
 
     def _from_table(self, table: pa.Table, rows: RowCounts) -> Histories:
         if self.file.kind != "parquet":
@@ -231,6 +237,22 @@ def _is_list_type(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
+def _titles_with_events(file: LogFile, items: str | None) -> list[str]:
+    """The columns of a file; of JSON lines those of the first row and of the first whose history is not empty, for an
+    empty one may come without times and scenes."""
+    known = (items, *HISTORY_COLUMNS) if file.kind == "json" else ()
+    history = next((name for name in known if name and file.first.get(name) == []), None)
+    if history is None:
+        return file.titles
+    with open_text(file.path) as stream:
+        for line in stream:
+            with contextlib.suppress(ValueError, RecursionError):  # `_read_json_lists` says where
+                row = json.loads(line)
+                if isinstance(row, dict) and row.get(history):
+                    return list(dict.fromkeys([*file.titles, *map(str, row)]))
+    return file.titles
+
+
 def _find_columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]:
     """field -> its column."""
     columns: dict[str, str] = {}
@@ -242,9 +264,12 @@ def _find_columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]
             columns[field] = candidates[0]
         elif field in (USER, ITEM):
             hint = did_you_mean(wanted, titles) if wanted else ""
+            row_a_user = ""
+            if field == ITEM:
+                row_a_user = f" Or, with a row a user, give whole histories in a column {' or '.join(HISTORY_COLUMNS)}"
             raise UserError(
                 f"there is no column of {'users' if field == USER else 'items'} ({wanted or ' or '.join(known)}) among "
-                f"{titles}.{hint} Name it with --{'user' if field == USER else 'item'}=COLUMN"
+                f"{titles}.{hint} Name it with --{'user' if field == USER else 'item'}=COLUMN.{row_a_user}"
             )
     return columns
 
@@ -258,12 +283,14 @@ def _read_json_lists(path: Path, columns: dict[str, str], times: TimeParser) -> 
                 continue
             try:
                 row = json.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                values = {field: row[key] for field, key in columns.items()}
+                values = {field: row[key] for field, key in columns.items() if field in (USER, ITEM)}
+                for field in columns.keys() - values:  # what has not happened has no times
+                    values[field] = row[columns[field]] if values[ITEM] else row.get(columns[field])
             except (ValueError, RecursionError):
                 raise UserError(f"line {number} is no JSON: {line[:60].decode('utf-8', 'replace')!r}") from None
             except (KeyError, TypeError):
                 absent = [key for key in columns.values() if not isinstance(row, dict) or key not in row]
-                raise UserError(f"line {number} has no '{absent[0]}', which the first line has") from None
+                raise UserError(f"line {number} has no '{absent[0]}', which other lines have") from None
             for field, value in values.items():
                 rows[field].append(value)
             numbers.append(number)
@@ -318,6 +345,6 @@ def _from_list_columns(columns: dict[str, Any], times: TimeParser) -> Histories:
         users,
         np.concatenate([[0], np.cumsum(sizes)]),
         parse_tokens(flat[ITEM]),
-        checked_times(times.parse(flat[TIME])) if TIME in flat else None,
+        checked_times(flat[TIME], times) if TIME in flat else None,
         parse_tokens(flat[SCENE]) if SCENE in flat else None,
     ).sorted_by_time()

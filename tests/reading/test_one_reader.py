@@ -63,7 +63,7 @@ FILES = {  # events -> lines, and what is told, each as a pattern
     "no time at all": (GOOD, with_lines("u1\ti1\tsoon"), [r"1 whose time is no time .*such as .*\(line 42\)"]),
     "infinite": (GOOD, with_lines("u1\ti1\tinf", "u1\ti1\t-inf"), [r"2 whose time is no time .*\(lines 42, 43\)"]),
     "absurd": (GOOD, with_lines("u1\ti1\t1e30", f"u1\ti1\t{T * 10**9}"), [r"2 whose time is no time .*lines 42, 43"]),
-    "far": ([*GOOD, ("u1", "i1", 253402300799)], lines_of([*GOOD, ("u1", "i1", 253402300799)]), []),
+    "far": ([*GOOD, ("u1", "i1", 253402300799)], lines_of([*GOOD, ("u1", "i1", 253402300799)]), ["1 of 81 times .*9999"]),
     "ms": (GOOD, lines_of(changed(GOOD, time=lambda t: t * 1000)), ["taken for ms"]),
     "us": (GOOD, lines_of(changed(GOOD, time=lambda t: t * 10**6)), ["taken for us"]),
     "ns as floats": (GOOD, lines_of(changed(GOOD, time=lambda t: float(t * 10**9))), ["taken for ns"]),
@@ -155,6 +155,30 @@ def test_every_verb_reads_the_same_events_and_tells_the_same(name, write, make_c
     assert f"users: {len({event[0] for event in events}):,}," in said
     assert f"items: {len({event[1] for event in events}):,}\n" in said
     assert all(re.search(each, said) for each in told) and ("take note" in said) == bool(told), said
+
+
+def test_every_verb_tells_how_many_dates_are_far_from_today(write, make_config, tmp_path, capsys):
+    far = [f"u1\ti1\t{253402300799}", "u2\ti2\t-86400"]  # 9999-12-31 and 1969-12-31
+    path = write(with_lines(*far))
+    told = r"2 of \d\d times in 'timestamp' are before 1970 or later than tomorrow, such as 9999-12-31, and are kept"
+    for model in ("GRU4Rec", "BPR"):
+        assert any(re.search(told, note) for note in create_dataset(make_config(model)).notes)
+    capsys.readouterr()
+    own = ["prepare", "mine", f"--from={path}", "--user=user_id", "--item=item_id", "--time=timestamp"]
+    assert main([*own, f"--data_path={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(told, said) and "--time_unit" not in said  # it is not the unit
+    assert main(["datasets", "toy", f"--data_path={tmp_path}"]) == 0
+    assert re.search(r"2 of \d\d times", capsys.readouterr().out)
+    file = HistoryFile(path, NAMES)
+    assert list(file.read()) and any(re.search(told, note) for note in file.notes)
+    lists = tmp_path / "lists.jsonl"
+    lists.write_text('{"user": "a", "history": ["i1", "i2"], "times": ["2020-05-05T00:00Z", "9999-12-31T00:00Z"]}\n')
+    file = HistoryFile(lists, {})
+    assert list(file.read())
+    assert file.notes == [
+        "1 of 2 times in 'times' are before 1970 or later than tomorrow, such as 9999-12-31, and are kept"
+    ]
 
 
 REFUSED = {

@@ -196,6 +196,32 @@ def test_an_empty_history_is_answered_by_popularity(trained, caplog):
     assert first["score"].tolist() == counts.topk(5).values.tolist() and set(first["item"]) == set(best)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("more", [{}, {"times": None}, {"times": []}])
+def test_an_empty_history_has_no_times_to_give(place, more, trained, tmp_path):
+    rows = rows_of_test(trained("PASRec"))
+    users = [{"user": f"n{n}", "history": rows["histories"][n], "times": rows["times"][n]} for n in range(2)]
+    users.insert(place, {"user": "cold", "history": [], **more})
+    file, out = tmp_path / "h.jsonl", tmp_path / "out.csv"
+    file.write_text("".join(json.dumps(row) + "\n" for row in users))
+    assert main(["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={out}"]) == 0
+    found = pd.read_csv(out).groupby("user", sort=False)["by"].first().to_dict()
+    assert found == {row["user"]: "popularity" if row["user"] == "cold" else "model" for row in users}
+    recommender = Recommender.load(trained("PASRec"))
+    answers = recommender.recommend([row["history"] for row in users], times=[row.get("times") for row in users])
+    assert answers["item"].tolist() == pd.read_csv(out)["item"].tolist()
+
+
+def test_a_history_without_its_times_is_refused_with_its_line(trained, tmp_path, refused):
+    rows = rows_of_test(trained("PASRec"))
+    file = tmp_path / "h.jsonl"
+    line = ["recommend", f"--checkpoint={trained('PASRec')}", f"--histories={file}", f"--output={tmp_path / 'o.csv'}"]
+    good = {"user": "a", "history": rows["histories"][0], "times": rows["times"][0]}
+    for bad in ({"user": "b", "history": ["i1"]}, {"user": "b", "history": ["i1"], "times": None}):
+        file.write_text("".join(json.dumps(row) + "\n" for row in ({"user": "c", "history": []}, good, bad)))
+        refused(line, "line 3")
+
+
 def test_an_empty_history_is_answered_by_a_model_that_was_trained_with_them(trained):
     folder = trained("DreamRec", protocol="sequence_811", targets="all", empty_history=True)
     table = Recommender.load(folder).recommend([[]])
@@ -522,7 +548,10 @@ def test_parts_of_another_command_are_begun_again(trained, tmp_path, capsys):
         (["--checkpoint=nowhere", "--histories=h.jsonl", "--output=o.csv", "--between=2024-02-30"], ["two days"]),
         (["--checkpoint=RUN", "--histories=h.jsonl", "--output=o.csv", "--candidates=c.txt"], ["c.txt cannot be read"]),
         (["--checkpoint=RUN", "--histories=bad.jsonl", "--output=o.csv"], ["line 2 is no JSON"]),
-        (["--checkpoint=RUN", "--histories=bad.csv", "--output=o.csv"], ["no column of items", "--item=COLUMN"]),
+        (
+            ["--checkpoint=RUN", "--histories=bad.csv", "--output=o.csv"],
+            ["no column of items", "--item=COLUMN", "history"],
+        ),
         (["--checkpoint=RUN", "--histories=bad.parquet", "--output=o.csv"], ["no Parquet file"]),
         (["--checkpoint=RUN", "--histories=empty.jsonl", "--output=o.csv"], ["empty.jsonl: the file is empty"]),
         (["--checkpoint=RUN", "--histories=odd.inter", "--output=o.csv"], ["1 of the 2 rows", "such as 'u1' (line 3)"]),
