@@ -34,3 +34,17 @@ def did_you_mean(given: object, known: Iterable[object], form: str = " Did you m
 def quoted_option(key: str, value: object) -> str:
     """`--key=value` as a message suggests it: in the quotes of a shell where blanks and the like need them."""
     return shlex.quote(f"--{key}={value}")
+
+
+def counted(number: int, what: str, verb: str = "") -> str:
+    """`1 event is` or `2,000 events are`: a number with its noun, which is given in the singular, and perhaps a verb in
+    the plural, one of are, were, have and do, or one that gets an s."""
+    if number != 1:
+        last, before = what[-1:], what[-2:-1]
+        if last == "y" and before not in "aeiou":
+            what = f"{what[:-1]}ies"
+        else:
+            what = f"{what}es" if what.endswith(("s", "x", "tch", "sh")) else f"{what}s"
+    else:
+        verb = {"are": "is", "were": "was", "have": "has", "do": "does", "": ""}.get(verb, f"{verb}s")
+    return f"{number:,} {what} {verb}".rstrip()

@@ -22,7 +22,7 @@ from recbole_gen.config.resume import changed_settings, configure, finished_conf
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts
-from recbole_gen.errors import SharedMistake, UserError, quoted_option
+from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import lock_folder, replaced_file, write_json, write_text
@@ -44,7 +44,7 @@ def _interruption_of(run_dir: Path) -> Interrupted:
     if last.exists():
         epochs = checkpoint.load(last)["next_epoch"]
         how = quoted_option("resume", run_dir)
-        return Interrupted(f"stopped by Ctrl-C; {epochs} finished epoch(s) are kept: go on with {how}")
+        return Interrupted(f"stopped by Ctrl-C; {counted(epochs, 'finished epoch', 'are')} kept: go on with {how}")
     return Interrupted("stopped by Ctrl-C; no epoch was finished yet, so there is nothing to go on with")
 
 

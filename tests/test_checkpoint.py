@@ -251,7 +251,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(arguments, cus
     assert cli.main(line) == 130
     (folder,) = (tmp_path / "saved").iterdir()
     message = capsys.readouterr().err
-    assert f"2 finished epoch(s) are kept: go on with --resume={folder}" in message and "Traceback" not in message
+    assert f"2 finished epochs are kept: go on with --resume={folder}" in message and "Traceback" not in message
     assert "result.json" not in files(folder) and not [name for name in files(folder) if name.endswith(".tmp")]
 
     resumed = quick_start.run(argv=[f"--resume={folder}"])

@@ -21,7 +21,7 @@ from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs
 from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.tables import terminal_text
-from recbole_gen.errors import SharedMistake, UserError
+from recbole_gen.errors import SharedMistake, UserError, counted
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
@@ -105,7 +105,7 @@ def _announcement(
         if having and lacking:
             lines.append(f"{key} is for {', '.join(having)} alone: without such a key are {', '.join(lacking)}")
     there = f", {len(jobs) - len(missing)} of them finished before" if len(missing) < len(jobs) else ""
-    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+    runs = counted(len(jobs), "run")
     lines += [*_change_lines(missing), f"{runs}{there}; each has its folder, with its run.log, in {folder / 'runs'}"]
     return "\n".join(lines)
 

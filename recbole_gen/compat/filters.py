@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 
 SHOWN = 3
 """Tokens that a message names."""
@@ -132,7 +132,9 @@ def _tell_additions(dataset, field: str, name: str, feat: pd.DataFrame, FeatureT
     total = int(has.sum())
     if len(added):
         ranked = "They are in every ranking" if name == "item" else "They have numbers and vectors of their own"
-        text = f"{file} adds {len(added)} {name}s to the {total} of the interactions ({_examples(tokens[added])})."
+        text = (
+            f"{file} adds {counted(len(added), name)} to the {total} of the interactions ({_examples(tokens[added])})."
+        )
         if name == "item":
             note(dataset, f'{text} {ranked}: --{name}_inter_num_interval="[1,inf)" leaves them out')
         else:

@@ -10,6 +10,7 @@ from recbole_gen import checkpoint
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import merge_layers, read_user_layers, resumed_checkpoint
+from recbole_gen.errors import counted
 
 
 def configure(
@@ -64,8 +65,8 @@ def _require_no_fewer_epochs(path: Path, content: dict[str, Any], config: Config
     done, asked = content["next_epoch"], config["epochs"]
     if "epochs" in config.chosen and asked < done:
         raise checkpoint.CheckpointError(
-            f"{path} has {done} epochs already, and epochs is {asked} ({config.origins['epochs']}): there is nothing "
-            f"to train. --epochs={done} tests the best one again, and a larger number goes on"
+            f"{path} has {counted(done, 'epoch')} already, and epochs is {asked} ({config.origins['epochs']}): there "
+            f"is nothing to train. --epochs={done} tests the best one again, and a larger number goes on"
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from recbole.utils import FeatureType
 
 from recbole_gen.data.rows import SequenceRows
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.reading.parsing import far_from_today
 from recbole_gen.reading.rules import END_OF_CALENDAR
 
@@ -120,9 +120,9 @@ def _refuse_decreasing(dataset, backwards: torch.Tensor) -> None:
     name = f"{dataset.dataset_name}.{dataset.benchmark_filename_list[part]}.inter"
     columns = f"'{dataset.time_field}{dataset.config['LIST_SUFFIX']}' and '{dataset.time_field}'"
     raise UserError(
-        f"data set '{dataset.dataset_name}': {int(backwards.sum())} row(s) have times in {columns} that go backwards; "
-        f"the first is row {row - int(ends[part - 1] if part else 0) + 1} of {name} (after the filters). Sort each "
-        f"history by time, or use --model=PreferDiff, which reads no times."
+        f"data set '{dataset.dataset_name}': {counted(int(backwards.sum()), 'row', 'have')} times in {columns} that "
+        f"go backwards; the first is row {row - int(ends[part - 1] if part else 0) + 1} of {name} (after the filters). "
+        f"Sort each history by time, or use --model=PreferDiff, which reads no times."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_gen import __version__
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.prepare import filters
 from recbole_gen.prepare.atomic_file import FORBIDDEN_IN_TOKENS, write_atomic_file
 from recbole_gen.prepare.dataset_folder import require_replaceable
@@ -59,12 +59,12 @@ def prepare_log(
     first = filters.first_of_duplicates(log, USER, ITEM, TIME)
     repeated = np.flatnonzero(~first)
     whole, rows = log.take(first) if len(repeated) else log, reader.rows
-    say(f"  {rows.total:,} rows read")
+    say(f"  {counted(rows.total, 'row')} read")
     for line in rows.told():
         say(f"  {line}")
     if len(repeated):
         lines = name_lines(reader.find_lines(repeated[:EXAMPLES].tolist()), len(repeated))
-        say(f"  {len(repeated):,} repeats of a row with the same user, item and time, left out{lines}")
+        say(f"  {counted(len(repeated), 'repeat')} of a row with the same user, item and time, left out{lines}")
     if SCENE in columns and (without := int((whole[SCENE] < 0).sum())):
         say(f"  {without:,} without a value in '{columns[SCENE]}', which are kept, without a scene")
     for line in reader.times.notes(columns[TIME]):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen import __version__
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.files import read_json, write_json
 from recbole_gen.prepare import archive, download, filters
 from recbole_gen.prepare.atomic_file import write_atomic_file
@@ -68,7 +68,7 @@ def prepare_recipe(
     for step in (*recipe.steps, *(version.steps if version else ())):
         log = step.apply(log)
         steps.append({"step": step.words, "interactions": len(log)})
-        say(f"  {step.words}: {len(log):,} interactions left")
+        say(f"  {step.words}: {counted(len(log), 'interaction')} left")
     if not len(log):
         raise UserError(f"{raw}: nothing is left of {recipe.name}; is it the whole data set?")
     sequences = version is not None and version.sequences

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from recbole_gen import __version__, compat
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.files import lock_folder, read_json, write_json
 from recbole_gen.reading.row_counts import name_lines
 from recbole_gen.recommending.history_files import open_histories
@@ -81,7 +81,7 @@ def recommend_file(
                 note = {"made_of": fingerprint, "done": 0, "totals": {}}
             done, totals = note["done"], Totals(**note["totals"])
             if done:
-                print(f"going on after {totals.users:,} users", flush=True)
+                print(f"going on after {counted(totals.users, 'user')}", flush=True)
             with tqdm(unit=" users", disable=not sys.stderr.isatty(), initial=totals.users) as bar:
                 for number, chunk in enumerate(source.read()):
                     if number < done:
@@ -109,11 +109,13 @@ def recommend_file(
             if totals.unknown:
                 lines = name_lines(source.find_unknown(recommender.items), totals.unknown)
                 totals.notes.append(
-                    f"{totals.unknown:,} events of items that the model does not know were left out{lines}"
+                    f"{counted(totals.unknown, 'event', 'were')} left out, of items that the model does not know{lines}"
                 )
             _join_parts(parts, note["done"], output)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped after {totals.users:,} users; the same command goes on from there") from None
+        raise KeyboardInterrupt(
+            f"stopped after {counted(totals.users, 'user')}; the same command goes on from there"
+        ) from None
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}") from None
     shutil.rmtree(parts, ignore_errors=True)

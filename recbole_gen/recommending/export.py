@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen import options
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.options import parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.new_folder import require_new
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     recommender = Recommender.load(str(values["checkpoint"]), values["device"] or None, model=values["model"] or None)
     source = None if histories is None else open_histories(histories, values, recommender.config)
     note = export_vectors(recommender, output, str(values["format"]), None if source is None else source.read())
-    print(f"{note['items']:,} items in {note['d']} dimensions -> {output}", flush=True)
+    print(f"{counted(note['items'], 'item')} in {counted(note['d'], 'dimension')} -> {output}", flush=True)
     if source is not None:
         for line in source.notes:
             print(line)

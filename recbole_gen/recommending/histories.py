@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.reading.file_readers import name_of_number
 from recbole_gen.reading.parsing import TimeParser, in_calendar
 
@@ -56,7 +56,9 @@ class Histories:
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         if users is not None and len(users) != len(rows):
-            raise UserError(f"there are {len(users)} users and {len(rows)} histories")
+            raise UserError(
+                f"users and histories must be as many: {counted(len(users), 'user')}, {counted(len(rows), 'history')}"
+            )
         seconds = None if times is None else _unix_seconds(_flatten("times", times, sizes), parser or TimeParser())
         return cls(
             _token_array(range(len(rows)) if users is None else users),
@@ -91,10 +93,10 @@ def _flatten(name: str, values: Sequence[Any], sizes: np.ndarray) -> list[Any]:
     flat: list[Any] = []
     for place, (value, size) in enumerate(zip(values, sizes)):
         if value is None and size:
-            raise UserError(f"history {place} has {size} items and no {name}")
+            raise UserError(f"history {place} has {counted(size, 'item')} and no {name}")
         own = () if value is None else _require_list(value)
         if len(own) != size:
-            raise UserError(f"history {place} has {size} items and {len(own)} {name}")
+            raise UserError(f"history {place} has {counted(size, 'item')} and {len(own)} {name}")
         flat += own
     return flat
 
@@ -124,8 +126,8 @@ def checked_times(column: pa.Array, parser: TimeParser) -> np.ndarray:
     bad = ~in_calendar(seconds)
     if bad.any():
         raise UserError(
-            f"{int(bad.sum())} of the times are missing, or are no Unix seconds and no dates of the years 1 to 9999 "
-            f"(all numbers are of one unit: s, ms, us or ns)"
+            f"{counted(int(bad.sum()), 'time', 'are')} missing, or are no Unix seconds and no dates of the years 1 to "
+            f"9999 (all numbers are of one unit: s, ms, us or ns)"
         )
     parser.look_at(seconds)
     return seconds

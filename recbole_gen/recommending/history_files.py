@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from recbole_gen.config.config import Config
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError, counted, did_you_mean
 from recbole_gen.prepare import filters
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
 from recbole_gen.prepare.log import log_from_batches
@@ -152,7 +152,7 @@ class HistoryFile:
             if len(repeated):
                 lines = name_lines(reader.find_lines(repeated[:EXAMPLES].tolist()), len(repeated))
                 self.notes.append(
-                    f"{len(repeated):,} repeats of a row with the same user, item and time, left out{lines}"
+                    f"{counted(len(repeated), 'repeat')} of a row with the same user, item and time, left out{lines}"
                 )
                 log = log.take(first)
         order = np.lexsort((log[TIME], log[USER])) if TIME in self.columns else np.argsort(log[USER], kind="stable")
@@ -218,8 +218,8 @@ def _told_twice(chunks: Iterator[Histories], file: HistoryFile) -> Iterator[Hist
         places = np.flatnonzero(again)
         lines = name_lines(file.find_lines(places[:EXAMPLES].tolist()), len(places))
         file.notes.append(
-            f"{len(places):,} rows are of users who have a row before{lines}: each is answered by itself; a log with a "
-            f"row an event is put together by users"
+            f"{counted(len(places), 'row', 'are')} of users who have a row before{lines}: each is answered by "
+            f"itself; a log with a row an event is put together by users"
         )
 
 
@@ -340,7 +340,7 @@ def _from_list_columns(columns: dict[str, Any], times: TimeParser) -> Histories:
     flat = {field: pc.list_flatten(column) for field, column in columns.items() if field != USER}
     users = parse_tokens(columns[USER])
     if users.null_count:
-        raise UserError(f"{users.null_count:,} of its rows have no user")
+        raise UserError(f"{counted(users.null_count, 'row', 'have')} no user")
     return Histories(
         users,
         np.concatenate([[0], np.cumsum(sizes)]),

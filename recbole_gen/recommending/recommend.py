@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gen import options
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.options import parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
@@ -124,13 +124,16 @@ def _tell_candidates(candidates: dict[int, str], recommender: Recommender) -> No
 
 
 def _print_summary(totals: Totals, recommender: Recommender, output: Path, when: bool) -> None:
-    print(f"{totals.rows:,} rows of {totals.kept:,} users in {output}; {totals.users:,} histories read")
+    print(
+        f"{counted(totals.rows, 'row')} of {counted(totals.kept, 'user')} in {output}; "
+        f"{counted(totals.users, 'history')} read"
+    )
     for line in totals.notes:
         print(line)
     if totals.by_popularity:
-        print(f"{totals.by_popularity:,} users are answered by popularity: the model has nothing to tell them by")
+        print(f"{counted(totals.by_popularity, 'user', 'are')} answered by popularity: the model has nothing to go by")
     if totals.without_window:
-        print(f"{totals.without_window:,} users are left out by --between: no known item says when they will be back")
+        print(f"{counted(totals.without_window, 'user', 'are')} left out by --between: no known item says when")
     if when and recommender.window is not None:
         print(recommender.window.describe())
     elif when:

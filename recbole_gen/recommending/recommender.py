@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, counted
 from recbole_gen.evaluation.ties import tie_order, top_scored
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
@@ -259,12 +259,12 @@ class Recommender:
         if known.n_unknown:
             examples = ", ".join(map(repr, known.unknown_examples))
             warnings.append(
-                f"{known.n_unknown} events are of items that the model does not know, such as {examples}, and are left "
-                f"out"
+                f"{counted(known.n_unknown, 'event', 'are')} left out, of items that the model does not know, such as "
+                f"{examples}"
             )
         if by_popularity:
-            what = "the model does not know them" if self._reads_users else "there is no known item in their history"
-            warnings.append(f"{by_popularity} users are answered by popularity, for {what}")
+            what = "the model does not know them" if self._reads_users else "the history has no known item"
+            warnings.append(f"{counted(by_popularity, 'user', 'are')} answered by popularity, for {what}")
         return warnings
 
 

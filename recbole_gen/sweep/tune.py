@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.config.config import Config
-from recbole_gen.errors import UserError, quoted_option
+from recbole_gen.errors import UserError, counted, quoted_option
 from recbole_gen.files import lock_folder, read_json
 from recbole_gen.quick_start import Interrupted
 from recbole_gen.sweep import cluster, report, state
@@ -40,7 +40,7 @@ def run_sweep(sweep: Sweep) -> int:
         with lock_folder(Path(sweep.folder), "sweep"), _terminated_as_by_ctrl_c():
             state.write_sweep(sweep)
             number, model, dataset = sweep.num_trials(), config["model"], config["dataset"]
-            print(f"{number} trials of {model} on {dataset}; all of it in {sweep.folder}")
+            print(f"{counted(number, 'trial')} of {model} on {dataset}; all of it in {sweep.folder}")
             print(sweep.space.describe(), flush=True)
             try:
                 _run_trials(sweep, points, config, epochs, wanted)

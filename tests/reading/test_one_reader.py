@@ -63,7 +63,7 @@ FILES = {  # events -> lines, and what is told, each as a pattern
     "no time at all": (GOOD, with_lines("u1\ti1\tsoon"), [r"1 whose time is no time .*such as .*\(line 42\)"]),
     "infinite": (GOOD, with_lines("u1\ti1\tinf", "u1\ti1\t-inf"), [r"2 whose time is no time .*\(lines 42, 43\)"]),
     "absurd": (GOOD, with_lines("u1\ti1\t1e30", f"u1\ti1\t{T * 10**9}"), [r"2 whose time is no time .*lines 42, 43"]),
-    "far": ([*GOOD, ("u1", "i1", 253402300799)], lines_of([*GOOD, ("u1", "i1", 253402300799)]), ["1 of 81 times .*9999"]),
+    "far": ([*GOOD, ("u1", "i1", 253402300799)], lines_of([*GOOD, ("u1", "i1", 253402300799)]), ["1 of 81 .*9999"]),
     "ms": (GOOD, lines_of(changed(GOOD, time=lambda t: t * 1000)), ["taken for ms"]),
     "us": (GOOD, lines_of(changed(GOOD, time=lambda t: t * 10**6)), ["taken for us"]),
     "ns as floats": (GOOD, lines_of(changed(GOOD, time=lambda t: float(t * 10**9))), ["taken for ns"]),
@@ -311,7 +311,7 @@ def test_repeats_and_users_named_twice_are_told_with_their_lines(tmp_path):
     file = HistoryFile(lists, {})
     (chunk,) = file.read()
     assert chunk.items.to_pylist() == ["x", "5", "5"]
-    assert len(file.notes) == 1 and "1 rows are of users who have a row before (line 4)" in file.notes[0]
+    assert len(file.notes) == 1 and "1 row is of users who have a row before (line 4)" in file.notes[0]
     assert file.find_unknown(pa.array(["[PAD]", "x"])) == [3]
     assert HistoryFile(log, NAMES).find_unknown(pa.array(["[PAD]", "x"])) == [3]
 

@@ -336,11 +336,11 @@ def test_scenes_are_read_and_predicted(trained):
         ({"histories": "i1"}, "lists of items"),
         ({"histories": [[None]]}, "cannot be the name"),
         ({"histories": [["i1"]], "k": 0}, "at least 1"),
-        ({"histories": [["i1"]], "times": [[1, 2]]}, "history 0 has 1 items and 2 times"),
+        ({"histories": [["i1"]], "times": [[1, 2]]}, "history 0 has 1 item and 2 times"),
         ({"histories": [["i1"]], "times": [[1], [2]]}, "2 lists of times for 1 histories"),
         ({"histories": [["i1"]], "times": [["soon"]]}, "no Unix seconds"),
         ({"histories": [["i1"]], "times": [[1e30]]}, "no dates of the years 1 to 9999"),
-        ({"histories": [["i1"]], "users": ["a", "b"]}, "2 users and 1 histories"),
+        ({"histories": [["i1"]], "users": ["a", "b"]}, "2 users, 1 history$"),
     ],
 )
 def test_bad_input_gets_a_message(trained, call, words):
