@@ -322,11 +322,15 @@ def read_title_lines(name: str, folder: Path) -> DatasetLog:
 
 
 def count_rows(path: Path) -> tuple[int, bool]:
-    """Lines of a file below its title, and whether that is exact: of a very large one the first part is counted."""
+    """Lines of a file below its title that are not empty, and whether that is exact: of a very large one the first part
+    is counted."""
     size, seen, lines, last = path.stat().st_size, 0, 0, b"\n"
     with open(path, "rb") as file:
         while seen < MOST and (chunk := file.read(CHUNK)):
-            seen, lines, last = seen + len(chunk), lines + chunk.count(b"\n"), chunk[-1:]
+            seen += len(chunk)
+            text = (last + chunk).replace(b"\r", b"")  # a line that ends right behind another's end is empty
+            empty = sum(len(run) - 1 for run in re.findall(rb"\n{2,}", text))
+            lines, last = lines + chunk.count(b"\n") - empty, text[-1:]
     if seen < size:
         return round(lines * size / seen) - 1, False
     return max(lines + (last != b"\n") - 1, 0), True

@@ -194,6 +194,14 @@ def test_rows_are_counted_with_or_without_a_last_line_end(tmp_path, end, monkeyp
     assert catalogue.count_rows(file) == (1000, True)
 
 
+def test_empty_lines_are_no_rows(tmp_path, monkeypatch):
+    file = tmp_path / "x.inter"
+    monkeypatch.setattr(catalogue, "CHUNK", 5)
+    for end in ("\n", "\r\n"):
+        file.write_bytes("a:token\n\nx\n\n\ny\n\n\n\n".replace("\n", end).encode())
+        assert catalogue.count_rows(file) == (2, True)
+
+
 def test_of_a_very_large_file_the_first_part_is_counted(tmp_path, monkeypatch):
     file = tmp_path / "x.inter"
     file.write_text("a:token\n" + "1234567\n" * 1000)
