@@ -28,6 +28,8 @@ usage: recbole-gen export --checkpoint=FOLDER --output=FOLDER [--histories=FILE]
   --format=numpy       numpy, or safetensors: items.safetensors with the tensor item_vectors, users.safetensors with
                        user_vectors
   --user, --item, --time, --scene      the columns of FILE, if they have other names than in the data set
+  --time_format=FORM   of dates in it that are not as in ISO 8601, such as "%d.%m.%Y %H:%M" (as strptime's)
+  --max_bad=SHARE      stop if a larger share of the rows of FILE cannot be used (default: 0.05)
   --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
   --device=cpu         cpu or cuda (default: as a run would choose)
 
