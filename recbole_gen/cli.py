@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.files import CANNOT_WRITE_ERRORS
 
 USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
@@ -62,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _import_verb(arguments[0])(arguments[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE_ERRORS:
+            raise
+        print(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}): free some space, or choose "
+              f"another place", file=sys.stderr)  # fmt: skip
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)

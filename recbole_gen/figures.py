@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib
 
 from recbole_gen.errors import UserError
+from recbole_gen.files import replaced_file
 
 # Okabe and Ito's palette, black last; beyond it colours come again with the next marker and line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -51,13 +51,8 @@ def save_figure(figure, path: str | Path) -> list[Path]:
             with _readable_svg():
                 metadata = {"Date": None} if suffix == ".svg" else None
                 figure.savefig(content, format=suffix[1:], dpi=150, metadata=metadata)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            try:
+            with replaced_file(file) as temporary:
                 temporary.write_bytes(content.getvalue())
-                os.replace(temporary, file)
-            finally:
-                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"the figure {file} cannot be written: {error}") from None
         written.append(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
-from recbole_gen.files import lock_folder, replaced_file, write_json, write_text
+from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
@@ -102,7 +101,7 @@ def run(
             except KeyboardInterrupt:
                 raise _interruption_of(run_dir) from None
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+                if error.errno not in CANNOT_WRITE_ERRORS:
                     raise
                 raise UserError(
                     f"{error.filename or run_dir} cannot be written ({error.strerror}). What the run has finished is "

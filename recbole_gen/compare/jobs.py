@@ -22,6 +22,7 @@ from recbole_gen.data import requirements
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
+from recbole_gen.files import require_folder_output
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 
 
@@ -164,9 +165,17 @@ def choose_seeds(seeds: int | list[int], common: dict[str, Any]) -> list[int]:
 
 
 def output_folder(given: Any, common: dict[str, Any]) -> Path:
-    """Where the comparison goes, absolute: ``given``, or a folder named after data set and protocol."""
+    """Where the comparison goes, absolute: ``given``, or a folder named after data set and protocol.
+
+    Raises UserError if it cannot be written, or something else lies there.
+    """
     name = f"{common.get('dataset')}-{common.get('protocol') or DEFAULT_PROTOCOL}"
-    return Path(str(given or Path(str(common.get("checkpoint_dir", "saved"))) / "compare" / name)).absolute()
+    folder = Path(str(given or Path(str(common.get("checkpoint_dir", "saved"))) / "compare" / name)).absolute()
+    require_folder_output(folder)
+    others = [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+    if others and not (folder / "runs").is_dir():
+        raise UserError(f"{folder} is no empty folder, and no comparison lies in it: name another --output")
+    return folder
 
 
 def _data_digests(config: Config) -> dict[str, str]:

@@ -22,7 +22,7 @@ from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.tables import terminal_text
 from recbole_gen.errors import SharedMistake, UserError, counted
-from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
 
@@ -176,6 +176,8 @@ def run_job(job: Job) -> str | None:
     except UserError as error:
         return str(error)
     except Exception as error:  # a mistake of a programmer: the other runs go on, the command fails in the end
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE_ERRORS:  # nor could the log be
+            return f"{error.filename or folder} cannot be written ({error.strerror}): free some space"
         with open(folder / "run.log", "a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
         return f"{type(error).__name__}: {error} (more in {folder / 'run.log'})"

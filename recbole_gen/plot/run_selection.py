@@ -12,6 +12,7 @@ from typing import Any
 from recbole.evaluator.register import metrics_dict
 
 from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.files import require_file_output, require_no_folder
 from recbole_gen.options import read_yaml
 from recbole_gen.plot.scalars import read_scalars
 
@@ -206,18 +207,21 @@ def smaller_is_better(metric: str) -> bool:
     return bool(known and known.smaller)
 
 
-def output_path(options: dict[str, Any], folders: Sequence[Path], name: str) -> Path:
+def output_path(options: dict[str, Any], folders: Sequence[Path], name: str, beside: Sequence[str] = ()) -> Path:
     """--output, or NAME.png in the one folder, in the current one if there are several.
 
-    Raises UserError for what cannot be the name of a figure.
+    Raises UserError for what cannot be the name of a figure, and where it, or a file ``beside`` it of such an ending,
+    cannot be written or would replace a file of a run.
     """
     given = options["output"]
-    if given is None:
-        return (folders[0] if len(folders) == 1 else Path()) / f"{name}.png"
-    path = Path(str(given))
-    if given is True or path.is_dir() or path.suffix not in ("", ".png", ".svg"):
+    path = (folders[0] if len(folders) == 1 else Path()) / f"{name}.png" if given is None else Path(str(given))
+    if given is True or not path.name or path.suffix not in ("", ".png", ".svg"):
         raise UserError(
             f"the figure {given} cannot be written: --output needs the name of a file that ends in .png or .svg, or in "
             f"neither; both are written"
         )
+    if not path.suffix:
+        require_no_folder(path, given=given)
+    for suffix in (".png", ".svg", *beside):
+        require_file_output(path.with_suffix(suffix), given=given)
     return path

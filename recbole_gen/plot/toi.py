@@ -38,7 +38,7 @@ def draw(options: dict[str, Any]) -> None:
         raise UserError(f"--horizon must be a whole number of days, got {options['horizon']!r}")
     if not (isinstance(options["noise"], (int, float)) and 0 <= options["noise"] <= 1):
         raise UserError(f"--noise must be from 0 to 1, got {options['noise']!r}")
-    output = run_selection.output_path(options, [Path(options["run"])], f"toi.{options['part']}")
+    output = run_selection.output_path(options, [Path(options["run"])], f"toi.{options['part']}", [".json"])
     run = load(options["run"], options["model"])
     rows = toi_rows(run, options["part"], options["horizon"], options["noise"])
     summary = toi_summary(rows)

@@ -14,13 +14,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from recbole_gen.errors import UserError
-from recbole_gen.files import read_json
+from recbole_gen.files import CANNOT_WRITE_ERRORS, made_folder, read_json, require_writable
 
 PROVENANCE_FILE = "prepare.json"
 """The file that says what a data set was made from; its "files" are those that may be replaced."""
 CACHE_FOLDER = ".cache"
 """Built data sets of `data.cache`, which hold for the files they were built from only."""
-NO_SPACE_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
@@ -30,22 +29,29 @@ def exclusive_lock(lock_file: Path, what: str, say: Callable[[str], None] = prin
 
     Raises UserError if the lock cannot be made.
     """
-    lock = FileLock(lock_file)
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(lock_file, "--data_path")  # the lock would wait where no file can be made
+    is_new, lock = not os.path.lexists(lock_file), FileLock(lock_file)
+    with contextlib.ExitStack() as stack:
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say(f"waiting for {what}, which another process is at work on")
-            lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"the folder {lock_file.parent} cannot be written ({error}): choose another --data_path"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+            stack.enter_context(made_folder(lock_file.parent))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                say(f"waiting for {what}, which another process is at work on")
+                lock.acquire()
+        except OSError as error:
+            raise UserError(
+                f"the folder {lock_file.parent} cannot be written ({error}): choose another --data_path"
+            ) from None
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    lock_file.unlink()  # whoever waits for it notices, and makes it anew
+            raise
+        finally:
+            lock.release()
 
 
 @contextlib.contextmanager
@@ -70,7 +76,7 @@ def replace_folder(target: Path, say: Callable[[str], None] = print) -> Iterator
             require_replaceable(target)  # much time may have passed
             _put_in_place(new, target)
         except OSError as error:
-            if error.errno in NO_SPACE_ERRORS:
+            if error.errno in CANNOT_WRITE_ERRORS:
                 raise UserError(
                     f"there is no space left for {target} ({error}): free some, or choose another --data_path"
                 ) from None
@@ -79,8 +85,15 @@ def replace_folder(target: Path, say: Callable[[str], None] = print) -> Iterator
             shutil.rmtree(new, ignore_errors=True)  # what is unfinished, or the old folder by now
 
 
-def require_replaceable(target: Path) -> None:
-    """Raise UserError if ``target`` is there and has files that its prepare.json does not list."""
+def require_replaceable(target: Path, reads: tuple[str, Path] | None = None) -> None:
+    """Raise UserError if ``target`` is there and has files that its prepare.json does not list, if nothing can be
+    written there, or if what the command reads, (option, its file or folder), would go with it."""
+    require_writable(target, "--data_path")
+    if reads and Path(os.path.realpath(reads[1])).is_relative_to(os.path.realpath(target)):
+        raise UserError(
+            f"{reads[0]}={reads[1]} lies in {target}, which the new data set would replace: choose another --name, or "
+            f"move it"
+        )
     if not os.path.lexists(target):
         return
     if not target.is_dir():

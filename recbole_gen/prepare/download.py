@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from recbole_gen import __version__
 from recbole_gen.errors import UserError
-from recbole_gen.files import read_json, write_json, write_text
-from recbole_gen.prepare.dataset_folder import NO_SPACE_ERRORS, exclusive_lock
+from recbole_gen.files import CANNOT_WRITE_ERRORS, read_json, write_json, write_text
+from recbole_gen.prepare.dataset_folder import exclusive_lock
 
 DOWNLOADS_FOLDER = ".downloads"
 """Folder under the data path that keeps what was fetched."""
@@ -98,7 +98,7 @@ def download_file(
         except (_CutOff, _Refused) as error:
             raise DownloadError(_failure_message(url, path, cure, str(error))) from None
         except OSError as error:
-            if error.errno in NO_SPACE_ERRORS:
+            if error.errno in CANNOT_WRITE_ERRORS:
                 raise DownloadError(
                     _failure_message(url, path, cure, f"there is no space left in {path.parent}")
                 ) from None

@@ -45,7 +45,7 @@ def prepare_log(
 
     Raises UserError for a file or column that is not there, too many bad rows, and a folder that cannot be replaced.
     """
-    require_replaceable(target)
+    require_replaceable(target, ("--from", file))
     started = time.perf_counter()
     say(f"reading {file}")
     try:

@@ -54,7 +54,7 @@ def prepare_recipe(
 
     Raises UserError for what cannot be fetched, read or written.
     """
-    require_replaceable(target)
+    require_replaceable(target, None if raw is None else ("--raw", raw))
     say(f"{recipe.title}\n  {recipe.page}\n  licence: {recipe.licence}\n  cite: {recipe.citation}")
     if recipe.remark:
         say(f"  {recipe.remark}")

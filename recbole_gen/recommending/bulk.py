@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -65,8 +67,8 @@ def recommend_file(
 
     Raises UserError for bad input, and for files that cannot be read or written.
     """
-    _require_other_file(output, histories, values)
     parts = output.with_name(f"{output.name}.parts")
+    _require_own_parts(parts)
     source = open_histories(histories, values, recommender.config)
     try:
         with lock_folder(parts, "recommendations"), _removed_if_nothing_is_done(parts):
@@ -117,7 +119,10 @@ def recommend_file(
             f"stopped after {counted(totals.users, 'user')}; the same command goes on from there"
         ) from None
     except OSError as error:
-        raise UserError(f"{output} cannot be written: {error}") from None
+        kept = f". What is done is kept in {parts}, and the same command goes on from there" if parts.exists() else ""
+        raise UserError(
+            f"{output} cannot be written ({error}): free some space, or choose another --output{kept}"
+        ) from None
     shutil.rmtree(parts, ignore_errors=True)
     return totals
 
@@ -132,13 +137,19 @@ def _removed_if_nothing_is_done(parts: Path) -> Iterator[None]:
             shutil.rmtree(parts, ignore_errors=True)
 
 
-def _require_other_file(output: Path, histories: Path, values: dict[str, Any]) -> None:
-    """Raise UserError if what would be written is a folder, or a file that is read."""
-    if output.is_dir():
-        raise UserError(f"--output: {output} is a folder: name a file in it")
-    for what, path in (("--histories", histories), ("--candidates", Path(str(values["candidates"] or "")))):
-        if output.exists() and path.is_file() and output.samefile(path):
-            raise UserError(f"--output is the file of {what}, {path}, which it would replace: name another one")
+def _require_own_parts(parts: Path) -> None:
+    """Raise UserError if something else than parts lies where they go: they are removed in the end."""
+    own = r"\.lock|note\.json(\.\d+\.tmp)?|\d+\.(parquet|tmp)|whole\.\w+"
+    if not os.path.lexists(parts):
+        return
+    if parts.is_symlink() or not parts.is_dir():
+        raise UserError(f"{parts}, where parts of the answer go, is no folder: move it, or choose another --output")
+    others = sorted(path.name for path in parts.iterdir() if not re.fullmatch(own, path.name))
+    if others:
+        raise UserError(
+            f"{parts}, where parts of the answer go, has something else in it ({', '.join(others[:3])}): move it, or "
+            f"choose another --output"
+        )
 
 
 def _fingerprint(values: dict[str, Any], histories: Path) -> str:
@@ -187,18 +198,22 @@ def _join_parts(folder: Path, number: int, output: Path) -> None:
     temporary = folder / f"whole{output.suffix}"
     kind = output.suffix.lower()
     schema = pyarrow.parquet.read_schema(folder / _part_name(0))
-    if kind == ".parquet":
-        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-            for table in _read_parts(folder, number):
-                writer.write_table(table)
-    elif kind == ".csv":
-        quoting = pyarrow.csv.WriteOptions(include_header=True, quoting_style="needed")
-        with pyarrow.csv.CSVWriter(temporary, schema, write_options=quoting) as writer:
-            for table in _read_parts(folder, number):
-                writer.write_table(table)
-    else:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            for table in _read_parts(folder, number):
-                for row in table.to_pylist():
-                    file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
-    temporary.replace(output)
+    try:
+        if kind == ".parquet":
+            with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+                for table in _read_parts(folder, number):
+                    writer.write_table(table)
+        elif kind == ".csv":
+            quoting = pyarrow.csv.WriteOptions(include_header=True, quoting_style="needed")
+            with pyarrow.csv.CSVWriter(temporary, schema, write_options=quoting) as writer:
+                for table in _read_parts(folder, number):
+                    writer.write_table(table)
+        else:
+            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                for table in _read_parts(folder, number):
+                    for row in table.to_pylist():
+                        file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+        temporary.replace(output)
+    finally:
+        with contextlib.suppress(OSError):  # half of it, after an error
+            temporary.unlink()

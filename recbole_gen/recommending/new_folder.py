@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbole_gen.errors import UserError
+from recbole_gen.files import made_folder, require_writable
 from recbole_gen.prepare.dataset_folder import recover_interrupted
 
 
 def require_new(output: Path) -> None:
-    """Raise UserError if there is something at ``output`` that is no empty folder."""
+    """Raise UserError if there is something at ``output`` that is no empty folder, or if none can be made there."""
+    require_writable(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already: choose another --output, or remove it")
 
@@ -28,14 +30,15 @@ def new_folder(output: Path) -> Iterator[Path]:
     output = Path(os.path.realpath(output))
     new = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        recover_interrupted(output)
-        new.mkdir()
-        yield new
-        if output.exists():
-            output.rmdir()  # an empty one
-        os.rename(new, output)
+        with made_folder(output.parent):
+            recover_interrupted(output)
+            try:
+                new.mkdir()
+                yield new
+                if output.exists():
+                    output.rmdir()  # an empty one
+                os.rename(new, output)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error}): free some space, or choose another --output") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gen import options
 from recbole_gen.errors import UserError, counted
+from recbole_gen.files import require_file_output
 from recbole_gen.options import parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
@@ -66,10 +67,12 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(str(values["output"]))
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"--output: the name must end in one of {', '.join(FORMATS)}, got {output}")
-    candidates = _read_candidates(values["candidates"])
     histories = Path(str(values["histories"]))
     if not histories.is_file():
         raise UserError(f"--histories: there is no file {histories}")
+    reads = {"--histories": histories, "--candidates": Path(str(values["candidates"] or ""))}
+    require_file_output(output, reads=reads, given=values["output"])
+    candidates = _read_candidates(values["candidates"])
 
     from recbole_gen.recommending.bulk import recommend_file
     from recbole_gen.recommending.recommender import Recommender

@@ -15,6 +15,7 @@ from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError, quoted_option
+from recbole_gen.files import require_folder_output
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.sweep import state
 from recbole_gen.sweep.space import Space
@@ -52,6 +53,7 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
     require_allowed_values(space.dimensions.values(), config.table, str(path))
     name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
+    require_folder_output(folder)
     if (folder / "sweep.json").exists():
         raise UserError(
             f"there is a sweep in {folder}: go on with it by "

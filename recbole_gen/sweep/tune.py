@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError, counted, quoted_option
-from recbole_gen.files import lock_folder, read_json
+from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json
 from recbole_gen.quick_start import Interrupted
 from recbole_gen.sweep import cluster, report, state
 from recbole_gen.sweep.plan import check_trials, planned_points
@@ -47,6 +47,13 @@ def run_sweep(sweep: Sweep) -> int:
                 best = _test_best(ray, sweep, config, resources)
             except KeyboardInterrupt:
                 raise Interrupted(_stopped_message(sweep)) from None
+            except OSError as error:
+                if error.errno not in CANNOT_WRITE_ERRORS:
+                    raise
+                raise UserError(
+                    f"{sweep.folder} cannot be written ({error.strerror}): free some space there, and go on with tune "
+                    f"{quoted_option('resume', sweep.folder)}"
+                ) from None
             finally:
                 with contextlib.suppress(ray.exceptions.RayError):  # a machine that is gone has nothing to remove
                     cluster.run_on_every_node(ray, _remove_shared_data, sweep.data_cache(""))
