@@ -46,7 +46,9 @@ def parse_scalar(text: str) -> Any:
     if not text.strip():
         return text  # a tab is a field_separator, not YAML's null
     try:
-        return yaml.load(text, Loader=YamlLoader)
+        value = yaml.load(text, Loader=YamlLoader)
+        # `::` is a separator, and no mapping of ':' to nothing: a mapping has a brace, or a blank behind a colon.
+        return text if isinstance(value, dict) and not re.search(r"^\s*\{|:\s", text) else value
     except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date, and is none
         return text
 

@@ -114,6 +114,8 @@ def test_nothing_is_evaluated(make_config, walks, tmp_path, monkeypatch):
     made = Config(model="BPR", dataset="toy", argv=line)
     assert made["wandb_project"] == code
     assert parse_scalar("1 + 1") == "1 + 1"
+    assert parse_scalar("::") == "::" and parse_scalar(":") == ":" and parse_scalar("a:") == "a:"  # separators
+    assert parse_scalar("{a: 1}") == {"a": 1} == parse_scalar("a: 1")
     assert not (tmp_path / "x").exists()
 
 
