@@ -77,7 +77,7 @@ def require_folder_output(path: Path, option: str = "--output") -> None:
         raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte
         raise _not_writable(path, error, option) from None
-    require_writable(path / "x", option)
+    require_writable(path / ".lock" if path.is_dir() else path, option)
 
 
 def require_writable(path: Path, option: str = "--output") -> None:
