@@ -72,6 +72,10 @@ def read_atomic_files_by_our_rules(module: ModuleType) -> None:
         times = TimeParser()
         needed = {FeatureSource.INTERACTION: [self.uid_field, self.iid_field], FeatureSource.USER: [self.uid_field],
                   FeatureSource.ITEM: [self.iid_field]}.get(source, [])  # fmt: skip
+        if source == FeatureSource.KG:  # a triple without one of its parts, else, has the padding there
+            needed = [self.head_entity_field, self.relation_field, self.tail_entity_field]
+        elif source == "link":
+            needed = [self.iid_field, self.entity_field]
         df, notes = whole_files.read_usable_rows(Path(filepath), kinds, needed, times, separator, encoding)
         if is_log and notes and df.empty:
             raise UserError(f"{filepath} has no row that can be used: {' '.join(notes).partition(': ')[2]}")

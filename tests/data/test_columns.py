@@ -187,3 +187,17 @@ def test_the_titles_are_read_past_a_byte_order_mark(tmp_path, make_config, walks
     path.write_bytes("\ufeffitem_id:token\tprice:float\r\na\t1\r\n".encode())
     assert read_titles(make_config(), path) == {"item_id": "token", "price": "float"}
     assert {spec.key for spec in COLUMN_KEYS} >= NAMES.keys()
+
+
+def test_rows_of_a_graph_without_an_entity_are_left_out_and_told(shop, make_config, tmp_path, caplog):
+    """Else they are triples, and links, of the padding."""
+    (folder,) = {path.parent for path in tmp_path.rglob("*.kg")}
+    for suffix, row in (("kg", "\tr\te1\n"), ("link", "a1\t\n")):
+        with open(folder / f"{folder.name}.{suffix}", "a") as file:
+            file.write(row)
+    graph = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    config = make_config("CFKG", load_col={**LOADED, **graph})
+    data = create_dataset(config)
+    assert len(data.kg_feat) == 10 and "" not in data.item2entity.values()
+    told = " ".join(data.reading_notes)
+    assert "without a value in 'head_id'" in told and "without a value in 'entity_id'" in told
