@@ -29,7 +29,7 @@ from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
 from recbole_gen.training.result_text import describe_result
-from recbole_gen.training.run_folder import log_to, make_run_folder, new_run_folder
+from recbole_gen.training.run_folder import log_to, make_run_folder, new_run_folder, removed_unless_begun
 from recbole_gen.training.state import token_vocabulary
 from recbole_gen.training.trainer import EpochResult, Trainer, create_trainer
 
@@ -86,6 +86,7 @@ def run(
         return run_in_processes(run, config["nproc"], arguments)
     distributed.init_process_group(config["device"])
     try:
+        is_new = not (run_dir or resume_from)
         if run_dir:
             run_dir = make_run_folder(Path(run_dir).absolute())
         else:
@@ -94,6 +95,8 @@ def run(
         log = log_to(run_dir / "run.log", config["state"], quiet)
         with contextlib.ExitStack() as stack:
             if distributed.is_main_process():
+                if is_new:
+                    stack.enter_context(removed_unless_begun(run_dir))
                 stack.enter_context(lock_folder(run_dir, "run"))
                 stack.enter_context(log)
             try:
@@ -144,8 +147,7 @@ def _train_and_test(
             data, parts = cache.load_dataset(config, data_cache)
         except NotImplementedError as error:  # RecBole's answer to an option that it does not know
             raise UserError(str(error)) from error
-    if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= data.item_num:
-        raise SharedMistake(f"topk {config['topk']} needs more than the {data.item_num - 1} items there are")
+    require_enough_items(config, data.item_num)
     with blaming_settings(config, "data"):
         train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
@@ -204,6 +206,12 @@ def _train_and_test(
         if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
             _measure_windows(model.eval(), train_data, valid_data, test_data, run_dir / calibration.WINDOWS_FILE)
     return result
+
+
+def require_enough_items(config: Config, item_num: int) -> None:
+    """Raise SharedMistake if a metric's cut-off is beyond the items, of which padding is one in ``item_num``."""
+    if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= item_num:
+        raise SharedMistake(f"topk {config['topk']} needs more than the {item_num - 1} items there are")
 
 
 def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) -> None:

@@ -166,3 +166,14 @@ def test_a_figure_is_written_whole_or_not_at_all(here):
     with pytest.raises(UserError, match="cannot be written"):
         figures.save_figure(figure, "/proc/a/figure.png")
     assert len(figures.save_figure(figure, "a/figure.png")) == 2
+
+
+def test_settings_that_are_refused_before_training_leave_no_folder(write_atomic, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    users = [f"u{n // 5}" for n in range(50)]
+    write_atomic({"user_id:token": users, "item_id:token": [f"i{n % 7}" for n in range(50)],
+                  "timestamp:float": list(range(50))})  # fmt: skip
+    line = ["--model=SASRec", "--dataset=toy", f"--data_path={tmp_path}", "--epochs=1"]
+    for wrong in ("--TIME_FIELD=wrong", "--USER_ID_FIELD=wrong", "--ITEM_ID_FIELD=wrong", "--topk=[500]"):
+        assert cli.main([*line, wrong]) == 2, wrong
+        assert not Path("saved").exists(), wrong

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import colorlog
@@ -41,6 +43,20 @@ def new_run_folder(config) -> Path:
         except OSError as error:
             raise UserError(f"the folder {folder} cannot be made ({error}): choose another --checkpoint_dir") from None
     raise UserError(f"no folder for the run can be made in {base}")
+
+
+@contextlib.contextmanager
+def removed_unless_begun(folder: Path) -> Iterator[None]:
+    """Remove a run's new folder, and an empty one above it, if a mistake of the user's ends the run before its
+    config.yaml is written: what was not begun leaves nothing."""
+    try:
+        yield
+    except UserError:
+        if not (folder / "config.yaml").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other runs are in it
+                folder.parent.rmdir()
+        raise
 
 
 @contextlib.contextmanager
