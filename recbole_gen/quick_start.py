@@ -15,6 +15,7 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_gen import checkpoint, compat, distributed
+from recbole_gen.compat.dropout import use_fast_dropout
 from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import changed_settings, configure, finished_config
@@ -240,7 +241,9 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
     for the memory that there is."""
     try:
         with config.recording_reads() as read, blaming_settings(config, "model"):
-            return config.model_class(config, dataset)
+            model = config.model_class(config, dataset)
+            use_fast_dropout(model)
+            return model
     except UserError:
         raise
     except ValueError as error:

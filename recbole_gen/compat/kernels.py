@@ -7,6 +7,8 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
+from recbole_gen.compat.dropout import attention
+
 
 def use_fused_kernels(module: ModuleType) -> None:
     """model/layers.py computes GELU and attention in five and six steps that each keep a temporary for the backward
@@ -22,12 +24,12 @@ def use_fused_kernels(module: ModuleType) -> None:
         def split(tensor):
             return tensor.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
 
-        context = F.scaled_dot_product_attention(
+        context = attention(
             split(self.query(queries)),
             split(self.key(input_tensor)),
             split(self.value(input_tensor)),
-            attn_mask=attention_mask,
-            dropout_p=self.attn_dropout.p if self.training else 0.0,
+            attention_mask,
+            self.attn_dropout.p if self.training else 0.0,
         )
         out = self.out_dropout(self.dense(context.transpose(1, 2).flatten(2)))
         return self.LayerNorm(out + queries)
@@ -50,4 +52,5 @@ def let_sasrec_finish_the_last_position_only(module: ModuleType) -> None:
         attended = top.multi_head_attention(x, mask[rows, :, last].unsqueeze(2), queries=x[rows, last].unsqueeze(1))
         return top.feed_forward(attended).squeeze(1)  # [B, d]
 
+    module.SASRec.forward_by_gathering = module.SASRec.forward
     module.SASRec.forward = forward
