@@ -62,27 +62,27 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
 class _Loss(torch.nn.Module):
     """A model's loss as the forward of a module, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, calculate: Callable[[Any], Any]):
         super().__init__()
-        self.model = model
+        self.model, self.calculate = model, calculate
 
     def forward(self, interaction):
-        return self.model.calculate_loss(interaction)
+        return self.calculate(interaction)
 
 
-def parallel_loss(model: Any) -> Callable[[Any], Any]:
-    """The model's `calculate_loss`; with several processes one whose backward pass averages the gradients over all.
+def parallel_loss(model: Any, calculate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A model's loss as it is; with several processes one whose backward pass averages the gradients over all.
 
     Parameters are those of the main process from here on. One without gradient in all processes keeps none, so that it
     is not decayed. A model of RecBole's that learns by counting has no gradients to average.
     """
     if world_size() == 1 or model.type == ModelType.TRADITIONAL:
-        return model.calculate_loss
+        return calculate
     with warnings.catch_warnings():
         # Its successor, forward_sync_buffers, is not in older versions of torch. Buffers are shared once an epoch.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         return DistributedDataParallel(
-            _Loss(model), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            _Loss(model, calculate), broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
 

@@ -27,6 +27,7 @@ from recbole_gen.data.general_datasets import (
     KnowledgeDataset,
     KnowledgeSetDataset,
 )
+from recbole_gen.data.position_windows import PositionWindows, WindowBatches
 from recbole_gen.data.requirements import check_before_loading, predicts_sets
 from recbole_gen.data.row_batches import RowBatchLoader
 from recbole_gen.data.rows import SequenceRows
@@ -56,6 +57,24 @@ class RowBatchTrainLoader(TrainDataLoader, RowBatchLoader):
     def collate_fn(self, index):
         """The batch of these rows."""
         return super().collate_fn(index) if self._dataset_on_gpu is None else self._dataset_on_gpu[index]
+
+
+class PositionTrainLoader(RowBatchTrainLoader):
+    """Training batches of windows, see `data.position_windows`; `positions_batch_size` of them on average."""
+
+    def _init_batch_size_and_step(self):
+        super()._init_batch_size_and_step()
+        rows, data = self._dataset.inter_feat, self._dataset
+        self.windows = PositionWindows(rows, data.uid_field, data.iid_field + self.config["LIST_SUFFIX"])
+
+    def _batches(self, shuffle: bool) -> WindowBatches:
+        return WindowBatches(self.windows, self.config["positions_batch_size"], self.generator, shuffle)
+
+    def collate_fn(self, index):
+        """The batch of these windows."""
+        rows = (self._dataset_on_gpu or self._dataset).inter_feat
+        begin, size = index
+        return self.windows.batch(begin, size, self._dataset.item_list_length_field, rows)
 
 
 def fits_on_gpu(device: torch.device, rows: SequenceRows) -> bool:
@@ -202,6 +221,8 @@ def create_loaders(config, dataset, parts=None):
                 TrainDataLoader: RowBatchTrainLoader,
                 FullSortEvalDataLoader: RowBatchFullSortLoader,
             }.get(loader_class, loader_class)
+        if phase == "train" and config["train_pairs"] == "positions":
+            loader_class = PositionTrainLoader
         if distributed.world_size() > 1 and not issubclass(loader_class, (RowBatchLoader, FullSortEvalDataLoader)):
             raise UserError(
                 f"{config['model']} has batches of its own kind, which nproc cannot share out: use nproc: 1"

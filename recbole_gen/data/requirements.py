@@ -9,6 +9,7 @@ from recbole.utils import ModelType
 
 from recbole_gen.data import columns, scenes, set_splits, times
 from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.model import positions
 
 
 def model_needs(config, what: str) -> bool:
@@ -26,6 +27,9 @@ def check_before_loading(config) -> list[str]:
     if model_needs(config, "scenes"):
         scenes.require_scene_column(config)
     notes = columns.resolve_columns(config)
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["train_pairs"] == "positions":
+        positions.refuse_unless_positions(config)
+    positions.refuse_unless_loss(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
         raise UserError(
             "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "

@@ -29,11 +29,11 @@ class _RowBatches(torch.utils.data.Sampler):
             yield from torch.arange(self.size).split(self.batch_size)
             return
         for batch in torch.randperm(self.size, generator=self.generator).split(self.batch_size):
-            yield _rows_of_this_process(batch)
+            yield rows_of_this_process(batch)
         torch.randperm(self.size, generator=self.generator)  # torch's RandomSampler draws one in vain at its end, too
 
 
-def _rows_of_this_process(batch: torch.Tensor) -> torch.Tensor:
+def rows_of_this_process(batch: torch.Tensor) -> torch.Tensor:
     """The rows of this process."""
     world, missing = distributed.world_size(), -len(batch) % distributed.world_size()
     return torch.cat([batch, batch.repeat(world)[:missing]])[distributed.rank() :: world] if world > 1 else batch
@@ -66,9 +66,13 @@ class RowBatchLoader(AbstractDataLoader):
         torch.utils.data.DataLoader.__init__(
             self,
             dataset=_RowNumbers(self.sample_size),
-            sampler=_RowBatches(self.sample_size, self.step, self.generator if shuffle else None),
+            sampler=self._batches(shuffle),
             batch_size=None,
             collate_fn=self.collate_fn,
             num_workers=config["worker"],
             generator=self.generator,
         )
+
+    def _batches(self, shuffle: bool) -> torch.utils.data.Sampler:
+        """What the loader hands to `collate_fn`, batch by batch."""
+        return _RowBatches(self.sample_size, self.step, self.generator if shuffle else None)

@@ -100,6 +100,11 @@ class SequenceRows(Interaction):
         before = torch.arange(len(row)) - (number.cumsum(0) - number)[row]  # 0 .. number - 1 in each row
         return row, _gather(self.targets[field], (target - number)[row] + before)
 
+    @staticmethod
+    def gather(values: torch.Tensor, index: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """``values[index]``, whole numbers as int64, and 0 where ``padding`` is, both of one shape."""
+        return _zero_padding(padding, _gather(values, index))
+
     def _histories(self, fields, index) -> dict[str, torch.Tensor]:
         """One index for all fields; padding reads event 0, and is then overwritten."""
         step = torch.arange(self.width, dtype=self.start.dtype, device=self.start.device)

@@ -16,7 +16,7 @@ from recbole_gen.errors import UserError
 Parts = list[np.ndarray]
 SPLITS = ("RS", "LS", "TS", "SS", "TC", *set_splits.SET_SPLITS)
 SEQUENCE_ORDERS = ("time", "file", "shuffle")
-TRAIN_PAIRS = ("all", "last", "window", "cut", "after")
+TRAIN_PAIRS = ("all", "positions", "last", "window", "cut", "after")
 LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 
 
@@ -212,7 +212,8 @@ def split_at_times(times: np.ndarray, ratios: list[float]) -> Parts:
 def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
     """The training rows that the key `train_pairs` keeps, in their order.
 
-    ``all``: every one. ``last``: the latest of each user (PreferDiff's code, PASRec). ``window``: the latest, and from
+    ``all`` and ``positions``: every one, which the latter reads as windows. ``last``: the latest of each user
+    (PreferDiff's code, PASRec). ``window``: the latest, and from
     there back every ``window_step``-th whose history is full: the targets of windows that slide over a long sequence;
     without a step the windows adjoin, and a sequence's first may be shorter. ``cut``: of each user the one at the
     moment of protocol `period` (DSPnet), which are in ``cut``; ``after``: that one and all later ones; raises UserError
@@ -220,7 +221,7 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
     """
     config, rows = dataset.config, dataset.inter_feat
     kept = config["train_pairs"]
-    if kept == "all":
+    if kept in ("all", "positions"):
         return train
     users = rows[dataset.uid_field].numpy()[train]
     if kept in ("cut", "after"):

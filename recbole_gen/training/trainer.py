@@ -27,6 +27,7 @@ from recbole_gen import checkpoint, distributed
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.training.evaluation_loop import EvaluationLoop
+from recbole_gen.training.losses import training_loss
 from recbole_gen.training.optimizers import CompositeOptimizer, checked_settings, require_learner
 from recbole_gen.training.state import (
     numeric_attributes,
@@ -161,7 +162,7 @@ class Trainer(EvaluationLoop):
             self._resumed = None
         self._check_valid_metric(valid_data)
         distributed.broadcast_tensors(self.model.buffers())  # parallel_loss shares the parameters
-        self._loss = distributed.parallel_loss(self.model)
+        self._loss = distributed.parallel_loss(self.model, training_loss(self.config, self.model))
         if saved and self.start_epoch == 0 and self.epochs == 0:
             self._save("best.pth", 0, train_data)
 

@@ -1,0 +1,151 @@
+"""`train_pairs: positions`: the same loss as that of rows, and nothing of what comes later."""
+
+import pytest
+import torch
+from recbole.utils import init_seed
+
+from recbole_gen import quick_start
+from recbole_gen.config.config import Config
+from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.model import positions
+from recbole_gen.model.positions import BY_CROSS_ENTROPY, CAUSAL, NEXT
+from recbole_gen.quick_start import create_model
+from recbole_gen.training.losses import training_loss
+
+SMALL_RECBOLE = {
+    "SASRec": {"hidden_size": 16, "inner_size": 16, "hidden_dropout_prob": 0, "attn_dropout_prob": 0},
+    "GRU4Rec": {"hidden_size": 16, "embedding_size": 16, "dropout_prob": 0},
+    "SASRecF": {"hidden_size": 16, "inner_size": 16, "hidden_dropout_prob": 0, "attn_dropout_prob": 0},
+    "GRU4RecF": {"hidden_size": 16, "embedding_size": 16, "dropout_prob": 0},
+    "FDSA": {"hidden_size": 16, "inner_size": 16, "hidden_dropout_prob": 0, "attn_dropout_prob": 0},
+    "NARM": {"hidden_size": 16, "embedding_size": 16, "dropout_probs": [0, 0]},
+    "STAMP": {"embedding_size": 16},
+    "LightSANs": {"hidden_size": 16, "inner_size": 16, "hidden_dropout_prob": 0, "attn_dropout_prob": 0},
+    "SRGNN": {"embedding_size": 16},
+}
+WITH_FEATURES = ("SASRecF", "GRU4RecF", "FDSA")
+
+
+@pytest.fixture
+def built(settings, write_atomic):
+    """built(model, **values) -> configuration, training loader and model on `walks`, whose histories all fit."""
+    write_atomic({"item_id:token": [f"i{n}" for n in range(40)], "kind:token": [n % 3 for n in range(40)]}, "item")
+
+    def build(name: str, **values):
+        small = {"protocol": "leave_one_out", "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 10**6}
+        features = {"load_col": None, "selected_features": ["kind"]} if name in WITH_FEATURES else {}
+        given = settings(name, **small, **features, **SMALL_RECBOLE.get(name, {}), **values)
+        config = Config(config_dict=given)
+        init_seed(3, True)
+        train = create_loaders(config, create_dataset(config))[0]
+        init_seed(4, True)
+        return config, train, create_model(config, train._dataset)
+
+    return build
+
+
+def loss_and_gradients(config, model, batch):
+    model.train()
+    model.zero_grad()
+    losses = training_loss(config, model)(batch)
+    losses = losses if isinstance(losses, tuple) else (losses,)
+    sum(losses).backward()
+    return [each.item() for each in losses], {name: p.grad for name, p in model.named_parameters()}
+
+
+def only_batch(train):
+    (batch,) = train
+    return batch
+
+
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name in SMALL_RECBOLE])
+def test_loss_and_gradient_are_those_of_all_rows(built, name):
+    rows = built(name, train_pairs="all")
+    windows = built(name, train_pairs="positions", positions_batch_size=10**6)
+    batch, other = only_batch(rows[1]), only_batch(windows[1])
+    assert len(other) == 60 and int((other[NEXT + "item_id_list"] != 0).sum()) == len(batch) > 60
+    wanted, wanted_gradients = loss_and_gradients(rows[0], rows[2], batch)
+    found, gradients = loss_and_gradients(windows[0], windows[2], other)
+    assert found == pytest.approx(wanted, abs=1e-6)
+    for key, gradient in wanted_gradients.items():
+        torch.testing.assert_close(gradients[key], gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in BY_CROSS_ENTROPY if name in SMALL_RECBOLE])
+def test_the_loss_of_rows_is_that_of_recbole(built, name):
+    config, train, model = built(name, train_pairs="all")
+    batch = only_batch(train)
+    model.train()
+    assert training_loss(config, model)(batch).item() == pytest.approx(model.calculate_loss(batch).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name in SMALL_RECBOLE])
+def test_a_later_event_changes_no_earlier_state(built, name):
+    _, train, model = built(name, train_pairs="positions", positions_batch_size=10**6)
+    batch = only_batch(train)
+    model.eval()
+
+    def states(items):
+        with positions._gathering_nothing(model):
+            forward = getattr(type(model), "forward_by_gathering", type(model).forward)
+            return forward(model, items, batch["item_length"])
+
+    items = batch["item_id_list"]
+    changed = items.clone()
+    changed[:, 5:] = changed[:, 5:] % 39 + 1
+    before, after = states(items), states(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert (before[:, 5] - after[:, 5]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "gBCE"])
+@pytest.mark.parametrize("pairs", ["all", "positions"])
+def test_every_loss_trains_in_both_modes(run, name, loss, pairs):
+    result = run(
+        name, loss=loss, loss_negatives=20, train_pairs=pairs, positions_batch_size=8, epochs=6, learning_rate=0.02
+    )
+    assert result["train_loss"][-1] < 0.9 * result["train_loss"][0]
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path):
+    values = {"train_pairs": "positions", "positions_batch_size": 8, "MAX_ITEM_LIST_LENGTH": 3}
+    whole = run("SASRec", epochs=4, **values)
+    half = run("SASRec", epochs=2, **values)
+    rest = quick_start.run(argv=[f"--resume={half['run_dir']}", "--epochs=4"])
+    assert rest["train_loss"] == whole["train_loss"] and rest["test_result"] == whole["test_result"]
+
+
+@pytest.mark.parametrize(
+    "model, values, patterns",
+    [
+        ("BERT4Rec", (), ["BERT4Rec", "masked items", "train_pairs=all"]),
+        ("Caser", (), ["Caser", "convolutions"]),
+        ("SASRec", ("--loss_type=BPR",), ["loss_type: CE"]),
+        ("SASRec", ("--empty_history=True",), ["empty_history"]),
+        ("SASRec", ("--transform=mask_itemseq",), ["transform"]),
+    ],
+)
+def test_what_cannot_be_trained_so_says_why(arguments, refused, model, values, patterns):
+    refused([*arguments(*values, model=model), "--train_pairs=positions"], "train_pairs: positions", *patterns)
+
+
+def test_a_loss_that_a_model_does_not_have_is_refused(arguments, refused):
+    refused([*arguments(model="BERT4Rec"), "--loss=gBCE"], "loss: gBCE", "BERT4Rec", "SASRec")
+    refused([*arguments(model="SASRec"), "--loss=gBCE", "--loss_type=BPR"], "loss: gBCE", "loss_type: CE")
+    refused([*arguments(model="SASRec"), "--loss=bce"], "loss", "softmax")
+
+
+def test_a_class_of_ones_own_offers_positions_by_a_method(custom, arguments, refused, run):
+    line = [*arguments(model="custom:Custom"), "--train_pairs=positions"]
+    refused(line, "calculate_positions_loss", "CONTRIBUTING")
+
+    def calculate_positions_loss(self, interaction):
+        following = interaction[NEXT + self.ITEM_SEQ]
+        states = self.dropout(self.item_embedding(interaction[self.ITEM_SEQ]))[following != 0]
+        logits = states @ self.item_embedding.weight.T
+        return torch.nn.functional.cross_entropy(logits, following[following != 0]), logits.new_zeros(())
+
+    custom.Custom.calculate_positions_loss = calculate_positions_loss
+    result = run("custom:Custom", train_pairs="positions", positions_batch_size=8, epochs=8)
+    assert result["train_loss"][-1] < result["train_loss"][0]
