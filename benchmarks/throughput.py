@@ -30,6 +30,7 @@ def measure(folder, threads, steps):
     from recbole_gen import compat
     from recbole_gen.config.config import Config
     from recbole_gen.data.loaders import create_dataset, create_loaders
+    from recbole_gen.training.optimizers import with_fused_step
 
     torch.set_num_threads(threads)
     use_gpu = torch.cuda.is_available()
@@ -42,7 +43,7 @@ def measure(folder, threads, steps):
         train = create_loaders(config, create_dataset(config))[0]
         device = config["device"]
         model = config.model_class(config, train._dataset).to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        optimizer = with_fused_step(torch.optim.Adam(model.parameters(), lr=1e-3))
         model.train()
 
         def wait(device=device):

@@ -1,8 +1,11 @@
-"""Several optimisers that the trainer, and torch's GradScaler, can use as one: for models with adversaries."""
+"""Optimisers in torch's fused kernels, and several that the trainer, and its GradScaler, can use as one."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -82,6 +85,58 @@ def _learner_and_size(state: dict[str, Any]) -> str:
 
 def _listed(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+
+
+def with_fused_step(optimizer: torch.optim.Optimizer, sparse: Iterable[torch.Tensor] = ()) -> torch.optim.Optimizer:
+    """An optimiser with the settings of one that has not stepped yet, in torch's fused kernel if there is one for it.
+
+    Every parameter must be a contiguous float32 or float64 tensor: on the CPU torch's kernels (2.13) do something else
+    to strided ones, and to some in half precision, without a word. None may be among those with ``sparse`` gradients.
+
+    Which kernel makes the steps is not part of the state: each goes on with what the other has saved.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sparse_ids = set(map(id, sparse))
+    if all(id(each) not in sparse_ids and _has_fused_step(type(optimizer), each) for each in parameters):
+        kind: Any = type(optimizer)
+        groups = [{key: value for key, value in group.items() if key != "fused"} for group in optimizer.param_groups]
+        optimizer = kind(groups, fused=True)
+    optimizer.register_load_state_dict_pre_hook(_keep_kernel)
+    return optimizer
+
+
+def _keep_kernel(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state to be loaded, with the optimiser's own choice of kernel."""
+    groups = [
+        {**group, "fused": own["fused"]} if "fused" in own else group
+        for group, own in zip(state["param_groups"], optimizer.param_groups, strict=False)  # torch compares the sizes
+    ]
+    return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
+
+
+def _has_fused_step(kind: type, parameter: torch.Tensor) -> bool:
+    return (
+        parameter.dtype in (torch.float32, torch.float64)
+        and parameter.layout == torch.strided
+        and parameter.is_contiguous()
+        and _has_kernel(kind, parameter.device, parameter.dtype)
+    )
+
+
+@functools.cache
+def _has_kernel(kind: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch has it, found by a step, of which no hook hears: they have come one by one, version by version."""
+    if device.type not in ("cpu", "cuda"):
+        return False
+    parameter = torch.nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        optimizer = kind([parameter], fused=True)
+        with torch.no_grad():
+            inspect.unwrap(kind.step)(optimizer)
+    except (TypeError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def inner_optimizers(optimizer) -> list[torch.optim.Optimizer]:

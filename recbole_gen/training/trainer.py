@@ -28,7 +28,12 @@ from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.training.evaluation_loop import EvaluationLoop
 from recbole_gen.training.losses import training_loss
-from recbole_gen.training.optimizers import CompositeOptimizer, checked_settings, require_learner
+from recbole_gen.training.optimizers import (
+    CompositeOptimizer,
+    checked_settings,
+    require_learner,
+    with_fused_step,
+)
 from recbole_gen.training.state import (
     numeric_attributes,
     restore_random_streams,
@@ -128,8 +133,10 @@ class Trainer(EvaluationLoop):
         self._loss: Callable = model.calculate_loss
 
     def _build_optimizer(self, **kwargs):
+        tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+        sparse = [table.weight for table in self.model.modules() if isinstance(table, tables) and table.sparse]
         if kwargs or not hasattr(self.model, "optimizer_spec"):
-            return super()._build_optimizer(**kwargs)
+            return with_fused_step(super()._build_optimizer(**kwargs), sparse)
         spec = self.model.optimizer_spec()
         covered = {id(parameter) for parameters, _ in spec.values() for parameter in parameters}
         left = [name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in covered]
@@ -138,7 +145,7 @@ class Trainer(EvaluationLoop):
         optimizers = {}
         for name, (parameters, settings) in spec.items():
             checked = {} if settings is None else checked_settings(name, settings)
-            optimizers[name] = super()._build_optimizer(params=parameters, **checked)
+            optimizers[name] = with_fused_step(super()._build_optimizer(params=parameters, **checked), sparse)
         return CompositeOptimizer(optimizers)
 
     # Training

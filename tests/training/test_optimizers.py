@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from recbole_gen import checkpoint, cli, quick_start
 from recbole_gen.errors import UserError
 from recbole_gen.model.acvae import ACVAE
-from recbole_gen.training.optimizers import CompositeOptimizer
+from recbole_gen.training.optimizers import CompositeOptimizer, with_fused_step
 from recbole_gen.training.trainer import NonFiniteLoss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,7 +73,7 @@ def players(seed: int = 0, learners=LEARNERS) -> tuple[torch.nn.ModuleDict, Comp
     layers = torch.nn.ModuleDict({name: torch.nn.Linear(4, 3) for name in ("main", "contrast", "adversary")})
     owned = {name: list(layers[name].parameters()) for name in layers}
     owned["contrast"] += owned["main"]
-    return layers, CompositeOptimizer({name: make(owned[name]) for name, make in learners.items()})
+    return layers, CompositeOptimizer({name: with_fused_step(make(owned[name])) for name, make in learners.items()})
 
 
 def loss_of(layers, step: int) -> torch.Tensor:
