@@ -13,6 +13,8 @@ from recbole_gen.errors import UserError
 from recbole_gen.plot import run_selection
 from recbole_gen.plot.scalars import Series, read_scalars
 
+LEARNING_RATE = "train/learning_rate"
+"""The one tag of the trainer's under `train/` that is no term of the loss."""
 SPREAD = 20
 """Losses whose largest is more than so many times their smallest are drawn on a logarithmic axis."""
 
@@ -52,7 +54,7 @@ def read_curves(found: Sequence[run_selection.Run], metric: str, loss: str | Non
     Raises UserError if no run has the metric or the term; the message names those that there are.
     """
     names = run_selection.run_labels(found)
-    tags = [_scalars_or_result(run, read_scalars(run.folder)) for run in found]
+    tags = [_scalars_or_result(run, _scalars(run)) for run in found]
     metrics = dict.fromkeys(tag.removeprefix("valid/") for each in tags for tag in each if tag.startswith("valid/"))
     if metrics and metric not in metrics:
         near = run_selection.suggestion(metric, metrics)
@@ -67,6 +69,10 @@ def read_curves(found: Sequence[run_selection.Run], metric: str, loss: str | Non
         Curve(name, _loss_series(each, loss), each.get(f"valid/{metric}", {}), _best_epoch(run, each), bool(run.result))
         for run, name, each in zip(found, names, tags, strict=True)
     ]
+
+
+def _scalars(run: run_selection.Run) -> dict[str, Series]:
+    return {tag: series for tag, series in read_scalars(run.folder).items() if tag != LEARNING_RATE}
 
 
 def _scalars_or_result(run: run_selection.Run, tags: dict[str, Series]) -> dict[str, Series]:

@@ -86,6 +86,7 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
     groups = [group for optimizer in inner_optimizers(trainer.optimizer) for group in optimizer.param_groups]
     for group, rate in zip(groups, rates, strict=True):  # what the user has changed for the rest of the run
         group.update(rate)
+        group.pop("initial_lr", None)  # a schedule multiplies the rate of the trainer
     trainer.scaler.load_state_dict(content["scaler"])
     trainer.start_epoch, trainer.cur_step = content["next_epoch"], content["cur_step"]
     trainer.steps = content.get("steps", 0)  # none in checkpoints from before there were several optimisers

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.trainer import NCLTrainer
 from recbole.trainer import Trainer as RecBoleTrainer
 from recbole.utils import (
     WandbLogger,
@@ -34,6 +35,7 @@ from recbole_gen.training.optimizers import (
     require_learner,
     with_fused_step,
 )
+from recbole_gen.training.schedule import RateSchedule, first_rate, scheduled_epochs
 from recbole_gen.training.state import (
     numeric_attributes,
     restore_random_streams,
@@ -126,6 +128,7 @@ class Trainer(EvaluationLoop):
         self.best_epoch = -1
         self._last_valid: tuple[int, dict[str, float]] = (-1, {})
         self.train_loss_dict: dict[int, float] = {}
+        self.schedule = RateSchedule(config["lr_scheduler"], config["warmup_steps"])
         self.optimizer = self._build_optimizer()
         self.serving: dict[str, Any] = {}
         self.initial_numbers = numeric_attributes(model)
@@ -168,6 +171,7 @@ class Trainer(EvaluationLoop):
             restore_random_streams(self._resumed, train_data)
             self._resumed = None
         self._check_valid_metric(valid_data)
+        self.schedule.warn_if_never_reached(self.epochs * len(train_data), self.logger)
         distributed.broadcast_tensors(self.model.buffers())  # parallel_loss shares the parameters
         self._loss = distributed.parallel_loss(self.model, training_loss(self.config, self.model))
         if saved and self.start_epoch == 0 and self.epochs == 0:
@@ -233,10 +237,13 @@ class Trainer(EvaluationLoop):
         sums: list[float] = []
         recent: list[torch.Tensor] = []  # loss terms of the steps since the last look
         is_tuple = False
+        # By epochs, not by `steps`: several passes of one epoch (RecVAE's) all go through its part of the schedule.
+        steps_before, all_steps = (epochs * len(train_data) for epochs in (epoch_idx, scheduled_epochs(self)))
         batches = self._progress_bar(train_data, f"Train {epoch_idx + 1:>5}", show_progress)
         for step, interaction in enumerate(batches, start=1):
             if isinstance(self.optimizer, CompositeOptimizer) and hasattr(self.model, "active_optimizers"):
                 self.optimizer.active = self.model.active_optimizers(self.steps)
+            self.schedule.set_rates(self.optimizer, steps_before + step - 1, all_steps)
             self.optimizer.zero_grad()
             with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
                 losses = loss_func(interaction.to(self.device))
@@ -302,6 +309,7 @@ class Trainer(EvaluationLoop):
         terms = losses if isinstance(losses, tuple) else (losses,)
         for name, value in zip(self._loss_names(len(terms)), terms, strict=True):
             self.tensorboard.add_scalar(f"train/{name}", value, epoch)
+        self.tensorboard.add_scalar("train/learning_rate", first_rate(self.optimizer), epoch)
         self.wandblogger.log_metrics({"epoch": epoch, "train_loss": sum(terms), "train_step": epoch}, head="train")
 
     def _validate(self, epoch: int, valid_data, log, show_progress: bool) -> bool:
@@ -352,4 +360,6 @@ def create_trainer(config, model) -> Trainer:
         raise UserError(f"{config['model']} is trained in steps of its own, which nproc cannot share out: use nproc: 1")
     if not issubclass(special, RecBoleTrainer):
         raise UserError(f"{config['model']} is trained by a library of its own, which recbole_gen does not support")
+    if issubclass(special, NCLTrainer) and RateSchedule(config["lr_scheduler"], config["warmup_steps"]):
+        raise UserError("lr_scheduler, warmup_steps: NCL is trained in steps of its own, which they do not reach")
     return type(special.__name__, (special, Trainer), {})(config, model)

@@ -18,6 +18,7 @@ def unfinished(tmp_path):
             for epoch, (loss, score) in enumerate(zip(losses, scores, strict=True), start=first):
                 events.add_scalar("train/mse", loss, epoch)
                 events.add_scalar("train/ranking", 1.0, epoch)
+                events.add_scalar("train/learning_rate", 0.5, epoch)
                 events.add_scalar("valid/ndcg@10", score, epoch)
                 events.add_scalar("valid/rmse", 10 * score, epoch)
     lines = ["model: DiffRec", "dataset: toy  # command line", "protocol: ~", "seed: 1", "valid_metric: NDCG@10"]

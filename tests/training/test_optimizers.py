@@ -626,6 +626,7 @@ def test_tensorboard_shows_each_term(train, model):
     events.Reload()
     shown = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     terms = [shown.pop(f"train/{name}") for name in TERMS[model]]
+    assert len(shown.pop("train/learning_rate")) == 2
     assert not [tag for tag in shown if tag.startswith("train/")]
     assert [sum(values) for values in zip(*terms, strict=True)] == pytest.approx(result["train_loss"], rel=1e-5)
     assert len(terms[0]) == 2 and all(value != 0 for values in terms for value in values)
