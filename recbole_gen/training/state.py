@@ -10,7 +10,7 @@ from recbole.data.dataloader import KnowledgeBasedDataLoader
 
 from recbole_gen import checkpoint
 from recbole_gen.data.rows import training_item_counts
-from recbole_gen.training.optimizers import inner_optimizers
+from recbole_gen.training.optimizers import CompositeOptimizer, inner_optimizers
 
 
 def token_vocabulary(dataset) -> dict[str, list[str]]:
@@ -50,7 +50,7 @@ def training_state(trainer, next_epoch: int, train_data) -> dict[str, Any]:
         "serving": trainer.serving,
         "state_dict": model.state_dict(),
         "other_parameter": checkpoint.pack_other_parameter(_other_parameter(model)),
-        "optimizer": trainer.optimizer.state_dict(),
+        "optimizer": _all_optimizers(trainer).state_dict(),
         "scaler": trainer.scaler.state_dict(),
         "counters": {k: value for k, value in numeric_attributes(model).items() if value != initial.get(k)},
         "next_epoch": next_epoch,
@@ -78,12 +78,13 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
         raise checkpoint.CheckpointError(
             f"{path} holds the state of learner {content['config']['learner']}: {trainer.learner} cannot go on with it"
         )
-    groups = [group for optimizer in inner_optimizers(trainer.optimizer) for group in optimizer.param_groups]
+    optimizer = _all_optimizers(trainer)
+    groups = [group for inner in inner_optimizers(optimizer) for group in inner.param_groups]
     rates: list[dict[str, Any]] = [
         {key: group[key] for key in ("lr", "weight_decay") if key in group} for group in groups
     ]
-    trainer.optimizer.load_state_dict(content["optimizer"])
-    groups = [group for optimizer in inner_optimizers(trainer.optimizer) for group in optimizer.param_groups]
+    optimizer.load_state_dict(content["optimizer"])
+    groups = [group for inner in inner_optimizers(optimizer) for group in inner.param_groups]
     for group, rate in zip(groups, rates, strict=True):  # what the user has changed for the rest of the run
         group.update(rate)
         group.pop("initial_lr", None)  # a schedule multiplies the rate of the trainer
@@ -94,6 +95,16 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
     trainer.best_epoch, trainer.best_valid_score = content["best_epoch"], content["best_valid_score"]
     trainer.best_valid_result = content["best_valid_result"]
     trainer.train_loss_dict = {int(epoch): loss for epoch, loss in content["train_loss"].items()}
+
+
+def _all_optimizers(trainer):
+    """The trainer's optimiser; RecVAE's has two, optimizer_encoder and optimizer_decoder, in turns."""
+    optimizers = {
+        name: value
+        for name, value in vars(trainer).items()
+        if name.startswith("optimizer_") and isinstance(value, torch.optim.Optimizer)
+    }
+    return CompositeOptimizer(optimizers) if optimizers else trainer.optimizer
 
 
 def restore_random_streams(content: dict[str, Any], train_data) -> None:

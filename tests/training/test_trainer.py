@@ -33,8 +33,9 @@ def scalars(result) -> dict[str, list[float]]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-# MultiVAE counts its steps in an attribute, to anneal; FPMC and BPR draw negative items from NumPy's stream.
-@pytest.mark.parametrize("model", ["DreamRec", "SASRec", "FPMC", "BPR", "MultiVAE"])
+# MultiVAE counts its steps in an attribute, to anneal; FPMC and BPR draw negative items from NumPy's stream; RecBole's
+# trainer of RecVAE has two optimisers.
+@pytest.mark.parametrize("model", ["DreamRec", "SASRec", "FPMC", "BPR", "MultiVAE", "RecVAE"])
 def test_resumed_run_equals_uninterrupted_run(run, model):
     values = {"stopping_step": 2, "eval_step": 1}
     if model == "MultiVAE":
