@@ -33,6 +33,13 @@ def reading_notes(runs: dict[str, list[FinishedRun]], base: significance.PerUser
             f"What a user has seen before is left out of the rankings of {', '.join(those)}, and not of those of "
             f"{', '.join(others)}: give all runs --mask_seen=true or false for a fair comparison."
         )
+    pairs: dict[str, list[str]] = {}
+    for label, own in runs.items():
+        if own[0].config.get("repeatable"):  # RecBole's word for a model of sequences
+            pairs.setdefault(str(own[0].config.get("train_pairs")), []).append(label)
+    if pairs:
+        those_of = "; ".join(f"{kept} for {', '.join(labels)}" for kept, labels in sorted(pairs.items()))
+        notes.append(f"Trained on (train_pairs): {those_of}.")
     if base.rows.max() > 1:
         notes.append(
             f"Users have {base.rows.min()} to {base.rows.max()} test rows each: metrics and intervals count all rows "
