@@ -26,6 +26,7 @@ from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
+from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
@@ -241,6 +242,7 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
     for the memory that there is."""
     try:
         with config.recording_reads() as read, blaming_settings(config, "model"):
+            encode_class_by_length(config.model_class)
             model = config.model_class(config, dataset)
             use_fast_dropout(model)
             return model

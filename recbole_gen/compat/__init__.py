@@ -5,13 +5,14 @@ deleted. It is given a module of RecBole and changes it. `apply` has every shim 
 executed, by whoever imports it and before anybody else sees it; RecBole is imported by none of this, so that importing
 `recbole_gen` costs next to nothing. Issue numbers are those of RUCAIBox/RecBole.
 
-    stack        what current NumPy, pandas, SciPy, torch and Ray have taken away
-    atomic_files reading them
-    filters      what files of features and filters take away or add, told
-    bugs         what RecBole gets wrong on any stack
-    kernels      layers that torch computes in one step
-    checkpoints  files of RecBole's trainers as plain data
-    malloc       what malloc keeps, for our own runs
+    stack           what current NumPy, pandas, SciPy, torch and Ray have taken away
+    atomic_files    reading them
+    filters         what files of features and filters take away or add, told
+    bugs            what RecBole gets wrong on any stack
+    kernels         layers that torch computes in one step
+    alike_lengths   models that need not compute on padding
+    checkpoints     files of RecBole's trainers as plain data
+    malloc          what malloc keeps, for our own runs
 """
 
 from __future__ import annotations
@@ -62,8 +63,23 @@ SHIMS: dict[str, list[str]] = {
     "recbole.model.abstract_recommender": ["stack.restore_dok_update"],
     "recbole.model.layers": ["kernels.use_fused_kernels"],
     "recbole.model.general_recommender.pop": ["bugs.count_every_interaction_in_pop"],
-    "recbole.model.sequential_recommender.sasrec": ["kernels.let_sasrec_finish_the_last_position_only"],
+    "recbole.model.sequential_recommender.bert4rec": ["alike_lengths.encode_positions_by_length"],
+    "recbole.model.sequential_recommender.core": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.fdsa": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.gcsan": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.gru4rec": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.gru4recf": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.gru4reckg": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.ksr": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.narm": ["alike_lengths.encode_by_length"],
+    "recbole.model.sequential_recommender.s3rec": ["alike_lengths.encode_positions_by_length"],
+    "recbole.model.sequential_recommender.sasrec": [
+        "kernels.let_sasrec_finish_the_last_position_only",
+        "alike_lengths.encode_by_length",
+    ],
+    "recbole.model.sequential_recommender.sasrecf": ["alike_lengths.encode_by_length"],
     "recbole.model.sequential_recommender.sine": ["bugs.restore_anomaly_mode"],
+    "recbole.model.sequential_recommender.srgnn": ["alike_lengths.encode_by_length"],
     "recbole.model.general_recommender.neumf": ["checkpoints.dump_neumf_plainly"],
     "recbole.quick_start.quick_start": [
         "checkpoints.load_plain_data_and_model",

@@ -1,5 +1,6 @@
 """RecBole's own models run through our command line with RecBole's own results; the shims change no result."""
 
+import inspect
 import json
 import math
 import os
@@ -22,10 +23,13 @@ from scipy.sparse import dok_matrix
 
 from recbole_gen import checkpoint, quick_start
 from recbole_gen.cli import main
+from recbole_gen.compat.alike_lengths import READ_PADDING
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
+from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import TopKCollector
+from recbole_gen.model import alike_lengths
 from recbole_gen.options import parse_arguments
 from recbole_gen.recommending.recommender import Recommender
 
@@ -222,6 +226,86 @@ def test_metrics_are_those_of_recboles_collector(part):
         results.append(Evaluator(config).evaluate(struct))
     assert len(results[0]) == 2 * 11 + 1
     assert results[0] == pytest.approx(results[1], abs=1e-12)
+
+
+def built_model(name, data_path):
+    """A new model without dropout, and a batch of training rows of 1 to 10 items."""
+    needs = [*NEEDS.get(name, []), *(["--train_stage=pretrain"] if name == "S3Rec" else [])]
+    config = Config(model=name, dataset="ml-100k", argv=[f"--data_path={data_path}", *SMALL, *needs])
+    init_seed(1, True)
+    train, *_ = create_loaders(config, create_dataset(config))
+    model = config.model_class(config, train._dataset)
+    if name == "S3Rec":  # fine-tuning would need a file
+        model.train_stage, model.loss_fct = "finetune", torch.nn.CrossEntropyLoss()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model, next(iter(train))
+
+
+def outcome(model, forward, batch):
+    """Loss, gradients by parameter, and scores of a batch of training rows, with another `forward` of the class."""
+    own, type(model).forward = type(model).forward, forward
+    try:
+        batch = batch[torch.arange(len(batch))]  # HRM changes the lengths in it
+        loss = model.train().calculate_loss(batch)
+        parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        gradients = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+        with torch.no_grad():
+            scores = model.eval().full_sort_predict(batch).view(len(batch), -1)
+    finally:
+        type(model).forward = own
+    return loss.detach(), dict(zip(parameters, gradients)), scores
+
+
+@pytest.mark.parametrize("name", [name for name in SEQUENTIAL if name not in READ_PADDING])
+def test_model_encodes_by_length_with_the_same_result(name, data_path, monkeypatch):
+    model, batch = built_model(name, data_path)
+    forward = type(model).forward
+    monkeypatch.setattr(alike_lengths, "PLACES", {"cpu": 4})
+    widths = set()
+    looking_up = model.item_embedding.register_forward_hook(lambda _, given, out: widths.add(given[0].shape[-1]))
+    found = outcome(model, forward, batch)
+    assert len(widths & set(range(1, 11))) > 4
+    looking_up.remove()
+    expected = outcome(model, inspect.unwrap(forward), batch)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(found[2], expected[2], rtol=1e-5, atol=1e-6)
+    assert found[1].keys() == expected[1].keys()
+    for parameter, gradient in expected[1].items():
+        torch.testing.assert_close(found[1][parameter], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in READ_PADDING if name not in ("DIEN", "DIN", "FPMC", "TransRec")])
+def test_model_that_reads_padding_does(name, data_path, monkeypatch):
+    model, batch = built_model(name, data_path)
+    forward = type(model).forward
+    assert not hasattr(forward, "encodes_by_length")
+    monkeypatch.setattr(alike_lengths, "PLACES", {"cpu": 4})
+    expected = outcome(model, forward, batch)
+    try:
+        found = outcome(model, alike_lengths.encodes_by_length(forward, lambda *_: True), batch)
+    except (RuntimeError, IndexError, TypeError):
+        return  # of layers of one width
+    gradients = [(found[1][key], expected[1][key]) for key in expected[1] if expected[1][key] is not None]
+    pairs = [(found[2], expected[2]), *gradients]
+    assert any((a - b).abs().max() > 1e-3 * b.abs().max() for a, b in pairs if b.abs().max() > 1e-6)
+
+
+@pytest.mark.parametrize("name", ["DIEN", "DIN"])
+def test_model_that_normalises_over_rows_does(name, data_path):
+    model, _ = built_model(name, data_path)
+    assert any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["FPMC", "TransRec"])
+def test_model_of_the_last_item_reads_no_other(name, data_path):
+    model, batch = built_model(name, data_path)
+    expected = outcome(model, type(model).forward, batch)
+    is_last = torch.arange(10) == batch[model.ITEM_SEQ_LEN].unsqueeze(1) - 1
+    batch[model.ITEM_SEQ][~is_last] = 1
+    found = outcome(model, type(model).forward, batch)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[2], expected[2])
 
 
 @pytest.mark.parametrize("mask_rows", [1, 7])
