@@ -46,7 +46,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
-from recbole_gen.model.layers import HistoryNoise, one_of
+from recbole_gen.model.layers import Dropout, HistoryNoise, one_of
 
 
 def wide(logits: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
             inner = 2 * size
             self.convolution = nn.Conv1d(size, inner, kernel_size)
         self.output = nn.Linear(inner, size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.latent = nn.Linear(size, latent_size)
 
     def forward(self, h: torch.Tensor, noise: str, source: HistoryNoise | None = None) -> torch.Tensor:
@@ -132,7 +132,7 @@ class Adversary(nn.Module):
         self.input = nn.Linear(d + latent_size, d)
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(d, d), nn.Linear(d, d)) for _ in range(2))
         self.output = nn.Linear(d, latent_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         y = self.dropout(self.input(torch.cat([x, z], dim=-1)))
@@ -180,7 +180,7 @@ class ACVAE(SequentialRecommender):
         self.settings = {"contrast": config["contrast_optimizer"], "adversary": config["adversary_optimizer"]}
 
         self.item_embedding = nn.Embedding(self.n_items, embedding_size, padding_idx=0)
-        self.embedding_dropout = nn.Dropout(config["emb_dropout_prob"])
+        self.embedding_dropout = Dropout(config["emb_dropout_prob"])
         self.gru = nn.GRU(embedding_size, size, batch_first=True)
         dropout = config["dropout_prob"]
         self.encoder = Encoder(kind, size, latent_size, config["kernel_size"], vertical, dropout)
