@@ -65,6 +65,7 @@ def encode_by_length(
     histories: Sequence[torch.Tensor],
     others: Sequence[torch.Tensor] = (),
     most_rows: int | None = None,
+    places: int | None = None,
 ) -> torch.Tensor:
     """``encode(*histories, *others)`` of a whole batch, [B, ...], called for groups of rows of alike lengths.
 
@@ -75,10 +76,12 @@ def encode_by_length(
         histories: [B, L, ...] each, cut to the longest of a group.
         others: [B, ...] each.
         most_rows: of a group, for an encoder that takes much memory for a row.
+        places: as of `split_by_length`, for an encoder that does more for a row than for a place; by default PLACES.
     """
     ordered, order = length.sort()
     lengths = ordered.tolist()
-    groups = split_by_length(lengths, PLACES.get(length.device.type, PLACES_ELSEWHERE), most_rows)
+    places = max(places or 0, PLACES.get(length.device.type, PLACES_ELSEWHERE))
+    groups = split_by_length(lengths, places, most_rows)
     if len(groups) <= 1:  # in the order in which they are
         width = lengths[-1] if lengths else 1
         return encode(*(each[:, :width] for each in histories), *others)
@@ -94,9 +97,11 @@ def encode_by_length(
 def looked_up_once(table: Any, ids: torch.Tensor) -> Iterator[None]:
     """While the block runs, have an embedding table answer for ``ids`` [...] from the rows that they name, read once.
 
-    Each look-up in the table itself would give a gradient of the size of the table.
+    Each look-up in the table itself would give a gradient of the size of the table. A block within one for the same
+    table changes nothing.
     """
-    if not (isinstance(table, nn.Embedding) and torch.is_grad_enabled() and table.weight.requires_grad):
+    trains = isinstance(table, nn.Embedding) and torch.is_grad_enabled() and table.weight.requires_grad
+    if not trains or "forward" in vars(table):
         yield
         return
     distinct = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()

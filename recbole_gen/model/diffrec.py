@@ -38,11 +38,12 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
 from recbole_gen.model.diffusion import GaussianDiffusion, level_schedule
-from recbole_gen.model.layers import HistoryNoise, one_of, sinusoid
+from recbole_gen.model.layers import Dropout, HistoryNoise, one_of, sinusoid
 
-ROWS = 64
-"""Rows that are encoded together, sorted by length: short histories do not pay for the padding of long ones."""
+SEQUENCES = 640
+"""Sequences that are encoded together at most, one for each row and content of its slot: they take much memory."""
 
 CHUNK = 2**19
 """Probabilities that are computed together at recommendation."""
@@ -107,7 +108,7 @@ class Block(nn.Module):
         self.attention_output = nn.Linear(size, size)
         self.feed_forward = nn.Sequential(nn.Linear(size, inner_size), nn.GELU(), nn.Linear(inner_size, size))
         self.attention_norm, self.output_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
         """x [B, K, d], sees [B, 1, Q, K] (which token reads which) -> the first Q tokens, [B, Q, d]."""
@@ -147,7 +148,7 @@ class DiffRec(SequentialRecommender):
 
         self.item_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
         self.position_embedding = nn.Embedding(self.max_seq_length + 1, d)  # the slot has the last position
-        self.input_norm, self.dropout = nn.LayerNorm(d), nn.Dropout(dropout)
+        self.input_norm, self.dropout = nn.LayerNorm(d), Dropout(dropout)
         inner = config["inner_size"]
         self.blocks = nn.ModuleList(Block(d, n_heads, inner, dropout) for _ in range(config["n_layers"]))
         self.output = nn.Linear(d, self.n_items)
@@ -179,14 +180,9 @@ class DiffRec(SequentialRecommender):
 
         item_seq [B, L], padded with 0 on the right; slots [B, S, d]; n [B] in 1..N -> [B, S, d].
         """
-        length, order = (item_seq != 0).sum(1).sort()
-        lengths = length.tolist()
-        parts = []
-        for start in range(0, len(lengths), ROWS):
-            rows = order[start : start + ROWS]
-            width = lengths[start : start + ROWS][-1]
-            parts.append(self._encode(item_seq[rows, :width], length[start : start + ROWS], slots[rows], n[rows]))
-        return torch.cat(parts)[order.argsort()]
+        length, most_rows = (item_seq != 0).sum(1), max(1, SEQUENCES // slots.shape[1])
+        with looked_up_once(self.item_embedding, item_seq):
+            return encode_by_length(self._encode, length.clamp(min=1), [item_seq], [length, slots, n], most_rows)
 
     def _encode(self, item_seq: torch.Tensor, length: torch.Tensor, slots: torch.Tensor, n: torch.Tensor):
         """The slots come first in the sequence; the order of the items is in their position vectors, y_T the slot's."""
@@ -220,7 +216,11 @@ class DiffRec(SequentialRecommender):
 
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. 18: the weighted error of the denoiser, and the recommendation loss."""
-        target = interaction[self.POS_ITEM_ID]
+        item_seq, target = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), target])):
+            return self._losses(item_seq, target)
+
+    def _losses(self, item_seq: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         h0 = self.item_embedding(target)  # q_phi of eq. 6, with beta_0 = 0
         if self.importance_sampling:
             n, weight = self.steps.draw(len(target))
@@ -228,7 +228,7 @@ class DiffRec(SequentialRecommender):
             n = torch.randint(1, self.diffusion.timesteps + 1, target.shape, device=h0.device)
             weight = torch.ones_like(n, dtype=h0.dtype)
         h_n = self.diffusion.q_sample(h0.detach() if self.detach_noised else h0, n - 1, torch.randn_like(h0))
-        prediction = self.denoise(interaction[self.ITEM_SEQ], h_n.unsqueeze(1), n).squeeze(1)
+        prediction = self.denoise(item_seq, h_n.unsqueeze(1), n).squeeze(1)
         error = ((h0.detach() if self.detach_target else h0) - prediction).pow(2)
         L_n = error.sum(-1) if self.sums_dimensions else error.mean(-1)
         if self.importance_sampling:

@@ -35,8 +35,12 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of
+from recbole_gen.model.layers import Dropout, HistoryNoise, StepEmbedding, item_denoiser, one_of
+
+PLACES = 4096
+"""Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
 
 
 class GuidanceEncoder(nn.Module):
@@ -53,8 +57,8 @@ class GuidanceEncoder(nn.Module):
         self.feed_forward_norm, self.output_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.query, self.value = nn.Linear(size, size), nn.Linear(size, size)
         self.key = nn.Linear(size, size, bias=False)  # a bias of the keys would cancel in the softmax
-        self.feed_forward = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.Dropout(dropout))
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), Dropout(dropout))
+        self.dropout = Dropout(dropout)
 
     def forward(self, items: torch.Tensor, real: torch.Tensor, item_seq_len: torch.Tensor) -> torch.Tensor:
         """Item vectors [B, L, d], real [B, L] (False on padding), item_seq_len [B] -> guidance [B, d].
@@ -128,8 +132,12 @@ class DreamRec(SequentialRecommender):
 
     def guidance(self, interaction) -> torch.Tensor:
         """c_{n-1} = T-enc(e_{1:n-1}), eq. 10: [B, d]."""
-        item_seq = interaction[self.ITEM_SEQ]
-        return self.encoder(self.item_embedding(item_seq), item_seq != 0, interaction[self.ITEM_SEQ_LEN])
+        item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+
+        def read(item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+            return self.encoder(self.item_embedding(item_seq), item_seq != 0, length)
+
+        return encode_by_length(read, used_lengths(item_seq), [item_seq], [length], places=PLACES)
 
     def denoise(self, x_t: torch.Tensor, h: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """f_theta(e_n^t, c_{n-1}, t) of eq. 13: x_t and h [B, d], t [B], or [1] for all rows -> [B, d]."""
@@ -138,8 +146,9 @@ class DreamRec(SequentialRecommender):
 
     def calculate_loss(self, interaction) -> torch.Tensor:
         """Algorithm 1; the squared norm of its line 8 is averaged over d, a factor that Adam does not see."""
-        x0 = self.item_embedding(interaction[self.POS_ITEM_ID])
-        h = self.guidance(interaction)
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), item])):
+            x0, h = self.item_embedding(item), self.guidance(interaction)
         dropped = torch.rand(len(h), 1, device=h.device) < self.uncond_prob
         h = torch.where(dropped, self.null_guidance, h)
         t = torch.randint(self.diffusion.timesteps, (len(h),), device=h.device)
