@@ -167,6 +167,40 @@ class Dropout(nn.Dropout):
         return input * kept.mul_(2**16 / (2**16 - dropped)).view(input.shape)
 
 
+class LinearOfParts(torch.autograd.Function):
+    """A linear layer of [x_1 ; x_2 ; ...] whose parts may have different rows: the sum of x_i W_i', which is broadcast.
+
+    The layer's weight gets one gradient. Those of its slices would be put together by a copy, as large as it is.
+    """
+
+    @staticmethod
+    def forward(ctx, weight: torch.Tensor, bias: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
+        """weight [d, a_1 + a_2 + ...], bias [d], parts [..., B or 1, a_i] -> [..., B, d]."""
+        ctx.save_for_backward(weight, *parts)
+        columns = weight.split([part.shape[-1] for part in parts], dim=1)
+        bias_of_last = [None] * (len(parts) - 1) + [bias]
+        first, *others = reversed([F.linear(*each) for each in zip(parts, columns, bias_of_last)])
+        return sum(others, first)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        """Gradients of all that need one."""
+        weight, *parts = ctx.saved_tensors
+        sizes = [part.shape[-1] for part in parts]
+        grad = grad.to(weight.dtype)  # under autocast it may have come in another
+        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[0] else None
+        grad_parts = []
+        for number, (part, columns) in enumerate(zip(parts, weight.split(sizes, dim=1))):
+            own = grad.sum_to_size(*part.shape[:-1], grad.shape[-1])
+            if grad_weight is not None:
+                of_part = grad_weight.split(sizes, dim=1)[number]
+                torch.mm(own.flatten(0, -2).T, part.flatten(0, -2).to(weight.dtype), out=of_part)
+            grad_parts.append((own @ columns).to(part.dtype) if ctx.needs_input_grad[number + 2] else None)
+        grad_bias = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return grad_weight, grad_bias, *grad_parts
+
+
 def item_denoiser(kind: str, size: int) -> Any:
     """The denoiser of DreamRec and PreferDiff/PASRec on [x_t ; guidance ; step], [..., 3d] -> [..., d].
 

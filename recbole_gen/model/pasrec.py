@@ -47,12 +47,24 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
 from recbole_gen.model.day_search import search_days
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of, sinusoid
+from recbole_gen.model.layers import (
+    Dropout,
+    HistoryNoise,
+    LinearOfParts,
+    StepEmbedding,
+    item_denoiser,
+    one_of,
+    sinusoid,
+)
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
+
+PLACES = 4096
+"""Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
 
 
 class When(NamedTuple):
@@ -114,8 +126,8 @@ class GuidanceEncoder(nn.Module):
         for linear in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(self.query.bias), nn.init.zeros_(self.value.bias)
-        self.feed_forward = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.Dropout(dropout))
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), Dropout(dropout))
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: torch.Tensor, real: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Items with their times or positions [B, L, d], real [B, L], last [B] (index) -> g_u [B, d]."""
@@ -237,14 +249,18 @@ class PASRec(SequentialRecommender):
         """
         item_seq = interaction[self.ITEM_SEQ]
         last = (interaction[self.ITEM_SEQ_LEN] - 1).clamp(min=0)
-        items = self.item_embedding(item_seq)
+        histories = [item_seq, interaction[self.TOI_SEQ]] if self.uses_time else [item_seq]
+        g = encode_by_length(self._read, used_lengths(item_seq), histories, [last], places=PLACES)
         if not self.uses_time:
-            added = self.position_embedding.weight[: item_seq.shape[1]]
-            return self.encoder(items + added, item_seq != 0, last), None
-        tau = self.time_encoding(interaction[self.TOI_SEQ])  # [B, L, d]
-        g = self.encoder(items + tau, item_seq != 0, last)
-        tau_last = tau[torch.arange(len(tau), device=tau.device), last]
+            return g, None
+        tau_last = self.time_encoding(interaction[self.TOI_SEQ].gather(1, last.unsqueeze(1)).squeeze(1))
         return g, self.toi_predictor(torch.cat([g, tau_last], dim=-1))
+
+    def _read(self, item_seq: torch.Tensor, *times_and_last: torch.Tensor) -> torch.Tensor:
+        """g_u [B, d] of item_seq [B, L], their times [B, L] if they are read, and the index of the last item [B]."""
+        *times, last = times_and_last
+        added = self.time_encoding(times[0]) if times else self.position_embedding.weight[: item_seq.shape[1]]
+        return self.encoder(self.item_embedding(item_seq) + added, item_seq != 0, last)
 
     def enrich(self, g: torch.Tensor, tau_hat: torch.Tensor | None) -> torch.Tensor:
         """g'_u = (1 - gamma) g_u + gamma MLP(g_u, tau_n hat), eq. 9-10: [B, d]."""
@@ -259,8 +275,7 @@ class PASRec(SequentialRecommender):
         step = self.step_embedding(t)
         if not self.is_linear:
             return self.denoiser(torch.cat(torch.broadcast_tensors(x_t, h, step), dim=-1))
-        Wx, Wh, Ws = self.denoiser.weight.chunk(3, dim=1)
-        return F.linear(x_t, Wx) + (F.linear(h, Wh, self.denoiser.bias) + F.linear(step, Ws))
+        return LinearOfParts.apply(self.denoiser.weight, self.denoiser.bias, x_t, h, step)
 
     def centroid(self, x0: torch.Tensor) -> torch.Tensor:
         """Mean of the other rows' targets, [B, d], also where they are the same item; 0 for a row alone in its batch.
@@ -287,8 +302,10 @@ class PASRec(SequentialRecommender):
 
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
         """Eq. 17, its terms with their weights: eta lambda L_Normal, eta (1 - lambda) L_BPR, (1 - eta) L_ToI."""
-        target = self.item_embedding(interaction[self.POS_ITEM_ID])
-        g, tau_hat = self.represent(interaction)
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), item])):
+            target = self.item_embedding(item)
+            g, tau_hat = self.represent(interaction)
         h = self.enrich(g, tau_hat)
         dropped = torch.rand(len(h), 1, device=h.device) < self.uncond_prob
         h = torch.where(dropped, self.null_guidance, h)
