@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Histories:
         return cls(
             _token_array(range(len(rows)) if users is None else users),
             offsets,
-            _token_array(item for row in rows for item in row),
+            _token_array(chain.from_iterable(rows)),
             seconds,
             None if scenes is None else _token_array(_flatten("scenes", scenes, sizes)),
         ).sorted_by_time()
@@ -103,6 +104,8 @@ def _flatten(name: str, values: Sequence[Any], sizes: np.ndarray) -> list[Any]:
 
 def _token_array(values: Any) -> pa.Array:
     found = list(values)
+    if set(map(type, found)) <= {str}:
+        return pa.array(found, pa.string())
     for value in found:
         if not isinstance(value, (str, int, float, np.number)) or isinstance(value, bool) or value != value:
             raise UserError(f"{value!r:.60} cannot be the name of a user, item or scene: a token is text or a number")
