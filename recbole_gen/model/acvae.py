@@ -46,6 +46,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.alike_lengths import encode_by_length
 from recbole_gen.model.layers import Dropout, HistoryNoise, one_of
 
 
@@ -229,8 +230,12 @@ class ACVAE(SequentialRecommender):
 
     def latent(self, interaction) -> torch.Tensor:
         """z at the last step of the history, [B, Z]."""
-        z = self.infer(interaction[self.ITEM_SEQ])[1]
-        return self.gather_indexes(z, interaction[self.ITEM_SEQ_LEN] - 1)
+        item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+
+        def read(item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+            return self.gather_indexes(self.infer(item_seq)[1], length - 1)
+
+        return encode_by_length(read, length, [item_seq], [length])
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """What the output layer reads: z [..., Z] -> [..., E]."""
@@ -267,7 +272,8 @@ class ACVAE(SequentialRecommender):
         second term, x and z in the last. In turns (`adv_schedule: alternate`) the same is computed at each step, and
         what belongs to the optimisers that do not step is thrown away.
         """
-        item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+        length = interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+        item_seq = interaction[self.ITEM_SEQ][:, : int(length.max())]  # no step sees a later one
         rows, step = len(item_seq), torch.arange(item_seq.shape[1], device=item_seq.device)
         valid = (item_seq != 0) & (step < length)
         counted = valid if self.every_step else valid & (step == length - 1)

@@ -49,7 +49,8 @@ from torch import nn
 from torch.func import functional_call
 
 from recbole_gen.errors import UserError
-from recbole_gen.model.layers import FUTURE, distinct, one_of
+from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
+from recbole_gen.model.layers import FUTURE, Dropout, distinct, one_of
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""
@@ -208,7 +209,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.position_embedding = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], size)
         self.norm = nn.LayerNorm(size, eps=config["layer_norm_eps"])
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.dropout = Dropout(config["hidden_dropout_prob"])
         self.layers = TransformerEncoder(
             n_layers=config["n_layers"],
             n_heads=config["n_heads"],
@@ -373,12 +374,19 @@ class DSPnet(SequentialRecommender):
 
     def encode(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
         """h of eq. 2, by the name of the encoder."""
-        tokens = {"S": self.scene_embedding(seq["S"]), "V": self.item_embedding(seq["V"])}
-        if self.one_to_one:
-            tokens = {"SV": torch.cat([tokens["S"], tokens["V"]], dim=-1)}
-        real = torch.arange(seq["V"].shape[1], device=length.device) < length.unsqueeze(1)
-        attention_mask = self.get_attention_mask(real, bidirectional=True)
-        return {name: f(tokens[name], attention_mask, length - 1) for name, f in self.f.items()}
+
+        def read(scenes: torch.Tensor, items: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+            tokens = {"S": self.scene_embedding(scenes), "V": self.item_embedding(items)}
+            if self.one_to_one:
+                tokens = {"SV": torch.cat([tokens["S"], tokens["V"]], dim=-1)}
+            real = torch.arange(items.shape[1], device=length.device) < length.unsqueeze(1)
+            attention_mask = self.get_attention_mask(real, bidirectional=True)
+            return torch.cat([f(tokens[name], attention_mask, length - 1) for name, f in self.f.items()], dim=-1)
+
+        with looked_up_once(self.item_embedding, seq["V"]):
+            h = encode_by_length(read, length, [seq["S"], seq["V"]], [length])
+        sizes = [f.position_embedding.embedding_dim for f in self.f.values()]
+        return dict(zip(self.f, h.split(sizes, dim=-1)))
 
     def fuse(self, h: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """z of eq. 3."""
