@@ -6,12 +6,16 @@ import pickle
 
 import pytest
 import torch
+from conftest import ON_ML_100K, SMALL
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.model.sequential_recommender import GRU4Rec, SASRec
 from stubs import Config, Items
 from torch import nn
 
 from recbole_gen import quick_start
+from recbole_gen.config.config import Config as FullConfig
+from recbole_gen.config.registry import MODELS
+from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.errors import UserError
 from recbole_gen.model import alike_lengths
 from recbole_gen.model.alike_lengths import (
@@ -215,6 +219,50 @@ def test_models_can_be_copied_pickled_and_called_functionally(model_class):
     other = copy.deepcopy(model)
     other.load_state_dict(doubled)
     torch.testing.assert_close(found, other(item_seq, length))
+
+
+NO_DROPOUT = ("dropout_prob", "emb_dropout_prob", "adv_dropout_prob", "hidden_dropout_prob", "attn_dropout_prob")
+LATER = {"DreamRec": "dreamrec", "PASRec": "pasrec", "PreferDiff": "pasrec"}  # whose encoder has its own PLACES
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_our_models_give_the_same_in_groups_and_in_one_piece(name, monkeypatch):
+    values = {
+        "use_gpu": False,
+        "train_batch_size": 256,
+        "MAX_ITEM_LIST_LENGTH": 50,
+        **SMALL[name],
+        **ON_ML_100K.get(name, {}),
+    }
+    plain = FullConfig(model=name, dataset="ml-100k", config_dict=values)
+    config = FullConfig(
+        model=name, dataset="ml-100k", config_dict=values | {key: 0.0 for key in NO_DROPOUT if plain[key] is not None}
+    )
+    train, *_ = create_loaders(config, create_dataset(config))
+    rows = train._dataset.inter_feat
+    batch = rows[torch.argsort(rows.history_length)[:: len(rows) // 300]]  # of all lengths
+    model = config.model_class(config, train._dataset)
+    outcomes = []
+    for places in (8, 10**9):
+        monkeypatch.setattr(alike_lengths, "PLACES", {"cpu": places})
+        if name in LATER:
+            monkeypatch.setattr(f"recbole_gen.model.{LATER[name]}.PLACES", places)
+        torch.manual_seed(0)
+        model.train().zero_grad()
+        terms = model.calculate_loss(batch)
+        loss = sum(terms) if isinstance(terms, tuple) else terms
+        loss.backward()
+        gradients = {key: each.grad for key, each in model.named_parameters() if each.grad is not None}
+        with torch.no_grad():
+            outcomes.append((loss.detach(), gradients, model.eval().full_sort_predict(batch)))
+        if name == "DiffRec":
+            model.steps.losses.zero_(), model.steps.counts.zero_()
+    (loss, gradients, scores), (expected, whole, of_whole) = outcomes
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(scores, of_whole, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == whole.keys()
+    for key, gradient in whole.items():
+        assert (gradients[key] - gradient).abs().max() <= 1e-4 * gradient.abs().max() + 1e-6, key
 
 
 def test_a_request_of_one_row_is_neither_sorted_nor_copied():
