@@ -259,7 +259,11 @@ class PASRec(SequentialRecommender):
     def _read(self, item_seq: torch.Tensor, *times_and_last: torch.Tensor) -> torch.Tensor:
         """g_u [B, d] of item_seq [B, L], their times [B, L] if they are read, and the index of the last item [B]."""
         *times, last = times_and_last
-        added = self.time_encoding(times[0]) if times else self.position_embedding.weight[: item_seq.shape[1]]
+        if times:  # sines take longer than to find the days that are the same
+            distinct, place = times[0].unique(return_inverse=True)
+            added = F.embedding(place, self.time_encoding(distinct))
+        else:
+            added = self.position_embedding.weight[: item_seq.shape[1]]
         return self.encoder(self.item_embedding(item_seq) + added, item_seq != 0, last)
 
     def enrich(self, g: torch.Tensor, tau_hat: torch.Tensor | None) -> torch.Tensor:
