@@ -63,7 +63,7 @@ from recbole_gen.model.layers import (
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
 
-PLACES = 4096
+PLACES = 1024
 """Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
 
 
