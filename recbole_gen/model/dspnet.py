@@ -307,8 +307,8 @@ class DSPnet(SequentialRecommender):
         both = d["S"] + d["V"]
         self.item_embedding = nn.Embedding(self.n_items + 1, d["V"], padding_idx=0)  # the last row is [MASK]
         self.scene_embedding = nn.Embedding(self.n_scenes + 1, d["S"], padding_idx=0)
-        widths = {"SV": both} if self.one_to_one else d
-        self.f = nn.ModuleDict({name: Encoder(config, width) for name, width in widths.items()})
+        self.widths = {"SV": both} if self.one_to_one else d
+        self.f = nn.ModuleDict({name: Encoder(config, width) for name, width in self.widths.items()})
         for module in self.modules():  # as in BERT4Rec
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=config["initializer_range"])
@@ -385,8 +385,7 @@ class DSPnet(SequentialRecommender):
 
         with looked_up_once(self.item_embedding, seq["V"]):
             h = encode_by_length(read, length, [seq["S"], seq["V"]], [length])
-        sizes = [f.position_embedding.embedding_dim for f in self.f.values()]
-        return dict(zip(self.f, h.split(sizes, dim=-1)))
+        return dict(zip(self.widths, h.split(list(self.widths.values()), dim=-1)))
 
     def fuse(self, h: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """z of eq. 3."""
