@@ -15,7 +15,6 @@ import torch
 from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_gen import checkpoint, compat, distributed
-from recbole_gen.compat.dropout import use_fast_dropout
 from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import changed_settings, configure, finished_config
@@ -27,6 +26,7 @@ from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
+from recbole_gen.model.dropout import use_fast_dropout
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
-from recbole_gen.compat.dropout import attention
+from recbole_gen.model.dropout import attention
 
 
 def use_fused_kernels(module: ModuleType) -> None:

@@ -47,7 +47,8 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length
-from recbole_gen.model.layers import Dropout, HistoryNoise, one_of
+from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.layers import HistoryNoise, one_of
 
 
 def wide(logits: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,8 @@ from torch import nn
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
 from recbole_gen.model.diffusion import GaussianDiffusion, level_schedule
-from recbole_gen.model.layers import Dropout, HistoryNoise, one_of, sinusoid
+from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.layers import HistoryNoise, one_of, sinusoid
 
 SEQUENCES = 640
 """Sequences that are encoded together at most, one for each row and content of its slot: they take much memory."""

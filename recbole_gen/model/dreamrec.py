@@ -37,7 +37,8 @@ from torch import nn
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.layers import Dropout, HistoryNoise, StepEmbedding, item_denoiser, one_of
+from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of
 
 PLACES = 4096
 """Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""

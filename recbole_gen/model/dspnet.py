@@ -50,7 +50,8 @@ from torch.func import functional_call
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
-from recbole_gen.model.layers import FUTURE, Dropout, distinct, one_of
+from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.layers import FUTURE, distinct, one_of
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""

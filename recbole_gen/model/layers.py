@@ -152,21 +152,6 @@ class StepEmbedding(nn.Module):
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
 
-class Dropout(nn.Dropout):
-    """torch's dropout, with random numbers of 16 bits on the CPU, where torch makes longer ones, one by one: a fifth of
-    the time. So the share that is dropped is ``p`` up to 2^-17, and what is kept is scaled by exactly its inverse."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Any shape; ``input`` itself in evaluation."""
-        if not (self.training and 0 < self.p < 1) or self.inplace or input.device.type != "cpu":
-            return super().forward(input)
-        number, dropped = input.numel(), min(round(self.p * 2**16), 2**16 - 1)
-        words = torch.empty(-(-number // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = torch.empty(number, dtype=input.dtype)
-        torch.ge(words.view(torch.int16)[:number], dropped - 2**15, out=kept)
-        return input * kept.mul_(2**16 / (2**16 - dropped)).view(input.shape)
-
-
 class LinearOfParts(torch.autograd.Function):
     """A linear layer of [x_1 ; x_2 ; ...] whose parts may have different rows: the sum of x_i W_i', which is broadcast.
 

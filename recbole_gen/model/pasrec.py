@@ -50,8 +50,8 @@ from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
 from recbole_gen.model.day_search import search_days
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
+from recbole_gen.model.dropout import Dropout
 from recbole_gen.model.layers import (
-    Dropout,
     HistoryNoise,
     LinearOfParts,
     StepEmbedding,
