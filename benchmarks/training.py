@@ -1,76 +1,183 @@
-"""Seconds of a training step on the CPU: RecBole's SASRec as RecBole runs it, and as it runs here.
+"""Training steps in process CPU time, here and in another checkout, side by side in one run.
 
-    python benchmarks/training.py [--steps=6] [--threads=1]
+    python benchmarks/training.py --against=FOLDER [--data=FOLDER] [--cases=NAME,...] [--rounds=3] [--steps=30]
 
-ml-100k, RecBole's defaults (batch 2048, history 50, hidden size 64, dropout 0.5). The variants run one after the other
-in one process (malloc's setting cannot be undone, so it comes last), from the same weights; the median step counts.
-Appends to results/training.tsv.
+Each case runs in a process of its own, on one thread, the two builds in turns; of all rounds the fastest median step
+counts. A case that the other build does not know is measured there as the line below says it was done before:
+
+    sasrec-ml-1m   SASRec, d = 64, L = 50, dropout 0.2: targets a CPU second, positions against rows (batches of 2048)
+    sasrec-beauty  SASRec, d = 256, inner 1024, L = 50: likewise (batches of 256)
+    rows-beauty    the same with rows in both builds: seconds of a step of 256 rows
+    diffrec        DiffRec, --paper=diffrec-beauty, as published: seconds of a step
+    pasrec-256     PASRec, d = 256, on Beauty: seconds of a step; pasrec-3072 with d = 3072
+    dspnet         DSPnet and SASRec on ml-100k, rows, both at their defaults but L = 50 and batches of 256: seconds of
+                   an epoch of DSPnet, and how many times SASRec's that is
+    softmax-1e6    a step of SASRec, d = 64, with 10^6 items, 1,024 targets: seconds and peak memory, for each loss
+
+--data is the folder with amazon-beauty and ml-1m. Appends to results/training.tsv.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 
-import torch
-from recbole.model.layers import FeedForward, MultiHeadAttention
-from recbole.model.sequential_recommender.sasrec import SASRec
-
-PATCHED = ((MultiHeadAttention, "forward"), (FeedForward, "gelu"), (SASRec, "forward"))
-plain = [getattr(owner, name) for owner, name in PATCHED]
-
-from common import record  # noqa: E402
-
-from recbole_gen import compat  # noqa: E402
-from recbole_gen.config.config import Config  # noqa: E402
-from recbole_gen.data.loaders import create_dataset, create_loaders  # noqa: E402
-
-ours = [getattr(owner, name) for owner, name in PATCHED]
-fused = [*ours[:2], plain[2]]
-
-
-def step_seconds(config, train, kernels, steps):
-    for (owner, name), kernel in zip(PATCHED, kernels, strict=True):
-        setattr(owner, name, kernel)
-    torch.manual_seed(0)
-    model = config.model_class(config, train._dataset)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    seconds = []
-    for index, batch in enumerate(train):
-        started = time.perf_counter()
-        optimizer.zero_grad()
-        loss = model.calculate_loss(batch)
-        loss.backward()
-        optimizer.step()
-        seconds.append(time.perf_counter() - started)
-        if index == steps:
-            break
-    return statistics.median(seconds[1:])
+SASREC = {"MAX_ITEM_LIST_LENGTH": 50, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2}
+SMALL = {**SASREC, "hidden_size": 64, "inner_size": 256}
+LARGE = {**SASREC, "hidden_size": 256, "inner_size": 1024}
+POSITIONS = {"train_pairs": "positions"}
+ML_100K = {"MAX_ITEM_LIST_LENGTH": 50, "train_batch_size": 256, "train_pairs": "all"}
+SCENES = {**ML_100K, "SCENE_FIELD": "class", "scene_rule": "first"}
+CASES = {  # name -> (model, data set, settings, settings here, settings in the other build, paper)
+    "sasrec-ml-1m": ("SASRec", "ml-1m", SMALL, POSITIONS, {"train_batch_size": 2048}, None),
+    "sasrec-beauty": ("SASRec", "amazon-beauty", LARGE, POSITIONS, {"train_batch_size": 256}, None),
+    "rows-beauty": ("SASRec", "amazon-beauty", {**LARGE, "train_pairs": "all", "train_batch_size": 256}, {}, {}, None),
+    "diffrec": ("DiffRec", "amazon-beauty", {}, {}, {}, "diffrec-beauty"),
+    "pasrec-256": ("PASRec", "amazon-beauty", {"hidden_size": 256, "train_pairs": "last"}, {}, {}, None),
+    "pasrec-3072": ("PASRec", "amazon-beauty", {"hidden_size": 3072, "train_pairs": "last"}, {}, {}, None),
+    "dspnet": ("DSPnet", "ml-100k", SCENES, {}, {}, None),
+    "dspnet's sasrec": ("SASRec", "ml-100k", ML_100K, {}, {}, None),
+}  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    shape = {"MAX_ITEM_LIST_LENGTH": 50, "train_batch_size": 2048, "use_gpu": False}
-    config = Config(model="SASRec", dataset="ml-100k", config_dict=shape)
-    train, _, _ = create_loaders(config, create_dataset(config))
+def measure(name: str, other: bool, data: str, steps: int) -> None:
+    """In a process of its own: prints what a case takes as JSON."""
+    import torch
 
-    torch.autograd.set_detect_anomaly(True)
-    seconds = {"as RecBole runs it": step_seconds(config, train, plain, args.steps)}
-    torch.autograd.set_detect_anomaly(False)
-    seconds["without anomaly detection"] = step_seconds(config, train, plain, args.steps)
-    seconds["and fused attention and GELU"] = step_seconds(config, train, fused, args.steps)
-    seconds["and one position in the last layer"] = step_seconds(config, train, ours, args.steps)
+    torch.set_num_threads(1)
+    from recbole.utils import init_seed
+
+    from recbole_gen import compat
+    from recbole_gen.config.config import Config
+    from recbole_gen.data.loaders import create_dataset, create_loaders
+    from recbole_gen.quick_start import create_model
+
+    model, dataset, settings, here, there, paper = CASES[name]
+    path = {} if dataset == "ml-100k" else {"data_path": data}
+    argv = [f"--{key}={value}" for key, value in {**settings, **(there if other else here)}.items()]
+    argv += [f"--paper={paper}"] if paper else []
+    chosen = {"model": model} if paper else {"model": model, "dataset": dataset}
+    config = Config(**chosen, config_dict={"use_gpu": False, "data_cache": False, **path}, argv=argv)
+    init_seed(config["seed"], True)
     compat.keep_freed_memory()
-    seconds["and malloc keeps freed memory"] = step_seconds(config, train, ours, args.steps)
-    first = seconds["as RecBole runs it"]
-    for name, value in seconds.items():
-        record(
-            "training", {"variant": name, **vars(args), "seconds": round(value, 3), "faster": round(first / value, 2)}
-        )
+    train = create_loaders(config, create_dataset(config))[0]
+    net = create_model(config, train._dataset).train()
+    try:
+        from recbole_gen.training.losses import training_loss
+
+        calculate = training_loss(config, net)
+    except ImportError:  # an older build
+        calculate = net.calculate_loss
+    from recbole_gen.training.trainer import create_trainer
+
+    optimizer = _optimizer(create_trainer, config, net)
+    seconds, targets, done = [], [], 0
+    while done <= steps:
+        batches = iter(train)
+        while done <= steps:
+            started = time.process_time()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            optimizer.zero_grad()
+            losses = calculate(batch)
+            (sum(losses) if isinstance(losses, tuple) else losses).backward()
+            optimizer.step()
+            seconds.append(time.process_time() - started)
+            following = "next_item_id_list"
+            targets.append(int((batch[following] != 0).sum()) if following in batch else len(batch))
+            done += 1
+    step = statistics.median(seconds[1:])
+    rate = sum(targets[1:]) / sum(seconds[1:])
+    from common import peak_mib
+
+    print(json.dumps({"step_s": step, "targets_a_s": rate, "epoch_s": step * len(train), "peak_mib": peak_mib()}))
+
+
+def _optimizer(create_trainer, config, net):
+    """That of the trainer, without the folder that it makes."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        config["checkpoint_dir"], config["tensorboard"] = folder, False
+        return create_trainer(config, net).optimizer
+
+
+def measure_million(kind: str, steps: int) -> None:
+    """In a process of its own: a step of an item loss with its table alone, at 10^6 items."""
+    import torch
+    from common import peak_mib
+
+    from recbole_gen.model.item_losses import ItemLoss
+
+    torch.set_num_threads(1)
+    table = torch.nn.Parameter(torch.randn(10**6, 64) * 0.02)
+    states = torch.randn(1024, 64, requires_grad=True)
+    targets = torch.randint(1, 10**6, (1024,))
+    optimizer = torch.optim.Adam([table], lr=1e-3, fused=True)
+    before, seconds = peak_mib(), []
+    if kind == "cross_entropy":  # as torch computes it
+        calculate = lambda: torch.nn.functional.cross_entropy(states @ table.T, targets)  # noqa: E731
+    else:
+        loss = ItemLoss({"loss": kind, "loss_negatives": 256, "gbce_t": 0.75})
+        calculate = lambda: loss(states, table, targets)  # noqa: E731
+    for _ in range(steps):
+        started = time.process_time()
+        optimizer.zero_grad()
+        calculate().backward()
+        optimizer.step()
+        seconds.append(time.process_time() - started)
+    print(json.dumps({"step_s": statistics.median(seconds), "peak_mib": peak_mib(), "more_mib": peak_mib() - before}))
+
+
+def run_child(build: str, *arguments: str) -> dict:
+    """What a process of this script prints, that imports recbole_gen of a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([build, here]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, os.path.abspath(__file__), "--measure", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=build)
+    if done.returncode:
+        sys.exit(f"{build} {arguments}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    from common import record
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", required=True)
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--cases", default=",".join([*CASES, "softmax-1e6"]))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30)
+    given = parser.parse_args()
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    data, against = os.path.abspath(given.data), os.path.abspath(given.against)
+    for name in given.cases.split(","):
+        if name == "softmax-1e6":
+            for kind in ("cross_entropy", "softmax", "sampled_softmax", "gBCE"):
+                record("training", {"case": f"{name} {kind}", "build": "here", **run_child(here, "1e6", kind, "4")})
+            continue
+        found: dict[str, list[dict]] = {"there": [], "here": []}
+        for _ in range(given.rounds):
+            for build, folder in (("there", against), ("here", here)):
+                steps = str(given.steps if build == "here" else max(4, given.steps // 3))
+                found[build].append(run_child(folder, name, build, data, steps))
+        best = {build: min(each, key=lambda one: one["step_s"] / one["targets_a_s"]) for build, each in found.items()}
+        for build, one in best.items():
+            ratio = one["targets_a_s"] / best["there"]["targets_a_s"]
+            numbers = {key: round(value, 4) for key, value in one.items()}
+            record("training", {"case": name, "build": build, **numbers, "times_as_fast": round(ratio, 2)})
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--measure"]:
+        if sys.argv[2] == "1e6":
+            measure_million(sys.argv[3], int(sys.argv[4]))
+        else:
+            measure(sys.argv[2], sys.argv[3] == "there", sys.argv[4], int(sys.argv[5]))
+    else:
+        main()
