@@ -52,12 +52,10 @@ from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
 from recbole_gen.model.dropout import Dropout
 from recbole_gen.model.layers import FUTURE, distinct, one_of
+from recbole_gen.model.set_losses import full_bce, labels_of_sets, sampled_bce
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""
-
-LOGITS = 2**20
-"""Logits that are computed together: a batch goes through more candidates in parts, which stay in the cache."""
 
 PRIOR_ROWS = 10_000
 """Training rows from which the constant of the logits is estimated."""
@@ -89,9 +87,10 @@ def mask(seq: torch.Tensor, length: torch.Tensor, mask_id: int, ratio: float | N
     else:
         count = (length * ratio).round().long().clamp(min=1)
     count = count.minimum(length - 1)
-    real = torch.arange(seq.shape[1], device=seq.device) < length.unsqueeze(1)
-    key = torch.rand(seq.shape, device=seq.device).masked_fill(~real, 2.0)
-    return seq.masked_fill(key.argsort(dim=1).argsort(dim=1) < count.unsqueeze(1), mask_id)
+    position = torch.arange(seq.shape[1], device=seq.device)
+    key = torch.rand(seq.shape, device=seq.device).masked_fill(position >= length.unsqueeze(1), 2.0)
+    first = position < count.unsqueeze(1)  # of the order of the keys
+    return seq.masked_fill(torch.zeros_like(first).scatter_(1, key.argsort(dim=1), first), mask_id)
 
 
 def augment(length: torch.Tensor, width: int, ratio: float | None) -> torch.Tensor:
@@ -101,79 +100,13 @@ def augment(length: torch.Tensor, width: int, ratio: float | None) -> torch.Tens
     return torch.where(coin, reorder(positions, length), mask(positions, length, width, ratio))
 
 
-# Prediction loss, eq. 6, as a sum over the K candidates and a mean over the rows
-
-
-def positive_logits(o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Logits [B, W] of the candidates named by positives; those of padding mean nothing."""
-    return (o.unsqueeze(1) * F.embedding((positives - 1).clamp(min=0), rows)).sum(-1) + bias
-
-
-class SoftplusSum(torch.autograd.Function):
-    """Sum of softplus(o rows' + bias), which never holds the logits of more than a part of the candidates.
-
-    Their gradient is a sigmoid that is multiplied with the same two matrices, so it is computed on the way.
-    """
-
-    @staticmethod
-    def forward(ctx, o: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor, part: int) -> torch.Tensor:
-        """o [B, d], rows [K, d], bias (), candidates in a part -> ()."""
-        total, grad_o, grad_rows = o.new_zeros(()), torch.zeros_like(o), torch.empty_like(rows)
-        for start in range(0, len(rows), part):
-            some = slice(start, start + part)
-            x = o @ rows[some].T + bias
-            total += F.softplus(x).sum()
-            p = x.sigmoid_()
-            grad_o += p @ rows[some]
-            torch.mm(p.T, o, out=grad_rows[some])
-        ctx.save_for_backward(grad_o, grad_rows)
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        """Gradients of o and rows; bias is a constant."""
-        grad_o, grad_rows = ctx.saved_tensors
-        return grad * grad_o, grad * grad_rows, None, None
-
-
-def full_bce(
-    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, limit: int = LOGITS
-) -> torch.Tensor:
-    """Over all candidates: softplus(x) of every logit, minus x of the positives.
-
-    o [B, d]; rows [K, d], candidate k in row k - 1; positives [B, W] of `distinct`; bias (), added to each logit;
-    limit, logits that are computed together.
-    """
-    with torch.autocast(o.device.type, enabled=False):
-        o = o.to(rows.dtype)
-        total = SoftplusSum.apply(o, rows, bias.to(rows), max(1, limit // len(o)))
-        x = positive_logits(o, rows, positives, bias)
-        return (total - x.masked_fill(positives == 0, 0).sum()) / len(o)
-
-
-def sampled_bce(
-    o: torch.Tensor, rows: torch.Tensor, positives: torch.Tensor, bias: torch.Tensor, num_sampled: int
-) -> torch.Tensor:
-    """Estimate of `full_bce` without bias: negatives drawn evenly, the same for all rows, stand for the others."""
-    with torch.autocast(o.device.type, enabled=False):
-        o = o.to(rows.dtype)
-        drawn = torch.randint(1, len(rows) + 1, (num_sampled,), device=o.device)
-        place = torch.searchsorted(positives, drawn.expand(len(o), -1).contiguous()).clamp(max=positives.shape[1] - 1)
-        hit = positives.gather(1, place) == drawn  # [B, m]: a positive of this row
-        x = F.linear(o, F.embedding(drawn - 1, rows), bias.expand(num_sampled))
-        weight = (len(rows) - (positives != 0).sum(1)) / (~hit).sum(1).clamp(min=1)
-        negatives = weight * F.softplus(x).masked_fill(hit, 0).sum(1)
-        x = positive_logits(o, rows, positives, bias)
-        return (negatives + F.softplus(-x).masked_fill(positives == 0, 0).sum(1)).mean()
-
-
 # Conditional contrastive regularisation, eq. 8
 
 
 def identical(seq: torch.Tensor) -> torch.Tensor:
     """Which rows of seq [B, L] equal each other, [B, B]."""
-    return (seq.unsqueeze(0) == seq.unsqueeze(1)).all(-1)
+    number = seq.unique(dim=0, return_inverse=True)[1]
+    return number == number.unsqueeze(1)
 
 
 def ccr(
@@ -432,7 +365,7 @@ class DSPnet(SequentialRecommender):
         rows, bias = self.candidates(side), self.bias[SIDES.index(side)]
         if side == "V" and self.samples:
             return sampled_bce(o, rows, distinct(future), bias, self.num_sampled)
-        return full_bce(o, rows, distinct(future), bias)
+        return full_bce(o, rows, labels_of_sets(future), bias)
 
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
         """The terms of eq. 9, weighted, and the discriminators' loss: the gradient of their sum gives each its own."""

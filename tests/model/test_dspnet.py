@@ -11,7 +11,9 @@ import yaml
 from stubs import Config
 
 from recbole_gen.errors import UserError
-from recbole_gen.model.dspnet import DSPnet, augment, ccr, distinct, full_bce, mask, reorder, sampled_bce
+from recbole_gen.model.dspnet import DSPnet, augment, ccr, mask, reorder
+from recbole_gen.model.layers import distinct
+from recbole_gen.model.set_losses import full_bce, labels_of_later, labels_of_sets, sampled_bce
 
 N_ITEMS, N_SCENES, LENGTH = 30, 8, 6
 DEFAULTS = yaml.safe_load((Path(__file__).parents[2] / "properties/model/DSPnet.yaml").read_text())
@@ -221,10 +223,22 @@ def test_T22_labels_are_sets():
     assert distinct(torch.tensor([[4]])).tolist() == [[4]]
 
 
+@pytest.mark.parametrize("most", [None, 3, 20])
+@pytest.mark.parametrize("part", [12, 5])
+def test_labels_of_positions_are_the_sets_of_what_is_ahead(most, part):
+    later = torch.tensor([[3, 1, 3, 7, 1, 0], [9, 9, 2, 0, 0, 0], [12, 0, 0, 0, 0, 0]])
+    row, step = torch.tensor([0, 0, 0, 0, 0, 1, 1, 2]), torch.tensor([0, 1, 2, 3, 4, 0, 2, 0])
+    labels = labels_of_later(later, row, step, most)
+    found = torch.cat([labels(start, min(start + part, 12)) for start in range(0, 12, part)], 1)
+    for got, r, s in zip(found, row.tolist(), step.tolist()):
+        ahead = later[r, s:] if most is None else later[r, s : s + most]
+        assert (got.nonzero().flatten() + 1).tolist() == sorted(set(ahead.tolist()) - {0})
+
+
 @pytest.mark.parametrize("limit", [2**20, 5 * 7, 1])  # in one part, in parts of 7 candidates, and of one
 def test_T22_full_loss_is_that_with_dense_labels_in_parts_of_any_size(limit):
     o, rows, future, bias = problem()
-    expected, loss = dense_bce(o, rows, future, bias), full_bce(o, rows, distinct(future), bias, limit)
+    expected, loss = dense_bce(o, rows, future, bias), full_bce(o, rows, labels_of_sets(future), bias, limit)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     for got, wanted in zip(torch.autograd.grad(loss, (o, rows)), torch.autograd.grad(expected, (o, rows))):
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-14)
@@ -232,7 +246,7 @@ def test_T22_full_loss_is_that_with_dense_labels_in_parts_of_any_size(limit):
 
 def test_T22_far_logits_are_finite_and_keep_their_gradient():
     o = torch.tensor([[200.0]], requires_grad=True)
-    loss = full_bce(o, torch.tensor([[1.0], [-1.0]]), torch.tensor([[2]]), torch.tensor(0.0))
+    loss = full_bce(o, torch.tensor([[1.0], [-1.0]]), labels_of_sets(torch.tensor([[2]])), torch.tensor(0.0))
     assert loss.item() == pytest.approx(400) and torch.autograd.grad(loss, o)[0].item() == pytest.approx(2)
 
 
@@ -240,12 +254,14 @@ def test_T23_sampled_loss_estimates_the_full_one_without_bias():
     o, rows, future, bias = problem(W=20)
     positives = distinct(future)
     torch.manual_seed(0)
-    exact = full_bce(o, rows, positives, bias).item()
+    exact = full_bce(o, rows, labels_of_sets(positives), bias).item()
     draws = [sampled_bce(o, rows, positives, bias, 32) for _ in range(500)]
     assert sum(draw.item() for draw in draws) / len(draws) == pytest.approx(exact, rel=0.02)
     assert torch.stack(draws).std() > 0
     mean = torch.autograd.grad(torch.stack(draws).mean(), o)[0]
-    torch.testing.assert_close(mean, torch.autograd.grad(full_bce(o, rows, positives, bias), o)[0], rtol=0.1, atol=0.05)
+    torch.testing.assert_close(
+        mean, torch.autograd.grad(full_bce(o, rows, labels_of_sets(positives), bias), o)[0], rtol=0.1, atol=0.05
+    )
 
 
 def test_T23_positives_are_no_negatives():
@@ -255,7 +271,10 @@ def test_T23_positives_are_no_negatives():
     for seed in range(5):
         torch.manual_seed(seed)
         torch.testing.assert_close(
-            sampled_bce(o, rows, positives, bias, 64), full_bce(o, rows, positives, bias), rtol=1e-6, atol=0
+            sampled_bce(o, rows, positives, bias, 64),
+            full_bce(o, rows, labels_of_sets(positives), bias),
+            rtol=1e-6,
+            atol=0,
         )
 
 
