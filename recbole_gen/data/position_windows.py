@@ -58,6 +58,9 @@ class PositionWindows:
     def batch(self, begin: torch.Tensor, size: torch.Tensor, length_field: str, rows: SequenceRows) -> Interaction:
         """Windows as a batch, the longest first; see `recbole_gen.model.positions`.
 
+        For a model that learns sets it has the events behind the first of each window, [W, F], up to the user's last
+        target: from column p on they are what is ahead of position p.
+
         ``rows`` are those of this object, or a copy of them on another device, where the batch is gathered.
         """
         device = rows.target.device
@@ -75,6 +78,14 @@ class PositionWindows:
         for values in rows.targets.values():
             if id(values) in list_fields:
                 batch[NEXT + list_fields[id(values)]] = rows.gather(values, behind, no_target)
+        if rows.future_fields:
+            user = torch.searchsorted(self.begin, begin.cpu(), right=True) - 1
+            ahead = (self.begin + self.number)[user].to(device) - begin
+            step = torch.arange(int(ahead.max()), device=device)
+            none = step >= ahead.unsqueeze(1)
+            at = torch.where(none, 0, begin.unsqueeze(1) + 1 + step)
+            for field, column in rows.future_fields.items():
+                batch[column] = rows.gather(rows.targets[field], at, none)
         return Interaction(batch)
 
     def _is_target_on(self, device) -> torch.Tensor:

@@ -33,12 +33,18 @@ Differences from the paper (its code was never published)
     - Ablations (`fusion`): without MLP, z_S = z_V = [h_S, h_V]. In DSPnet- (`one_to_one`) one encoder of width
       d_s + d_v reads [scene, item] at each position and its state stands for [h_S, h_V]; the rest stays, so that scenes
       are predicted as before. Its views keep the pairs, and there is one contrastive loss.
+    - `causal` encoders let an event see only what came before it; then, or with one layer, which is read at the last
+      event, `train_pairs: positions` trains on every position of a window at once. Both losses of eq. 6 and the prior
+      are those of the rows; the contrast is at the last position of each window only, whose views augment the whole of
+      it: one that stands for an earlier position would have to leave out later events. It is a mean over windows.
     - A weight of 0 leaves its part out. Without lambda, what only predicts scenes keeps its initial weights: r_S and,
       where nothing is concatenated, all of side S, which has no prior and no contrast either. Scene scores then mean
       nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +56,11 @@ from torch.func import functional_call
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
+from recbole_gen.model.augmentation import augment
 from recbole_gen.model.dropout import Dropout
 from recbole_gen.model.layers import FUTURE, distinct, one_of
-from recbole_gen.model.set_losses import full_bce, labels_of_sets, sampled_bce
+from recbole_gen.model.positions import NEXT, encode_windows
+from recbole_gen.model.set_losses import full_bce, labels_of_later, labels_of_sets, sampled_bce
 
 SIDES = ("S", "V")
 """Scenes and items, in the order in which the paper concatenates them."""
@@ -60,44 +68,10 @@ SIDES = ("S", "V")
 PRIOR_ROWS = 10_000
 """Training rows from which the constant of the logits is estimated."""
 
-
-# Augmentation, section 3.3
-
-
-def reorder(seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """Shuffle one window of each row of seq [B, L]: size uniform in 2..length, then its start, then the order."""
-    position = torch.arange(seq.shape[1], device=seq.device)
-    length = length.unsqueeze(1)
-    draw = torch.rand(2, len(seq), 1, device=seq.device)
-    size = 2 + (draw[0] * (length - 1)).long()
-    start = (draw[1] * (length - size + 1)).long()
-    inside = (position >= start) & (position < (start + size).minimum(length))
-    key = torch.where(inside, start + torch.rand(seq.shape, device=seq.device), position)  # start..start + 1 inside
-    return seq.gather(1, key.argsort(dim=1))
-
-
-def mask(seq: torch.Tensor, length: torch.Tensor, mask_id: int, ratio: float | None) -> torch.Tensor:
-    """Replace some events of each row of seq [B, L] by mask_id, never all of them.
-
-    ratio: floor(length r) events with r ~ Beta(3, 3) if None; else round(ratio length), but at least one of two.
-    """
-    if ratio is None:
-        share = torch.distributions.Beta(3.0, 3.0).sample((len(seq),)).to(seq.device)
-        count = (length * share).long()
-    else:
-        count = (length * ratio).round().long().clamp(min=1)
-    count = count.minimum(length - 1)
-    position = torch.arange(seq.shape[1], device=seq.device)
-    key = torch.rand(seq.shape, device=seq.device).masked_fill(position >= length.unsqueeze(1), 2.0)
-    first = position < count.unsqueeze(1)  # of the order of the keys
-    return seq.masked_fill(torch.zeros_like(first).scatter_(1, key.argsort(dim=1), first), mask_id)
-
-
-def augment(length: torch.Tensor, width: int, ratio: float | None) -> torch.Tensor:
-    """A(.) as positions [B, width] from which a view takes its events; `width` stands for [MASK]."""
-    positions = torch.arange(width, device=length.device).expand(len(length), -1)
-    coin = torch.rand(len(length), 1, device=length.device) < 0.5
-    return torch.where(coin, reorder(positions, length), mask(positions, length, width, ratio))
+SAMPLES_SETS = (
+    "train_pairs: positions goes through all items, and candidates are sampled here, as their number is above "
+    "full_limit or candidates: sampled says: use --candidates=full, or --train_pairs=all"
+)
 
 
 # Conditional contrastive regularisation, eq. 8
@@ -155,14 +129,29 @@ class Encoder(nn.Module):
             layer_norm_eps=config["layer_norm_eps"],
         )
 
-    def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Vectors [B, L, d], mask [B, 1, 1, L], last [B] (index) -> h [B, d]."""
+    def forward(
+        self, tokens: torch.Tensor, hidden: torch.Tensor | None, later: torch.Tensor | None, last: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The state at the last event of each history, or at every event.
+
+        Args:
+            tokens: [B, L, d].
+            hidden: [B, 1, 1, L] added to scores, low on padding; None without padding.
+            later: [1, 1, L, L] added to scores, low where a key is later than its query; None where all are read.
+            last: [B] index of the last event; None for the states at all of them.
+
+        Returns h [B, d], or [B, L, d].
+        """
         x = self.dropout(self.norm(tokens + self.position_embedding.weight[: tokens.shape[1]]))
+        masks = [each for each in (hidden, later) if each is not None]
+        lower_mask = sum(masks) if masks else None
         *lower, top = self.layers.layer
         for layer in lower:
-            x = layer(x, attention_mask)
+            x = layer(x, lower_mask)
+        if last is None:
+            return top(x, lower_mask)
         read = x[torch.arange(len(x), device=x.device), last].unsqueeze(1)  # the last layer is for this position only
-        return top.feed_forward(top.multi_head_attention(x, attention_mask, queries=read)).squeeze(1)
+        return top.feed_forward(top.multi_head_attention(x, hidden, queries=read)).squeeze(1)
 
 
 def mlp(n_in: int, n_out: int, layers: int) -> nn.Sequential:
@@ -214,8 +203,16 @@ class DSPnet(SequentialRecommender):
         """Whether training rows need the sets of their later items and scenes; the data set adds them."""
         return True
 
+    @staticmethod
+    def why_no_positions(config) -> str | None:
+        """Why `train_pairs: positions` cannot be with these settings, or None."""
+        if config["n_layers"] > 1 and not config["causal"]:
+            return "its encoders read every history as a whole: use --causal=True, --n_layers=1 or --train_pairs=all"
+        return SAMPLES_SETS if config["candidates"] == "sampled" else None
+
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+        self.causal, self.future_events = config["causal"], config["future_events"]
         self.SCENE_SEQ = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
         self.n_scenes = dataset.num(config["SCENE_FIELD"])
         refuse_mistakes(config, self.n_scenes)
@@ -241,8 +238,9 @@ class DSPnet(SequentialRecommender):
         both = d["S"] + d["V"]
         self.item_embedding = nn.Embedding(self.n_items + 1, d["V"], padding_idx=0)  # the last row is [MASK]
         self.scene_embedding = nn.Embedding(self.n_scenes + 1, d["S"], padding_idx=0)
-        self.widths = {"SV": both} if self.one_to_one else d
-        self.f = nn.ModuleDict({name: Encoder(config, width) for name, width in self.widths.items()})
+        widths = {"SV": both} if self.one_to_one else d
+        self.f_sizes = [*widths.values()]
+        self.f = nn.ModuleDict({name: Encoder(config, width) for name, width in widths.items()})
         for module in self.modules():  # as in BERT4Rec
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=config["initializer_range"])
@@ -306,20 +304,34 @@ class DSPnet(SequentialRecommender):
         seq = {"S": interaction[self.SCENE_SEQ], "V": interaction[self.ITEM_SEQ]}
         return {side: seq[side][:, :width].masked_fill(~real, 0) for side in SIDES}, length
 
+    def _states(self, items: torch.Tensor, scenes: torch.Tensor, length: torch.Tensor, every: bool = False):
+        """h of eq. 2 of all encoders side by side, [B, d]; ``every``: at all events, reading earlier ones, [B, l, d].
+
+        items and scenes [B, l], of which nothing is read behind the length [B].
+        """
+        tokens = {"S": self.scene_embedding(scenes), "V": self.item_embedding(items)}
+        if self.one_to_one:
+            tokens = {"SV": torch.cat([tokens["S"], tokens["V"]], dim=-1)}
+        step = torch.arange(items.shape[1], device=length.device)
+        padding = step >= length.unsqueeze(1)
+        zeros = tokens[next(iter(tokens))].new_zeros
+        low = torch.finfo(zeros(1).dtype).min / 4  # two of them are no infinity
+        hidden = later = None
+        if every or self.causal:
+            later = zeros(1, 1, len(step), len(step)).masked_fill_(step > step.unsqueeze(1), low)
+        if not every and padding.any():
+            hidden = zeros(len(length), 1, 1, len(step)).masked_fill_(padding[:, None, None], low)
+        last = None if every else length - 1
+        return torch.cat([f(tokens[name], hidden, later, last) for name, f in self.f.items()], dim=-1)
+
+    def _by_encoder(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Parts [..., d] of states that lie side by side, by the name of the encoder."""
+        return dict(zip(self.f, states.split(self.f_sizes, dim=-1), strict=True))
+
     def encode(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
         """h of eq. 2, by the name of the encoder."""
-
-        def read(scenes: torch.Tensor, items: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-            tokens = {"S": self.scene_embedding(scenes), "V": self.item_embedding(items)}
-            if self.one_to_one:
-                tokens = {"SV": torch.cat([tokens["S"], tokens["V"]], dim=-1)}
-            real = torch.arange(items.shape[1], device=length.device) < length.unsqueeze(1)
-            attention_mask = self.get_attention_mask(real, bidirectional=True)
-            return torch.cat([f(tokens[name], attention_mask, length - 1) for name, f in self.f.items()], dim=-1)
-
         with looked_up_once(self.item_embedding, seq["V"]):
-            h = encode_by_length(read, length, [seq["S"], seq["V"]], [length])
-        return dict(zip(self.widths, h.split(list(self.widths.values()), dim=-1)))
+            return self._by_encoder(encode_by_length(self._states, length, [seq["V"], seq["S"]], [length]))
 
     def fuse(self, h: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """z of eq. 3."""
@@ -348,8 +360,8 @@ class DSPnet(SequentialRecommender):
 
     # Training, sections 3.3 and 3.4
 
-    def with_views(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Histories [B, L] with N_+ augmented copies of the batch behind them, [(1 + N_+) B, L]."""
+    def views(self, seq: dict[str, torch.Tensor], length: torch.Tensor) -> dict[str, torch.Tensor]:
+        """N_+ augmented copies of the histories [B, L], one copy of the batch behind the other, [N_+ B, L]."""
         width, copies = seq["V"].shape[1], length.repeat(self.n_views)
         positions = {side: augment(copies, width, self.mask_ratio) for side in SIDES}
         if self.one_to_one:
@@ -357,38 +369,86 @@ class DSPnet(SequentialRecommender):
         out = {}
         for side, mask_id in (("S", self.n_scenes), ("V", self.n_items)):
             source = F.pad(seq[side], (0, 1), value=mask_id).repeat(self.n_views, 1)
-            out[side] = torch.cat([seq[side], source.gather(1, positions[side])])
+            out[side] = source.gather(1, positions[side])
         return out
 
     def prediction_loss(self, side: str, o: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
-        """Eq. 6 before the division by K; scenes are few, and never sampled."""
+        """Eq. 6 of rows whose later items or scenes are ``future`` [B, W], before the division by K."""
         rows, bias = self.candidates(side), self.bias[SIDES.index(side)]
-        if side == "V" and self.samples:
+        if side == "V" and self.samples:  # scenes are few, and never sampled
             return sampled_bce(o, rows, distinct(future), bias, self.num_sampled)
         return full_bce(o, rows, labels_of_sets(future), bias)
 
-    def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+    def contrast(self, h: dict[str, torch.Tensor], views: dict[str, torch.Tensor], seq: dict[str, torch.Tensor]):
+        """Eq. 8 of all encoders: states h [B, d], those of the views [N_+ B, d], histories [B, L]."""
+        total = next(iter(h.values())).new_zeros(())
+        for name in ("SV",) if self.one_to_one else self.trained:
+            same = torch.stack([identical(seq[side]) for side in name]).all(0) if self.mask_identical else None
+            total = total + ccr(h[name], views[name].unflatten(0, (self.n_views, -1)), same, *self.ccr_settings)
+        return total
+
+    def objective(
+        self,
+        h: dict[str, torch.Tensor],
+        prediction_loss: Callable[[str, torch.Tensor], torch.Tensor],
+        contrast: Callable[[], torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
         """The terms of eq. 9, weighted, and the discriminators' loss: the gradient of their sum gives each its own."""
-        seq, length = self.read(interaction)
-        states = self.encode(self.with_views(seq, length), length.repeat(1 + self.n_views))
-        states = {name: h.unflatten(0, (-1, len(length))) for name, h in states.items()}  # [1 + N_+, B, d]
-        z = self.fuse({name: h[0] for name, h in states.items()})
+        z = self.fuse(h)
         o = self.query(z)
-        items = self.prediction_loss("V", o["V"], interaction[FUTURE + self.ITEM_SEQ]) / self.divisor["V"]
-        scenes = prior = contrast = discriminator = items.new_zeros(())
+        items = prediction_loss("V", o["V"]) / self.divisor["V"]
+        scenes = prior = contrasted = discriminator = items.new_zeros(())
         if self.lambda_:
-            scenes = self.prediction_loss("S", o["S"], interaction[FUTURE + self.SCENE_SEQ]) / self.divisor["S"]
+            scenes = prediction_loss("S", o["S"]) / self.divisor["S"]
         if self.alpha:
             prior, discriminator = self.adversarial_prior(z)
         if self.beta:
-            for name in ("SV",) if self.one_to_one else self.trained:
-                h, same = states[name], None
-                if self.mask_identical:
-                    same = torch.stack([identical(seq[side]) for side in name]).all(0)
-                contrast = contrast + ccr(h[0], h[1:], same, *self.ccr_settings)
+            contrasted = contrast()
         weights = (1, self.lambda_, self.alpha, self.beta)
-        terms = (items, scenes, prior, contrast)
+        terms = (items, scenes, prior, contrasted)
         return *(self.scale * weight * term for weight, term in zip(weights, terms)), discriminator
+
+    def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+        """`objective` of rows, a history and the events behind it each."""
+        seq, length = self.read(interaction)
+        future = {"V": interaction[FUTURE + self.ITEM_SEQ], "S": interaction[FUTURE + self.SCENE_SEQ]}
+        read = seq
+        if self.beta:  # all in one, for histories and views alike
+            views = self.views(seq, length)
+            read = {side: torch.cat([seq[side], views[side]]) for side in SIDES}
+        states = self.encode(read, length.repeat(1 + self.n_views))
+        h, of_views = (
+            {name: each[part] for name, each in states.items()}
+            for part in (slice(len(length)), slice(len(length), None))
+        )
+        return self.objective(
+            h, lambda side, o: self.prediction_loss(side, o, future[side]), lambda: self.contrast(h, of_views, seq)
+        )
+
+    def calculate_positions_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+        """`objective` of every position of windows; the contrast is at the last one of each."""
+        if self.samples:
+            raise UserError(SAMPLES_SETS)
+        seq, length = self.read(interaction)
+        every, places = encode_windows(
+            lambda length, items, scenes: self._states(items, scenes, length, every=True), length, seq["V"], seq["S"]
+        )
+        states = self._by_encoder(every)
+        counted = interaction[NEXT + self.ITEM_SEQ].flatten()[places] != 0
+        width = seq["V"].shape[1]
+        row, step = places[counted] // width, places[counted] % width
+
+        def prediction_loss(side: str, o: torch.Tensor) -> torch.Tensor:
+            later = interaction[FUTURE + (self.ITEM_SEQ if side == "V" else self.SCENE_SEQ)]
+            labels = labels_of_later(later, row, step, self.future_events)
+            return full_bce(o, self.candidates(side), labels, self.bias[SIDES.index(side)])
+
+        def contrast() -> torch.Tensor:
+            last = length.cumsum(0) - 1
+            views = self.encode(self.views(seq, length), length.repeat(self.n_views))
+            return self.contrast({name: each[last] for name, each in states.items()}, views, seq)
+
+        return self.objective({name: each[counted] for name, each in states.items()}, prediction_loss, contrast)
 
     # Inference
 

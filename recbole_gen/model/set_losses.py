@@ -57,7 +57,7 @@ def labels_of_later(later: torch.Tensor, row: torch.Tensor, step: torch.Tensor, 
 class _LabelledLogistic(torch.autograd.Function):
     """Sum of softplus(x) - y x over all logits x = o rows' + bias with labels y, never more than a part at once.
 
-    The gradient of a logit is sigmoid(x) - y and is multiplied with the same two matrices, so it is computed on the way.
+    The gradient of a logit, sigmoid(x) - y, is multiplied with the same two matrices, so it is computed on the way.
     """
 
     @staticmethod

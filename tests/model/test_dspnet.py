@@ -11,7 +11,8 @@ import yaml
 from stubs import Config
 
 from recbole_gen.errors import UserError
-from recbole_gen.model.dspnet import DSPnet, augment, ccr, mask, reorder
+from recbole_gen.model.augmentation import augment, mask, reorder
+from recbole_gen.model.dspnet import DSPnet, ccr
 from recbole_gen.model.layers import distinct
 from recbole_gen.model.set_losses import full_bce, labels_of_later, labels_of_sets, sampled_bce
 
@@ -402,9 +403,9 @@ def test_views_of_one_encoder_keep_pairs_and_those_of_two_do_not():
     histories = {"V": torch.arange(1, 7).repeat(200, 1), "S": torch.arange(1, 7).repeat(200, 1)}
     broken = {}
     for fusion in ("full", "one_to_one"):
-        seq = build(fusion=fusion).with_views(histories, torch.full((200,), 6))
-        items, scenes = seq["V"][200:], seq["S"][200:]
-        assert len(items) == 2 * 200 and torch.equal(seq["V"][:200], histories["V"])
+        seq = build(fusion=fusion).views(histories, torch.full((200,), 6))
+        items, scenes = seq["V"], seq["S"]
+        assert len(items) == len(scenes) == 2 * 200
         assert set(items.unique().tolist()) == {*range(1, 7), N_ITEMS}
         assert set(scenes.unique().tolist()) == {*range(1, 7), N_SCENES}
         pairs = (items == scenes) | ((items == N_ITEMS) & (scenes == N_SCENES))
@@ -804,3 +805,82 @@ def test_T35_no_negative_sampling_is_fine(distribution):
 def test_T32_one_scene_is_no_scene():
     with pytest.raises(UserError, match="fewer than two scenes in 'scene': set SCENE_FIELD"):
         fresh(Data(training_batch(), n_scenes=2))
+
+
+# Every position of a window at once
+
+
+def windows_batch(items, scenes, width=LENGTH) -> tuple[Rows, Rows]:
+    """The same users as windows, whose histories are all but the last event, and as rows."""
+    order = sorted(range(len(items)), key=lambda user: -len(items[user]))
+    lists = {"item_id": [items[user] for user in order], "scene": [scenes[user] for user in order]}
+    length = torch.tensor([len(row) - 1 for row in lists["item_id"]])
+    windows, rows = Rows(item_length=length), Rows()
+    pairs = [(user, t) for user, row in enumerate(lists["item_id"]) for t in range(1, len(row))]
+    for field, values in lists.items():
+        ahead = padded([row[1:] for row in values], int(length.max()))
+        windows |= {f"{field}_list": padded([row[:-1] for row in values], int(length.max()))}
+        windows |= {f"next_{field}_list": ahead, f"future_{field}_list": ahead}
+        rows |= {f"{field}_list": padded([values[user][:t] for user, t in pairs])}
+        rows |= {f"future_{field}_list": padded([values[user][t:] for user, t in pairs])}
+    rows |= {"item_length": torch.tensor([t for _, t in pairs])}
+    return Rows(windows), Rows(rows)
+
+
+WHOLE = (
+    ([1, 2, 3, 2, 9], [5, 6, 7, 8, 9, 10], [4, 9], [12, 3, 12]),
+    ([1, 2, 1, 3, 3], [5, 6, 7, 1, 2, 3], [4, 1], [2, 7, 2]),
+)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"causal": True}, {"n_layers": 1}, {"causal": True, "n_layers": 3, "future_events": 2}]
+)
+@each_fusion
+def test_loss_and_gradient_of_positions_are_those_of_rows(fusion, changes):
+    model = build(fusion=fusion, beta_k=0.0, **changes).double()
+    windows, rows = windows_batch(*WHOLE)
+    if "future_events" in changes:
+        rows |= {name: rows[name][:, : changes["future_events"]] for name in rows if name.startswith("future")}
+    found = {}
+    for name, calculate in (("rows", model.calculate_loss), ("positions", model.calculate_positions_loss)):
+        torch.manual_seed(2)
+        values = calculate(rows if name == "rows" else windows)
+        # Draws from the prior are in the order of the rows, which is that of the positions.
+        found[name] = values, gradients(sum(values), list(model.parameters()))
+    torch.testing.assert_close(found["positions"][0], found["rows"][0], atol=1e-9, rtol=1e-9)
+    for got, wanted in zip(found["positions"][1], found["rows"][1]):
+        torch.testing.assert_close(got, wanted, atol=1e-9, rtol=1e-9)
+
+
+@each_fusion
+def test_no_position_sees_what_comes_later(fusion):
+    model = build(fusion=fusion, causal=True).eval()
+    windows, _ = windows_batch(*WHOLE)
+
+    def states():
+        length = windows["item_length"]
+        return model._states(windows["item_id_list"], windows["scene_list"], length, every=True)
+
+    before = states()
+    windows["item_id_list"][:, 2:] = windows["item_id_list"][:, 2:] % 19 + 1
+    windows["scene_list"][:, 2:] = windows["scene_list"][:, 2:] % 5 + 1
+    after = states()
+    torch.testing.assert_close(after[:, :2], before[:, :2])
+    assert (after[:, 2] - before[:, 2]).abs().max() > 1e-2
+
+
+def test_the_contrast_of_windows_is_that_of_their_whole_histories():
+    model = build(causal=True, alpha_k=0.0)
+    windows, _ = windows_batch(*WHOLE)
+    last = Rows({name: values for name, values in windows.items() if not name.startswith("next")})
+    torch.manual_seed(3)
+    positions = model.calculate_positions_loss(windows)
+    torch.manual_seed(3)
+    torch.testing.assert_close(positions[3], model.calculate_loss(last)[3])
+
+
+def test_positions_need_all_candidates():
+    windows, _ = windows_batch(*WHOLE)
+    with pytest.raises(UserError, match="candidates=full"):
+        build(causal=True, full_limit=1).calculate_positions_loss(windows)

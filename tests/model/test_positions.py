@@ -34,7 +34,7 @@ def built(settings, write_atomic):
     def build(name: str, **values):
         small = {"protocol": "leave_one_out", "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 10**6}
         features = {"load_col": None, "selected_features": ["kind"]} if name in WITH_FEATURES else {}
-        given = settings(name, **small, **features, **SMALL_RECBOLE.get(name, {}), **values)
+        given = settings(name, **(small | features | SMALL_RECBOLE.get(name, {}) | values))
         config = Config(config_dict=given)
         init_seed(3, True)
         train = create_loaders(config, create_dataset(config))[0]
@@ -69,6 +69,43 @@ def test_loss_and_gradient_are_those_of_all_rows(built, name):
     assert found == pytest.approx(wanted, abs=1e-6)
     for key, gradient in wanted_gradients.items():
         torch.testing.assert_close(gradients[key], gradient, atol=1e-6, rtol=1e-5)
+
+
+DSPNET = {
+    "SCENE_FIELD": "kind", "hidden_size": 16, "scene_size": 8, "causal": True, "beta_k": 0.0, "alpha_k": 0.0,
+    "hidden_dropout_prob": 0, "attn_dropout_prob": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("future_events", [None, 3])
+def test_sets_of_all_rows_are_those_of_positions(built, future_events):
+    values = DSPNET | {"future_events": future_events, "load_col": None}
+    rows = built("DSPnet", train_pairs="all", **values)
+    windows = built("DSPnet", train_pairs="positions", positions_batch_size=10**6, **values)
+    batch, other = only_batch(rows[1]), only_batch(windows[1])
+    assert int((other[NEXT + "item_id_list"] != 0).sum()) == len(batch) > len(other)
+    windows[2].load_state_dict(rows[2].state_dict())
+    wanted, wanted_gradients = loss_and_gradients(rows[0], rows[2], batch)
+    found, gradients = loss_and_gradients(windows[0], windows[2], other)
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6) and wanted[0] > 0 < wanted[1]
+    for key, gradient in wanted_gradients.items():
+        torch.testing.assert_close(gradients[key], gradient, atol=1e-6, rtol=2e-5)
+
+
+def test_a_window_is_to_predict_what_comes_behind_it_too(built):
+    _, train, _ = built("DSPnet", train_pairs="positions", MAX_ITEM_LIST_LENGTH=2, load_col=None, **DSPNET)
+    log = train._dataset.inter_feat
+    users, items = log.targets["user_id"], log.targets["item_id"]
+    seen = 0
+    for batch in train:
+        assert (batch["future_item_id_list"][:, : batch["item_id_list"].shape[1]] >= batch[NEXT + "item_id_list"]).all()
+        for user, window, future in zip(batch["user_id"], batch["item_id_list"], batch["future_item_id_list"]):
+            events = items[(users == user)].tolist()[:-2]  # without those of validation and test
+            ahead = [item for item in future.tolist() if item]
+            window = [item for item in window.tolist() if item]
+            assert events[-len(ahead) :] == ahead and events[-len(ahead) - 1] == window[0]
+            seen += len(ahead) > len(window)
+    assert seen
 
 
 @pytest.mark.parametrize("name", [name for name in BY_CROSS_ENTROPY if name in SMALL_RECBOLE])
@@ -124,6 +161,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path):
         ("SASRec", ("--loss_type=BPR",), ["loss_type: CE"]),
         ("SASRec", ("--empty_history=True",), ["empty_history"]),
         ("SASRec", ("--transform=mask_itemseq",), ["transform"]),
+        ("DSPnet", ("--SCENE_FIELD=item_id", "--n_layers=2"), ["DSPnet", "causal", "n_layers"]),
+        ("DSPnet", ("--SCENE_FIELD=item_id", "--causal=True", "--candidates=sampled"), ["DSPnet", "candidates"]),
     ],
 )
 def test_what_cannot_be_trained_so_says_why(arguments, refused, model, values, patterns):
