@@ -48,7 +48,9 @@ from torch import nn
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length
 from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.item_losses import ItemLoss
 from recbole_gen.model.layers import HistoryNoise, one_of
+from recbole_gen.model.positions import NEXT
 
 
 def wide(logits: torch.Tensor) -> torch.Tensor:
@@ -159,6 +161,8 @@ class ACVAE(SequentialRecommender):
     input_type = InputType.POINTWISE
     item_vectors_name = "item_embedding"
     loss_names = ("nll", "kl", "contrast", "adversary")
+    reads_item_loss = True
+    averages_windows = True  # not targets: the terms of eq. 13 are sums over the steps of a user
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -176,7 +180,7 @@ class ACVAE(SequentialRecommender):
         self.gru_softplus, self.valid_pair = config["gru_softplus"], config["contrast_valid_pair"]
         self.every_step = config["train_pairs"] != "all"  # with a row for each prefix, each predicts its own target
         self.eval_noise = one_of(config, "eval_noise", ("none", "mean", "sample"))
-        self.seed = config["seed"]
+        self.seed, self.item_loss = config["seed"], ItemLoss(config)
         self.alternate = one_of(config, "adv_schedule", ("same_batch", "alternate")) == "alternate"
         self.encoder_extra_sgd = config["encoder_extra_sgd"]
         self.settings = {"contrast": config["contrast_optimizer"], "adversary": config["adversary_optimizer"]}
@@ -245,9 +249,10 @@ class ACVAE(SequentialRecommender):
     # Training, sections 3.3.2, 3.5 and 3.6; each loss is a sum over steps
 
     def reconstruction_loss(self, z: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """-log P(x_{t+1} | z_t), z [n, Z], target [n]."""
-        logits = F.linear(self.decode(z), self.output.weight[1:], self.output.bias[1:])  # padding is no item
-        return F.cross_entropy(wide(logits), target - 1, reduction="sum")
+        """-log P(x_{t+1} | z_t), z [n, Z], target [n]; padding is no item."""
+        if not len(target):
+            return z.sum()
+        return self.item_loss(self.decode(z), self.output.weight, target, self.output.bias) * len(target)
 
     def divergence(self, adversary: Adversary, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """KL(q || p) as T estimates it, E_q[T] of eq. 9; a gradient reaches x and z, but not T."""
@@ -275,11 +280,22 @@ class ACVAE(SequentialRecommender):
         """
         length = interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
         item_seq = interaction[self.ITEM_SEQ][:, : int(length.max())]  # no step sees a later one
-        rows, step = len(item_seq), torch.arange(item_seq.shape[1], device=item_seq.device)
+        step = torch.arange(item_seq.shape[1], device=item_seq.device)
         valid = (item_seq != 0) & (step < length)
         counted = valid if self.every_step else valid & (step == length - 1)
         next_item = item_seq.roll(-1, 1).scatter(1, length - 1, interaction[self.POS_ITEM_ID].unsqueeze(1))
+        return self.losses_at(item_seq, next_item, valid, counted)
 
+    def calculate_positions_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+        """The same for windows, which are rows of which every step may count: sums over steps, means over windows."""
+        item_seq, next_item = interaction[self.ITEM_SEQ], interaction[NEXT + self.ITEM_SEQ]
+        return self.losses_at(item_seq, next_item, item_seq != 0, next_item != 0)
+
+    def losses_at(
+        self, item_seq, next_item, valid, counted
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The terms of eq. 13; all [B, L]: items, the items behind them, which of them exist, and which steps count."""
+        rows = len(item_seq)
         x, z = self.infer(item_seq)
         x_t, z_t = x[counted], z[counted]
         nll = self.reconstruction_loss(z_t, next_item[counted]) / rows

@@ -13,6 +13,12 @@ et al., which RecBole has: that one knows no order, and is `--model=recbole.Diff
     N, p_n            timesteps, StepSampler.probabilities
     T                 MAX_ITEM_LIST_LENGTH + 1: the slot takes one of the paper's T positions
 
+`train_pairs: positions` learns all targets of a window at once (`causal: True`, `positions_from: start`): beside one
+shared history there is a slot for each of its events, which sees the events before that and itself. A target's loss is
+that of its row in which the slot has the position behind the history's last, instead of y_T for all; dropout of the
+history is shared, and so is the step n, which z_n tells every event of the history, so that a window has one value in
+the estimate of p_n, its mean L_n.
+
 Differences from the paper (its code was never published)
     - The cross-entropy reads the predicted h_T^0, as algorithm 1 does; eq. 13 prints the clean one, with which it would
       never train the Transformer (`rec_on`).
@@ -31,6 +37,8 @@ Differences from the paper (its code was never published)
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -40,8 +48,10 @@ from torch import nn
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
 from recbole_gen.model.diffusion import GaussianDiffusion, level_schedule
-from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.dropout import Dropout, attention, dropout
+from recbole_gen.model.item_losses import ItemLoss
 from recbole_gen.model.layers import HistoryNoise, one_of, sinusoid
+from recbole_gen.model.positions import NEXT, states_and_targets
 
 SEQUENCES = 640
 """Sequences that are encoded together at most, one for each row and content of its slot: they take much memory."""
@@ -114,13 +124,41 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
         """x [B, K, d], sees [B, 1, Q, K] (which token reads which) -> the first Q tokens, [B, Q, d]."""
         first = x[:, : sees.shape[2]]
-        q, k, v = (
-            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for part in (self.query(first), *self.key_value(x).chunk(2, dim=-1))
-        )
-        dropout = self.dropout.p if self.training else 0.0
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=sees, dropout_p=dropout).transpose(1, 2).flatten(2)
-        attended = self.attention_norm(first + self.dropout(self.attention_output(read)))
+        q, k, v = self._project(first, x)
+        read = attention(q, k, v, sees, self.dropout.p if self.training else 0.0)
+        return self._finish(first, read)
+
+    def beside_history(self, x: torch.Tensor, slots: int, slots_only: bool) -> torch.Tensor:
+        """The block for windows and a slot for the event behind each of their events.
+
+        x [B, 2 L, d] is the slots, then the events; slot i reads itself and the events 0 to i, event i the events 0 to
+        i. Returns the same, or the slots alone, [B, L, d].
+        """
+        first = x[:, :slots] if slots_only else x
+        rate = self.dropout.p if self.training else 0.0
+        q, k, v = self._project(first, x)
+        q_slot, k_slot, v_slot = (each[:, :, :slots] for each in (q, k, v))  # [B, heads, L, d / heads]
+        k_event, v_event = k[:, :, slots:], v[:, :, slots:]
+        q_slot = q_slot * q_slot.shape[-1] ** -0.5
+        later = torch.ones(slots, slots, dtype=torch.bool, device=x.device).triu(1)
+        scores = (q_slot @ k_event.transpose(-1, -2)).masked_fill(later, -torch.inf)
+        own = (q_slot * k_slot).sum(-1, keepdim=True)
+        weights = dropout(torch.cat([scores, own], dim=-1).softmax(-1), rate, True)
+        read = weights[..., :-1] @ v_event + weights[..., -1:] * v_slot
+        if not slots_only:
+            of_events = attention(q[:, :, slots:], k_event, v_event, None, rate, is_causal=True)
+            read = torch.cat([read, of_events], dim=2)
+        return self._finish(first, read)
+
+    def _project(self, first: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries of the first tokens, keys and values of all, [B, heads, ..., d / heads] each."""
+        parts = self.query(first), *self.key_value(x).chunk(2, dim=-1)
+        return tuple(part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)
+
+    def _finish(self, first: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """What is behind the attention, whose results [B, heads, Q, d / heads] are: [B, Q, d]."""
+        read = self.attention_output(read.transpose(1, 2).flatten(2))
+        attended = self.attention_norm(first + self.dropout(read))
         return self.output_norm(attended + self.dropout(self.feed_forward(attended)))
 
 
@@ -129,6 +167,19 @@ class DiffRec(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     loss_names = ("mse", "recommendation")
+    reads_item_loss = True
+
+    @staticmethod
+    def why_no_positions(config) -> str | None:
+        """Why a setting cannot train on every position of a window at once, or None."""
+        if not config["causal"]:
+            return "the events of a history see the noisy target in its slot (causal: False). Add --causal=True"
+        if config["positions_from"] != "start":
+            return (
+                "position vectors are counted from the end of a history (positions_from: end), and each target of a "
+                "window ends another one. Add --positions_from=start"
+            )
+        return None
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -141,6 +192,8 @@ class DiffRec(SequentialRecommender):
         self.sums_steps = one_of(config, "step_weight", ("mean", "sum")) == "sum"
         self.detach_target, self.detach_noised = config["detach_target"], config["detach_noised"]
         self.causal = config["causal"]
+        self.from_end = one_of(config, "positions_from", ("end", "start")) == "end"
+        self.item_loss = ItemLoss(config)
         self.infer = one_of(config, "infer", ("fast", "full"))
         self.reverse_variance = one_of(config, "reverse_variance", ("beta", "posterior"))
         self.n_seeds, self.noise_per_user = config["n_seeds"], config["noise_per_user"]
@@ -148,7 +201,7 @@ class DiffRec(SequentialRecommender):
             raise UserError(f"n_seeds must be at least 1, got {self.n_seeds}")
 
         self.item_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
-        self.position_embedding = nn.Embedding(self.max_seq_length + 1, d)  # the slot has the last position
+        self.position_embedding = nn.Embedding(self.max_seq_length + 1, d)  # the slot has the last, or the next
         self.input_norm, self.dropout = nn.LayerNorm(d), Dropout(dropout)
         inner = config["inner_size"]
         self.blocks = nn.ModuleList(Block(d, n_heads, inner, dropout) for _ in range(config["n_layers"]))
@@ -189,10 +242,14 @@ class DiffRec(SequentialRecommender):
         """The slots come first in the sequence; the order of the items is in their position vectors, y_T the slot's."""
         (B, S, d), L = slots.shape, item_seq.shape[1]
         step = torch.arange(L, device=item_seq.device)
-        position = (self.max_seq_length - length.unsqueeze(1) + step).clamp(max=self.max_seq_length)  # [B, L]
         y, z = self.position_embedding.weight, sinusoid(n, d).to(slots).unsqueeze(1)
-        history = self.item_embedding(item_seq) + F.embedding(position, y) + z
-        slots = slots + y[-1] + z  # eq. 14 adds z_n at every position
+        if self.from_end:
+            position = (self.max_seq_length - length.unsqueeze(1) + step).clamp(max=self.max_seq_length)  # [B, L]
+            y_item, y_slot = F.embedding(position, y), y[-1]
+        else:
+            y_item, y_slot = y[:L], F.embedding(length.unsqueeze(1), y)
+        history = self.item_embedding(item_seq) + y_item + z
+        slots = slots + y_slot + z  # eq. 14 adds z_n at every position
         real = (step < length.unsqueeze(1)).unsqueeze(1)  # [B, 1, L]
         if self.causal:
             # The history does not see the slots, so all S of them share it; each sees itself and the history.
@@ -209,11 +266,46 @@ class DiffRec(SequentialRecommender):
         x = self.blocks[-1](x, sees.unsqueeze(1)[:, :, : S if self.causal else 1])
         return x.reshape(B, S, d)
 
+    def denoise_at_positions(self, interaction, slots: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        """f_theta at every target of a batch of windows, as `denoise` for the history before each and one slot.
+
+        slots [P, d] of the targets, window by window; n [W] in 1..N, of the windows -> [P, d].
+        """
+        item_seq, following = interaction[self.ITEM_SEQ], interaction[NEXT + self.ITEM_SEQ]
+        (W, L), d = item_seq.shape, slots.shape[1]
+        y, z = self.position_embedding.weight, sinusoid(n, d).to(slots).unsqueeze(1)
+        h_n = slots.new_zeros(W * L, d).index_copy(0, following.flatten().nonzero().squeeze(1), slots).view(W, L, d)
+        history, h_n = self.item_embedding(item_seq) + y[:L] + z, h_n + y[1 : L + 1] + z
+
+        def encode(_, history: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+            x = self.dropout(self.input_norm(torch.cat([slots, history], dim=1)))
+            for place, block in enumerate(cast("list[Block]", self.blocks), 1):
+                x = block.beside_history(x, slots.shape[1], slots_only=place == len(self.blocks))
+            return x
+
+        return states_and_targets(self, interaction, encode, history, h_n)[0]
+
     # Training, section 4.3 and algorithm 1
 
     def recommendation_loss(self, h0: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """-log p(v_T | h_T^0) of eq. 8, averaged over the rows; padding is no item."""
-        return F.cross_entropy(F.linear(h0, self.output.weight[1:], self.output.bias[1:]), target - 1)
+        return self.item_loss(h0, self.output.weight, target, self.output.bias)
+
+    def draw_steps(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Steps n in 1..N of so many rows, or windows, and the weights of their L_n."""
+        if self.importance_sampling:
+            return self.steps.draw(rows)
+        n = torch.randint(1, self.diffusion.timesteps + 1, (rows,), device=self.noise_bank.device)
+        return n, torch.ones_like(n, dtype=self.noise_bank.dtype)
+
+    def noised(self, h0: torch.Tensor, n: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """h_T^n of eq. 7, for h0 and noise [B, d] and n [B]."""
+        return self.diffusion.q_sample(h0.detach() if self.detach_noised else h0, n - 1, noise)
+
+    def denoising_error(self, h0: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """L_n of eq. 17, [B]."""
+        error = ((h0.detach() if self.detach_target else h0) - prediction).pow(2)
+        return error.sum(-1) if self.sums_dimensions else error.mean(-1)
 
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. 18: the weighted error of the denoiser, and the recommendation loss."""
@@ -223,17 +315,32 @@ class DiffRec(SequentialRecommender):
 
     def _losses(self, item_seq: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         h0 = self.item_embedding(target)  # q_phi of eq. 6, with beta_0 = 0
-        if self.importance_sampling:
-            n, weight = self.steps.draw(len(target))
-        else:
-            n = torch.randint(1, self.diffusion.timesteps + 1, target.shape, device=h0.device)
-            weight = torch.ones_like(n, dtype=h0.dtype)
-        h_n = self.diffusion.q_sample(h0.detach() if self.detach_noised else h0, n - 1, torch.randn_like(h0))
+        n, weight = self.draw_steps(len(target))
+        h_n = self.noised(h0, n, torch.randn_like(h0))
         prediction = self.denoise(item_seq, h_n.unsqueeze(1), n).squeeze(1)
-        error = ((h0.detach() if self.detach_target else h0) - prediction).pow(2)
-        L_n = error.sum(-1) if self.sums_dimensions else error.mean(-1)
+        L_n = self.denoising_error(h0, prediction)
         if self.importance_sampling:
             self.steps.record(n, L_n.detach())
+        return self.weighted_losses(h0, prediction, target, weight, L_n)
+
+    def calculate_positions_loss(self, interaction) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eq. 18 at every target of a batch of windows: noise for each, and a step for each window."""
+        following = interaction[NEXT + self.ITEM_SEQ]
+        window, target = (following != 0).nonzero()[:, 0], following[following != 0]
+        n, weight = self.draw_steps(len(following))
+        with looked_up_once(self.item_embedding, torch.cat([interaction[self.ITEM_SEQ].flatten(), target])):
+            h0 = self.item_embedding(target)
+            h_n = self.noised(h0, n[window], torch.randn_like(h0))
+            prediction = self.denoise_at_positions(interaction, h_n, n)
+        L_n = self.denoising_error(h0, prediction)
+        if self.importance_sampling:
+            number = torch.bincount(window, minlength=len(n))
+            total = L_n.new_zeros(len(n)).index_add(0, window, L_n.detach())
+            self.steps.record(n[number > 0], (total / number)[number > 0])  # of a window the mean: one step, one value
+        return self.weighted_losses(h0, prediction, target, weight[window], L_n)
+
+    def weighted_losses(self, h0, prediction, target, weight, L_n) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eq. 18 for predictions and clean vectors [B, d], targets [B], their L_n [B] and its weights [B]."""
         if self.sums_steps:
             weight = weight * self.diffusion.timesteps
         read = {"pred": [prediction], "clean": [h0], "both": [prediction, h0]}[self.rec_on]

@@ -22,6 +22,8 @@ Differences from the paper
     - With a linear denoiser the T reverse steps are composed into one Gaussian with the same law (`sampler: auto`).
 Differences from the released code
     - Evaluation is in evaluation mode (theirs keeps dropout on), does not rank the padding row, and drops no rows.
+    - `train_pairs: positions` reads the guidance before every target of a user from one pass of the encoder; the same
+      loss, where the history fits in, but that the dropout of a user's targets is shared.
     - Padding is masked by item id (theirs tests for vectors that sum to exactly zero, which real ones can).
     - Layers that their module creates and never uses, and the keys' bias, which has no effect, do not exist here.
 """
@@ -37,8 +39,9 @@ from torch import nn
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.dropout import Dropout, attention
 from recbole_gen.model.layers import HistoryNoise, StepEmbedding, item_denoiser, one_of
+from recbole_gen.model.positions import NEXT, states_and_targets
 
 PLACES = 4096
 """Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
@@ -82,6 +85,15 @@ class GuidanceEncoder(nn.Module):
         u = self.attention_norm(attended + q)
         out = self.feed_forward_norm(self.feed_forward(u) + u) * real[rows, last].unsqueeze(-1)
         return self.output_norm(out)
+
+    def at_every_item(self, items: torch.Tensor) -> torch.Tensor:
+        """Item vectors [B, L, d] -> guidance [B, L, d] by each item and those before it; dropout is shared by all."""
+        z = self.dropout(items + self.position_embedding.weight[: items.shape[1]])
+        q = self.query_norm(z)
+        rate = self.dropout.p if self.training else 0.0
+        attended = attention(self.query(q), self.key(z), self.value(z), None, rate, is_causal=True)
+        u = self.attention_norm(attended + q)
+        return self.output_norm(self.feed_forward_norm(self.feed_forward(u) + u))
 
 
 class DreamRec(SequentialRecommender):
@@ -140,20 +152,43 @@ class DreamRec(SequentialRecommender):
 
         return encode_by_length(read, used_lengths(item_seq), [item_seq], [length], places=PLACES)
 
+    def guidance_at_positions(self, interaction) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same before every target of a batch of windows, [P, d], and the targets [P]."""
+        items = self.item_embedding(interaction[self.ITEM_SEQ])  # of all windows at once: one gradient of the table
+        return states_and_targets(self, interaction, lambda _, part: self.encoder.at_every_item(part), items)
+
     def denoise(self, x_t: torch.Tensor, h: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """f_theta(e_n^t, c_{n-1}, t) of eq. 13: x_t and h [B, d], t [B], or [1] for all rows -> [B, d]."""
         step = self.step_embedding(t).expand(len(x_t), -1)
         return self.denoiser(torch.cat([x_t, h, step], dim=-1))
 
     def calculate_loss(self, interaction) -> torch.Tensor:
-        """Algorithm 1; the squared norm of its line 8 is averaged over d, a factor that Adam does not see."""
+        """Algorithm 1: a number."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
         with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), item])):
-            x0, h = self.item_embedding(item), self.guidance(interaction)
+            return self.target_loss(item, self.guidance(interaction))
+
+    def calculate_positions_loss(self, interaction) -> torch.Tensor:
+        """Algorithm 1 at every target of a batch of windows, each with a step, noise and guidance of its own."""
+        items, following = interaction[self.ITEM_SEQ], interaction[NEXT + self.ITEM_SEQ]
+        with looked_up_once(self.item_embedding, torch.cat([items.flatten(), following.flatten()])):
+            h, target = self.guidance_at_positions(interaction)
+            return self.target_loss(target, h)
+
+    def target_loss(self, target: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """Lines 3 to 8 of algorithm 1 for targets [B] and their guidance h [B, d], averaged over them."""
+        x0 = self.item_embedding(target)
         dropped = torch.rand(len(h), 1, device=h.device) < self.uncond_prob
-        h = torch.where(dropped, self.null_guidance, h)
         t = torch.randint(self.diffusion.timesteps, (len(h),), device=h.device)
-        x_t = self.diffusion.q_sample(x0.detach() if self.detach_noised else x0, t, torch.randn_like(x0))
+        return self.loss_of_draws(x0, h, dropped, t, torch.randn_like(x0))
+
+    def loss_of_draws(self, x0, h, dropped: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The squared norm of line 8, averaged over d too, a factor that Adam does not see.
+
+        x0, h and noise [B, d]; dropped [B, 1], where Phi stands for h; t [B].
+        """
+        h = torch.where(dropped, self.null_guidance, h)
+        x_t = self.diffusion.q_sample(x0.detach() if self.detach_noised else x0, t, noise)
         return F.mse_loss(self.denoise(x_t, h, t), x0.detach() if self.detach_target else x0)
 
     # Generation phase, section 4.2.2 and algorithm 2

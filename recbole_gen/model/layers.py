@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,6 +25,9 @@ def _signed(value: int) -> int:
 # splitmix64: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014
 _GAMMA = _signed(0x9E3779B97F4A7C15)
 _FACTORS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+FEW = 128
+"""Numbers of which it does not pay to find the distinct ones."""
 
 DRAWN_AHEAD = 2**14
 """Numbers of evaluation noise that are made together where a batch has fewer."""
@@ -128,6 +132,14 @@ def sinusoid(values: torch.Tensor, size: int, freq: float = 1e4) -> torch.Tensor
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
+def once_each(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """function(values), [...] -> [..., d], for a function of single numbers that is computed once for equal ones."""
+    if values.numel() < FEW:
+        return function(values)
+    distinct, which = values.unique(return_inverse=True)
+    return F.embedding(which, function(distinct))
+
+
 class StepEmbedding(nn.Module):
     """Embed diffusion steps: a sinusoid, then Linear d -> 2d, GELU, Linear 2d -> d.
 
@@ -148,6 +160,9 @@ class StepEmbedding(nn.Module):
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
         """t [...] (integers) -> [..., d]."""
+        return once_each(self._embed, t)
+
+    def _embed(self, t: torch.Tensor) -> torch.Tensor:
         angles = t.unsqueeze(-1) * self.frequencies
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
 

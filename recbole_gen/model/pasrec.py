@@ -29,6 +29,9 @@ Differences from the paper (its code was never published; where it builds on Pre
       eq. 9 are not said: PreferDiff's sizes, and two layers with GELU.
     - By default no gradient reaches the target's vector (`detach_target`, `detach_noised`); in PreferDiff's code one
       does.
+    - `train_pairs: positions` reads the guidance before every target of a user from one pass of the encoder; the same
+      loss, where the history fits in, but that the dropout of a user's targets is shared, and that a centroid is over
+      the targets of other windows and of the same one.
 Differences from PreferDiff's code
     - DDIM ends each stride at the noise level that the network is told (`ddim_compat: True` for the code's count), and
       its steps are composed into one map where the denoiser is linear and small (`sampler: auto`).
@@ -36,9 +39,6 @@ Differences from PreferDiff's code
 """
 
 from __future__ import annotations
-
-import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,64 +48,27 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once, used_lengths
-from recbole_gen.model.day_search import search_days
 from recbole_gen.model.diffusion import ClosedForm, GaussianDiffusion, beta_schedule, guide
-from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.dropout import Dropout, attention
 from recbole_gen.model.layers import (
     HistoryNoise,
     LinearOfParts,
     StepEmbedding,
     item_denoiser,
+    once_each,
     one_of,
-    sinusoid,
 )
+from recbole_gen.model.next_day import Calendar, TimeEncoding
+from recbole_gen.model.positions import NEXT, states_and_targets
+
+CHANCES = 2**20
+"""Random numbers that decide together on negative items."""
 
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
 
 PLACES = 1024
 """Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
-
-
-class When(NamedTuple):
-    """Predicted days of the next interaction, int64 [B] each, counted from 1970-01-01.
-
-    ``day`` is the best, ``earliest`` and ``latest`` bound the days that cannot be told from it.
-    """
-
-    day: torch.Tensor
-    earliest: torch.Tensor
-    latest: torch.Tensor
-
-
-class TimeEncoding(nn.Module):
-    """TE(t) of times t in [0, 1], eq. 3-5; nothing in it is learned. Works in the precision of its input."""
-
-    frequencies: torch.Tensor
-
-    def __init__(self, name: str, size: int, sigma: float, freq: float, time_scale: float, seed: int):
-        super().__init__()
-        self.name, self.size, self.sigma, self.freq, self.time_scale = name, size, sigma, freq, time_scale
-        if not (sigma > 0 and freq > 1 and time_scale > 0):
-            raise UserError(
-                f"sigma and time_scale must be positive and freq above 1, got {sigma}, {time_scale} and {freq}"
-            )
-        if name == "gaussian" and time_scale != 1:
-            raise UserError(f"the gaussian encoding has its centers in [0, 1]: time_scale must be 1, got {time_scale}")
-        if name == "rff":
-            draw = torch.Generator().manual_seed(seed)
-            self.register_buffer("frequencies", sigma * torch.randn(size // 2, generator=draw))
-
-    def forward(self, t: torch.Tensor) -> torch.Tensor:
-        """t [...] -> [..., d]."""
-        t = t * self.time_scale
-        if self.name == "sinusoidal":
-            return sinusoid(t, self.size, self.freq)
-        if self.name == "gaussian":
-            centers = torch.linspace(0, 1, self.size, dtype=t.dtype, device=t.device)
-            return torch.exp(-((t.unsqueeze(-1) - centers) ** 2) / (2 * self.sigma**2))
-        angles = 2 * math.pi * t.unsqueeze(-1) * self.frequencies.to(t.dtype)
-        return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class GuidanceEncoder(nn.Module):
@@ -149,8 +112,22 @@ class GuidanceEncoder(nn.Module):
         out = self.feed_forward_norm(self.feed_forward(u) + u) * real[rows, last].unsqueeze(-1)
         return self.output_norm(residual + out)
 
+    def at_every_token(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, L, d] -> g_u [B, L, d] by each of them and those before it; dropout is shared by all."""
+        z = self.dropout(tokens)
+        q = self.query_norm(z)
+        heads, keys, values = (
+            each.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for each in (self.query(q) * self.n_heads**-0.5, self.key(z), self.value(z))
+        )
+        rate = self.dropout.p if self.training else 0.0
+        read = attention(heads, keys, values, None, rate, is_causal=True).transpose(1, 2).flatten(2)
+        residual = z + read + q
+        u = self.attention_norm(residual)
+        return self.output_norm(residual + self.feed_forward_norm(self.feed_forward(u) + u))
 
-class PASRec(SequentialRecommender):
+
+class PASRec(Calendar, SequentialRecommender):
     """The paper in the order of its section 4; every size and switch is described in properties/model/PASRec.yaml."""
 
     input_type = InputType.POINTWISE
@@ -253,18 +230,32 @@ class PASRec(SequentialRecommender):
         g = encode_by_length(self._read, used_lengths(item_seq), histories, [last], places=PLACES)
         if not self.uses_time:
             return g, None
-        tau_last = self.time_encoding(interaction[self.TOI_SEQ].gather(1, last.unsqueeze(1)).squeeze(1))
+        tau_last = once_each(self.time_encoding, interaction[self.TOI_SEQ].gather(1, last.unsqueeze(1)).squeeze(1))
         return g, self.toi_predictor(torch.cat([g, tau_last], dim=-1))
 
     def _read(self, item_seq: torch.Tensor, *times_and_last: torch.Tensor) -> torch.Tensor:
         """g_u [B, d] of item_seq [B, L], their times [B, L] if they are read, and the index of the last item [B]."""
         *times, last = times_and_last
-        if times:  # sines take longer than to find the days that are the same
-            distinct, place = times[0].unique(return_inverse=True)
-            added = F.embedding(place, self.time_encoding(distinct))
+        if times:
+            added = once_each(self.time_encoding, times[0])
         else:
             added = self.position_embedding.weight[: item_seq.shape[1]]
         return self.encoder(self.item_embedding(item_seq) + added, item_seq != 0, last)
+
+    def represent_at_positions(self, interaction) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """The same before every target of a batch of windows, [P, d] each, and the targets [P]."""
+        items = self.item_embedding(interaction[self.ITEM_SEQ])  # of all windows at once: one gradient of the table
+        if self.uses_time:
+            added = once_each(self.time_encoding, interaction[self.TOI_SEQ])  # [W, L, d]
+        else:
+            added = self.position_embedding.weight[: items.shape[1]]
+        g, target = states_and_targets(
+            self, interaction, lambda _, tokens: self.encoder.at_every_token(tokens), items + added
+        )
+        if not self.uses_time:
+            return g, None, target
+        last = added[interaction[NEXT + self.ITEM_SEQ] != 0]
+        return g, self.toi_predictor(torch.cat([g, last], dim=-1)), target
 
     def enrich(self, g: torch.Tensor, tau_hat: torch.Tensor | None) -> torch.Tensor:
         """g'_u = (1 - gamma) g_u + gamma MLP(g_u, tau_n hat), eq. 9-10: [B, d]."""
@@ -289,9 +280,11 @@ class PASRec(SequentialRecommender):
         B = len(x0)
         if self.negatives == "batch" or self.num_negatives + 1 >= B:
             return (x0.sum(0) - x0) / max(B - 1, 1)
-        chance = torch.rand(B, B, device=x0.device).fill_diagonal_(-1)
-        drawn = chance.topk(self.num_negatives, dim=1).indices
-        return torch.zeros_like(chance).scatter_(1, drawn, 1 / self.num_negatives).to(x0.dtype) @ x0
+        drawn = []
+        for rows in torch.arange(B, device=x0.device).split(max(1, CHANCES // B)):
+            chance = torch.rand(len(rows), B, device=x0.device).scatter_(1, rows.unsqueeze(1), -1)
+            drawn.append(chance.topk(self.num_negatives, dim=1).indices)
+        return F.embedding_bag(torch.cat(drawn), x0, mode="mean")
 
     def error(self, prediction: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
         """How far predictions [B, d] are from vectors [B, d], one number for the batch."""
@@ -308,23 +301,43 @@ class PASRec(SequentialRecommender):
         """Eq. 17, its terms with their weights: eta lambda L_Normal, eta (1 - lambda) L_BPR, (1 - eta) L_ToI."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
         with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), item])):
-            target = self.item_embedding(item)
             g, tau_hat = self.represent(interaction)
+            return self.target_loss(item, interaction[self.TOI] if self.uses_time else None, g, tau_hat)
+
+    def calculate_positions_loss(self, interaction) -> tuple[torch.Tensor, ...]:
+        """Eq. 17 at every target of a batch of windows, each with a step, noise and guidance of its own."""
+        following = interaction[NEXT + self.ITEM_SEQ]
+        time = interaction[NEXT + self.TOI_SEQ][following != 0] if self.uses_time else None
+        with looked_up_once(
+            self.item_embedding, torch.cat([interaction[self.ITEM_SEQ].flatten(), following.flatten()])
+        ):
+            g, tau_hat, target = self.represent_at_positions(interaction)
+            return self.target_loss(target, time, g, tau_hat)
+
+    def target_loss(self, target: torch.Tensor, time: torch.Tensor | None, g, tau_hat) -> tuple[torch.Tensor, ...]:
+        """Eq. 17 for targets [B] and their times [B], averaged over them; g and tau_hat as `represent` returns them."""
         h = self.enrich(g, tau_hat)
         dropped = torch.rand(len(h), 1, device=h.device) < self.uncond_prob
-        h = torch.where(dropped, self.null_guidance, h)
         t = torch.randint(self.diffusion.timesteps, (len(h),), device=h.device)
-        x0 = torch.stack([target, self.centroid(target)])  # [2, B, d]: the same step for both, fresh noise each
-        noised = x0.detach() if self.detach_noised else x0
-        x_t = self.diffusion.q_sample(noised, t, torch.randn_like(x0))
-        goal = x0.detach() if self.detach_target else x0
-        positive, negative = (self.error(*pair) for pair in zip(self.denoise(x_t, h, t), goal, strict=True))
-        loss_ioi = (self.lambda_ * positive, (1 - self.lambda_) * self.preference(positive, negative))
-        if tau_hat is None:
+        vectors = self.item_embedding(target)
+        x0 = torch.stack([vectors, self.centroid(vectors)])  # [2, B, d]: the same step for both, fresh noise each
+        loss_ioi = self.loss_of_draws(x0, h, dropped, t, torch.randn_like(x0))
+        if tau_hat is None or time is None:
             return tuple(self.eta * term for term in loss_ioi)
-        tau = self.time_encoding(interaction[self.TOI])
+        tau = once_each(self.time_encoding, time)
         loss_toi = -F.cosine_similarity(tau, tau_hat, dim=-1).mean()  # eq. 13
         return (*(self.eta * term for term in loss_ioi), (1 - self.eta) * loss_toi)
+
+    def loss_of_draws(self, x0, h, dropped: torch.Tensor, t: torch.Tensor, noise: torch.Tensor):
+        """Eq. 16, its terms with their weights: lambda L_Normal and (1 - lambda) L_BPR.
+
+        x0 and noise [2, B, d], of targets and centroids; h [B, d]; dropped [B, 1], where Phi stands for h; t [B].
+        """
+        h = torch.where(dropped, self.null_guidance, h)
+        x_t = self.diffusion.q_sample(x0.detach() if self.detach_noised else x0, t, noise)
+        goal = x0.detach() if self.detach_target else x0
+        positive, negative = (self.error(*pair) for pair in zip(self.denoise(x_t, h, t), goal, strict=True))
+        return self.lambda_ * positive, (1 - self.lambda_) * self.preference(positive, negative)
 
     # Inference, section 4.6 and algorithm 2
 
@@ -389,58 +402,6 @@ class PASRec(SequentialRecommender):
     def predict(self, interaction) -> torch.Tensor:
         """Scores [B] of the rows' own items."""
         return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
-
-    # From a predicted time to the calendar
-
-    @torch.no_grad()
-    def when(self, interaction, horizon: int = 365, noise: float = 0.01) -> When:
-        """The day of each user's next interaction, by `decode`. Reads histories and their times only.
-
-        Raises UserError for a model that reads no times.
-        """
-        _, tau_hat = self.represent(interaction)
-        if tau_hat is None:
-            raise UserError(f"this {type(self).__name__} reads no times and predicts none: train PASRec")
-        return self.decode(tau_hat, self.last_day(interaction), horizon, noise)
-
-    def last_day(self, interaction) -> torch.Tensor:
-        """Day of the latest interaction of each history, counted from 1970-01-01: int64 [B]."""
-        last = (interaction[self.ITEM_SEQ_LEN] - 1).clamp(min=0).unsqueeze(1)
-        return self.day_of(interaction[self.TOI_SEQ].gather(1, last).squeeze(1))
-
-    def day_of(self, t: torch.Tensor) -> torch.Tensor:
-        """Days since 1970-01-01 of scaled times: int64, of the same shape."""
-        return (t.double() * (self.day_range[1] - self.day_range[0])).round().long() + self.day_range[0]
-
-    @torch.no_grad()
-    def decode(self, tau_hat: torch.Tensor, not_before: torch.Tensor, horizon: int = 365, noise: float = 0.01) -> When:
-        """The days whose encodings are most similar to tau_hat [B, d], searched in float64; ties go to the earliest.
-
-        An encoding tells a day from its neighbours only so well: ``earliest`` and ``latest`` bound the days that an
-        error of tau_hat of at most ``noise`` times its length could make the answer. The sinusoid is so flat on [0, 1]
-        that this is years. (Of a log over more than SEARCHED_DAYS they are found among every n-th day.)
-
-        Args:
-            tau_hat: predicted encodings.
-            not_before: [B] days since 1970-01-01; earlier days are no answer.
-            horizon: how many days after the data's last the search ends (Gaussian: at 1.1, behind its last center),
-                or a day after a history that ends later.
-
-        Raises UserError if tau_hat is not finite.
-        """
-        if not torch.isfinite(tau_hat).all():
-            raise UserError("predicted times are not numbers: the model's weights have diverged")
-        first, last = (int(day) for day in self.day_range)
-        end = last + horizon
-        if self.time_encoding.name == "gaussian":
-            end = min(end, last + (last - first) // 10)
-        tau = F.normalize(tau_hat.double(), dim=-1)
-        return When(*search_days(self._encode_days, tau, not_before, (first, end), noise))
-
-    def _encode_days(self, days: torch.Tensor) -> torch.Tensor:
-        """Encodings of length 1 of days since 1970-01-01: [...] -> [..., d], float64."""
-        first, last = (int(day) for day in self.day_range)
-        return F.normalize(self.time_encoding((days - first).double() / (last - first)), dim=-1)
 
 
 class PreferDiff(PASRec):

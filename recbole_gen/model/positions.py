@@ -24,7 +24,10 @@ NEXT = "next_"
 """Prefix of the columns with the events behind each position."""
 
 GROUP = 16
-"""Windows that are encoded together, of alike lengths: short ones do not pay for the padding of long ones."""
+"""Windows that are encoded together, at least, of alike lengths: short ones do not pay for the padding of long ones."""
+
+GROUP_EVENTS = 512
+"""Events of short windows that are encoded together: with fewer, calls cost more than work."""
 
 BY_CROSS_ENTROPY = (
     "SASRec",
@@ -127,18 +130,27 @@ def encode_windows(
 
     Returns states [P, d], and their positions [P] in windows that are laid one behind the other, [W L].
     """
-    width = windows[0].shape[1]
-    states, places = [], []
-    longest = length[::GROUP].tolist()
-    for number, cut in enumerate(longest):
-        some = slice(number * GROUP, (number + 1) * GROUP)
-        step = torch.arange(cut, device=length.device)
-        real = step < length[some].unsqueeze(1)  # [G, l]
-        encoded = encode(length[some], *(each[some, :cut] for each in windows))
-        rows = torch.arange(some.start, some.start + len(real), device=length.device).unsqueeze(1)
+    width, sizes = windows[0].shape[1], _group_sizes(length.tolist())
+    states, places, start = [], [], 0
+    for some, *parts in zip(*(each.split(sizes) for each in (length, *windows)), strict=True):
+        longest = int(some[0])
+        step = torch.arange(longest, device=length.device)
+        real = step < some.unsqueeze(1)  # [G, l]
+        encoded = encode(some, *(part[:, :longest] for part in parts))
+        rows = torch.arange(start, start + len(real), device=length.device).unsqueeze(1)
         states.append(encoded[real])
         places.append((rows * width + step)[real])
+        start += len(real)
     return torch.cat(states), torch.cat(places)
+
+
+def _group_sizes(lengths: list[int]) -> list[int]:
+    """How many windows, the longest first, are encoded together."""
+    sizes, start = [], 0
+    while start < len(lengths):
+        sizes.append(min(max(GROUP, GROUP_EVENTS // lengths[start]), len(lengths) - start))
+        start += sizes[-1]
+    return sizes
 
 
 @contextmanager
@@ -164,13 +176,13 @@ def recbole_positions_loss(model: Any, loss: ItemLoss, interaction) -> torch.Ten
 
 
 def states_and_targets(
-    model: Any, interaction, encode: Callable[..., torch.Tensor], *columns: str
+    model: Any, interaction, encode: Callable[..., torch.Tensor], *columns: str | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """States [P, d] at the positions of a batch that have a target, and the items there [P].
+    """States [P, d] at the positions of a batch that have a target, window by window, and the items there [P].
 
-    ``encode`` as in `encode_windows`, called with the named columns of the batch.
+    ``encode`` as in `encode_windows`, called with the named columns of the batch, or with other windows [W, L, ...].
     """
-    windows = (interaction[column] for column in columns)
+    windows = (interaction[column] if isinstance(column, str) else column for column in columns)
     states, places = encode_windows(encode, interaction[model.ITEM_SEQ_LEN], *windows)
     targets = interaction[NEXT + model.ITEM_SEQ].flatten()[places]
     counted = targets != 0

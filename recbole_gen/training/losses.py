@@ -35,6 +35,6 @@ def training_loss(config, model: Any) -> Callable[[Any], Any]:
     calculate = getattr(model, "calculate_positions_loss", None)
     if calculate is None:
         calculate = partial(recbole_positions_loss, model, ItemLoss(config, first=0))
-    if distributed.world_size() > 1:
+    if distributed.world_size() > 1 and not getattr(model, "averages_windows", False):
         return partial(_weighted_by_targets, calculate, NEXT + model.ITEM_SEQ)
     return calculate

@@ -24,6 +24,7 @@ TOY = {
     "NEG_PREFIX": "neg_",
     "device": "cpu",
     "seed": 2020,
+    "loss": "softmax",
     "embedding_size": E,
     "rnn_size": H,
     "latent_size": Z,

@@ -24,6 +24,7 @@ TOY = {
     "NEG_PREFIX": "neg_",
     "device": "cpu",
     "seed": 2020,
+    "loss": "softmax",
     # The paper's reading; the defaults' are tested by name.
     "embedding_std": 1.0,
     "detach_target": False,
@@ -236,6 +237,18 @@ def test_T20_the_slot_has_the_last_position_and_the_items_those_before_it(causal
     (f * torch.randn(D)).sum().backward()  # the sum itself is that of a norm's output and hardly moves
     used = model.position_embedding.weight.grad.any(dim=1).nonzero().flatten().tolist()
     assert used == list(range(LENGTH - len(history), LENGTH + 1))
+
+
+@causal_or_not
+@pytest.mark.parametrize("history", [[], [4], [1, 2, 3], [5, 6, 7, 8, 9, 10]])
+def test_T20_counted_from_the_start_the_slot_has_the_position_behind_the_last_item(causal, history):
+    model = build(causal=causal, positions_from="start")
+    seen, interaction = tokens_of(model), batch([history, [7, 7]])
+    model.denoise(interaction["item_id_list"], torch.zeros(2, 1, D), torch.tensor([5, 5]))
+    y, items = model.position_embedding.weight, model.item_embedding.weight[history]
+    z = torch.tensor([[math.sin(5 / 1e4 ** (i / D)), math.cos(5 / 1e4 ** (i / D))] for i in range(0, D, 2)]).flatten()
+    tokens = torch.cat([y[len(history)].unsqueeze(0), items + y[: len(history)]]) + z
+    torch.testing.assert_close(seen[0][0, : len(tokens)], tokens, atol=1e-5, rtol=1e-5)
 
 
 def test_T20_history_is_noise_free():

@@ -16,7 +16,8 @@ from recbole_gen.data.times import SECONDS_PER_DAY, DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.model import day_search, pasrec
 from recbole_gen.model.layers import HistoryNoise
-from recbole_gen.model.pasrec import PASRec, PreferDiff, TimeEncoding
+from recbole_gen.model.next_day import TimeEncoding
+from recbole_gen.model.pasrec import PASRec, PreferDiff
 
 N_ITEMS, D, LENGTH, TIMESTEPS, STRIDE = 30, 16, 6, 20, 5
 FIRST, LAST = 1000, 7000
@@ -584,7 +585,9 @@ def test_T17_a_row_alone_has_the_centroid_0_and_a_finite_loss(error, negatives):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_T17_random_negatives_are_others_without_replacement_and_equally_likely():
+@pytest.mark.parametrize("chances", [pasrec.CHANCES, 17])
+def test_T17_random_negatives_are_others_without_replacement_and_equally_likely(chances, monkeypatch):
+    monkeypatch.setattr(pasrec, "CHANCES", chances)  # of all rows at once, and of two
     model, n, draws = build(negatives="random", num_negatives=3), 8, 2000
     rows, total = torch.eye(n), torch.zeros(n, n)
     for _ in range(draws):

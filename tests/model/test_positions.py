@@ -23,25 +23,64 @@ SMALL_RECBOLE = {
     "LightSANs": {"hidden_size": 16, "inner_size": 16, "hidden_dropout_prob": 0, "attn_dropout_prob": 0},
     "SRGNN": {"embedding_size": 16},
 }
+SMALL_OURS = {
+    "DreamRec": {"dropout_prob": 0, "uncond_prob": 0},
+    "PASRec": {"dropout_prob": 0, "uncond_prob": 0},
+    "PreferDiff": {"dropout_prob": 0, "uncond_prob": 0, "detach_target": False, "detach_noised": False},
+    "DiffRec": {
+        "dropout_prob": 0, "causal": True, "positions_from": "start", "importance_sampling": False, "rec_on": "both",
+        "detach_target": False, "n_layers": 3, "embedding_std": 1,
+    },
+}  # fmt: skip
+"""Ours whose loss depends on the history of a target alone."""
 WITH_FEATURES = ("SASRecF", "GRU4RecF", "FDSA")
 
 
 @pytest.fixture
-def built(settings, write_atomic):
-    """built(model, **values) -> configuration, training loader and model on `walks`, whose histories all fit."""
+def built(settings, write_atomic, tmp_path):
+    """built(model, **values) -> configuration, training loader and model on `walks`, whose histories all fit.
+
+    Its steps are six hours apart.
+    """
+    path = tmp_path / "toy/toy.inter"
+    head, *lines = path.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    path.write_text("\n".join([head, *(f"{u}\t{i}\t{float(t) * 21600}" for u, i, t in rows)]) + "\n")
     write_atomic({"item_id:token": [f"i{n}" for n in range(40)], "kind:token": [n % 3 for n in range(40)]}, "item")
 
     def build(name: str, **values):
         small = {"protocol": "leave_one_out", "MAX_ITEM_LIST_LENGTH": 12, "train_batch_size": 10**6}
         features = {"load_col": None, "selected_features": ["kind"]} if name in WITH_FEATURES else {}
-        given = settings(name, **(small | features | SMALL_RECBOLE.get(name, {}) | values))
+        given = settings(name, **(small | features | (SMALL_RECBOLE | SMALL_OURS).get(name, {}) | values))
         config = Config(config_dict=given)
         init_seed(3, True)
         train = create_loaders(config, create_dataset(config))[0]
         init_seed(4, True)
-        return config, train, create_model(config, train._dataset)
+        model = create_model(config, train._dataset)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1 and name in SMALL_OURS:
+                    parameter.add_(0.3 * torch.randn_like(parameter))  # biases and norms that matter
+        return config, train, model
 
     return build
+
+
+def draw_nothing(model):
+    """Have a diffusion model know one step, without noise."""
+    if hasattr(model, "diffusion"):
+        model.diffusion.timesteps = 1
+        model.diffusion.alphas_cumprod.fill_(1)
+
+
+def order_of_rows(rows, windows):
+    """[P] for each target of a batch of windows, window by window, its row in a batch of rows."""
+    window, step = (windows[NEXT + "item_id_list"] != 0).nonzero().unbind(1)
+    wanted = 1000 * windows["user_id"][window] + step + 1
+    found = 1000 * rows["user_id"] + rows["item_length"]
+    match = wanted.unsqueeze(1) == found
+    assert (match.sum(1) == 1).all()
+    return match.int().argmax(1)
 
 
 def loss_and_gradients(config, model, batch):
@@ -58,11 +97,12 @@ def only_batch(train):
     return batch
 
 
-@pytest.mark.parametrize("name", [name for name in CAUSAL if name in SMALL_RECBOLE])
+@pytest.mark.parametrize("name", [*(name for name in CAUSAL if name in SMALL_RECBOLE), *SMALL_OURS])
 def test_loss_and_gradient_are_those_of_all_rows(built, name):
     rows = built(name, train_pairs="all")
     windows = built(name, train_pairs="positions", positions_batch_size=10**6)
     batch, other = only_batch(rows[1]), only_batch(windows[1])
+    draw_nothing(rows[2]), draw_nothing(windows[2])
     assert len(other) == 60 and int((other[NEXT + "item_id_list"] != 0).sum()) == len(batch) > 60
     wanted, wanted_gradients = loss_and_gradients(rows[0], rows[2], batch)
     found, gradients = loss_and_gradients(windows[0], windows[2], other)
@@ -135,20 +175,117 @@ def test_a_later_event_changes_no_earlier_state(built, name):
     assert (before[:, 5] - after[:, 5]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
+def conditions(name, model, batch, at_positions: bool):
+    """What the loss of DreamRec, PASRec and PreferDiff knows of a history, [P, ...]."""
+    if name == "DreamRec":
+        return model.guidance_at_positions(batch)[0] if at_positions else model.guidance(batch)
+    g, tau_hat, *_ = model.represent_at_positions(batch) if at_positions else model.represent(batch)
+    return g if tau_hat is None else torch.cat([model.enrich(g, tau_hat), tau_hat], dim=-1)
+
+
+@pytest.mark.parametrize("name", ["DreamRec", "PASRec", "PreferDiff"])
+def test_every_target_has_the_guidance_of_its_row_and_of_the_same_draws_the_same_loss(built, name):
+    _, train, model = built(name, train_pairs="all")
+    rows = only_batch(train)
+    windows = only_batch(built(name, train_pairs="positions", positions_batch_size=10**6)[1])
+    order, d = order_of_rows(rows, windows), model.null_guidance.numel()
+    wanted, found = conditions(name, model, rows, False)[order], conditions(name, model, windows, True)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+    number = len(order)
+    shape = (number, d) if name == "DreamRec" else (2, number, d)
+    x0, noise, dropped = torch.randn(shape), torch.randn(shape), torch.rand(number, 1) < 0.3
+    t = torch.randint(model.diffusion.timesteps, (number,))
+    losses = [model.loss_of_draws(x0, h[:, :d], dropped, t, noise) for h in (wanted, found)]
+    torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-6)
+
+
+def test_diffrec_predicts_at_every_target_what_it_predicts_for_its_row(built):
+    _, train, model = built("DiffRec", train_pairs="all")
+    rows = only_batch(train)
+    windows = only_batch(built("DiffRec", train_pairs="positions", positions_batch_size=10**6)[1])
+    order = order_of_rows(rows, windows)
+    n = torch.randint(1, 21, (len(windows),))  # of 20
+    window = (windows[NEXT + "item_id_list"] != 0).nonzero()[:, 0]
+    slots = torch.randn(len(order), 16)
+    wanted = model.denoise(rows["item_id_list"][order], slots.unsqueeze(1), n[window]).squeeze(1)
+    found = model.denoise_at_positions(windows, slots, n)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    other = model.denoise_at_positions(windows, slots, n % 20 + 1)
+    assert (other - found).abs().max() > 1e-3
+
+
+def test_diffrec_records_one_loss_for_each_step_that_it_draws(built):
+    _, train, model = built("DiffRec", train_pairs="positions", positions_batch_size=10**6, importance_sampling=True)
+    batch = only_batch(train)
+    model.calculate_positions_loss(batch)
+    assert int(model.steps.counts.sum()) == len(batch) == 60
+
+
+@pytest.mark.parametrize("name", [*SMALL_OURS, "ACVAE"])
+def test_a_later_event_changes_nothing_of_ours_before_it(built, name):
+    _, train, model = built(name, train_pairs="positions", positions_batch_size=10**6)
+    batch = only_batch(train)
+    model.eval()
+    window, step = (batch[NEXT + "item_id_list"] != 0).nonzero().unbind(1)
+    slots, n = torch.randn(len(step), 16), torch.randint(1, 21, (len(batch),))
+
+    def states(slots):
+        if name == "ACVAE":
+            return model.infer(batch["item_id_list"])[1][window, step]
+        if name == "DiffRec":
+            return model.denoise_at_positions(batch, slots, n)
+        return conditions(name, model, batch, True)
+
+    before = states(slots)
+    items = batch["item_id_list"].clone()
+    items[:, 5:] = torch.where(items[:, 5:] == 0, 0, items[:, 5:] % 39 + 1)
+    batch.interaction["item_id_list"] = items
+    if "toi_list" in batch:
+        batch["toi_list"][:, 5:] += 0.3
+    after = states(torch.where((step >= 5).unsqueeze(1), torch.randn_like(slots), slots))
+    torch.testing.assert_close(before[step < 5], after[step < 5])
+    assert (before[step == 5] - after[step == 5]).abs().max() > 1e-4
+
+
+def test_acvae_learns_from_windows_what_it_learns_from_rows_with_every_step(built):
+    name = "ACVAE"
+    windows = built(name, train_pairs="positions", positions_batch_size=10**6)
+    rows = built(name, train_pairs="window", window_step=None)
+    batch, other = only_batch(windows[1]), only_batch(rows[1])
+    rank = {int(user): place for place, user in enumerate(batch["user_id"])}
+    other = other[torch.tensor([rank[int(user)] for user in other["user_id"]]).argsort()]
+    width = batch["item_id_list"].shape[1]  # the same shapes, and so the same draws
+    assert not other["item_id_list"][:, width:].any()
+    other.interaction["item_id_list"] = other["item_id_list"][:, :width]
+    results = []
+    for (config, _, model), each in ((windows, batch), (rows, other)):
+        torch.manual_seed(7)
+        results.append(loss_and_gradients(config, model, each))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6) and min(results[0][0]) != 0
+    for key, gradient in results[1][1].items():
+        torch.testing.assert_close(results[0][1][key], gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "DiffRec", "ACVAE"])
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "gBCE"])
 @pytest.mark.parametrize("pairs", ["all", "positions"])
 def test_every_loss_trains_in_both_modes(run, name, loss, pairs):
+    values = {"causal": True, "positions_from": "start"} if name == "DiffRec" else {}
     result = run(
-        name, loss=loss, loss_negatives=20, train_pairs=pairs, positions_batch_size=8, epochs=6, learning_rate=0.02
-    )
+        name, loss=loss, loss_negatives=20, train_pairs=pairs, positions_batch_size=8, epochs=6, learning_rate=0.02,
+        **values,
+    )  # fmt: skip
     assert result["train_loss"][-1] < 0.9 * result["train_loss"][0]
 
 
-def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path):
+@pytest.mark.parametrize("name", ["SASRec", "PreferDiff", "DiffRec", "ACVAE"])
+def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path, name):
     values = {"train_pairs": "positions", "positions_batch_size": 8, "MAX_ITEM_LIST_LENGTH": 3}
-    whole = run("SASRec", epochs=4, **values)
-    half = run("SASRec", epochs=2, **values)
+    if name == "DiffRec":
+        values |= {"causal": True, "positions_from": "start"}
+    whole = run(name, epochs=4, **values)
+    half = run(name, epochs=2, **values)
     rest = quick_start.run(argv=[f"--resume={half['run_dir']}", "--epochs=4"])
     assert rest["train_loss"] == whole["train_loss"] and rest["test_result"] == whole["test_result"]
 
@@ -158,6 +295,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path):
     [
         ("BERT4Rec", (), ["BERT4Rec", "masked items", "train_pairs=all"]),
         ("Caser", (), ["Caser", "convolutions"]),
+        ("DiffRec", (), ["DiffRec", "--causal=True"]),
+        ("DiffRec", ("--causal=True",), ["DiffRec", "--positions_from=start"]),
         ("SASRec", ("--loss_type=BPR",), ["loss_type: CE"]),
         ("SASRec", ("--empty_history=True",), ["empty_history"]),
         ("SASRec", ("--transform=mask_itemseq",), ["transform"]),
