@@ -35,10 +35,11 @@ def reading_notes(runs: dict[str, list[FinishedRun]], base: significance.PerUser
         )
     pairs: dict[str, list[str]] = {}
     for label, own in runs.items():
-        if own[0].config.get("repeatable"):  # RecBole's word for a model of sequences
-            pairs.setdefault(str(own[0].config.get("train_pairs")), []).append(label)
+        kept = own[0].config.get("train_pairs")
+        if kept and own[0].config.get("repeatable"):  # RecBole's word for a model of sequences
+            pairs.setdefault(kept, []).append(label)
     if pairs:
-        those_of = "; ".join(f"{kept} for {', '.join(labels)}" for kept, labels in sorted(pairs.items()))
+        those_of = "; ".join(f"{kept} for {', '.join(sorted(labels))}" for kept, labels in sorted(pairs.items()))
         notes.append(f"Trained on (train_pairs): {those_of}.")
     if base.rows.max() > 1:
         notes.append(

@@ -373,6 +373,16 @@ def test_the_order_of_contenders_does_not_matter(made):
     assert one == other and [contender.label for contender in one.contenders] == ["a", "c", "b"]
 
 
+def test_what_each_model_was_trained_on_is_told(made):
+    runs = {
+        "positions": [made("SASRec", GOOD, train_pairs="positions")],
+        "rows": [made("SASRec", BAD, train_pairs="all")],
+        "more": [made("GRU4Rec", BAD, train_pairs="all")],
+        "Pop": [made("Pop", BAD, repeatable=False, train_pairs="all")],
+    }
+    assert "Trained on (train_pairs): all for more, rows; positions for positions." in summarise(runs).notes
+
+
 def test_tables_of_numbers_can_be_read_back(written):
     summary, folder, _ = written
     long, wide = (pd.read_csv(folder / name) for name in ("comparison.csv", "summary.csv"))
