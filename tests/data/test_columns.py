@@ -199,5 +199,5 @@ def test_rows_of_a_graph_without_an_entity_are_left_out_and_told(shop, make_conf
     config = make_config("CFKG", load_col={**LOADED, **graph})
     data = create_dataset(config)
     assert len(data.kg_feat) == 10 and "" not in data.item2entity.values()
-    told = " ".join(data.reading_notes)
+    told = " ".join(data.notes)
     assert "without a value in 'head_id'" in told and "without a value in 'entity_id'" in told
