@@ -11,6 +11,7 @@ if it gathers nothing.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from recbole_gen.errors import UserError
+from recbole_gen.model.alike_lengths import looked_up_once
 from recbole_gen.model.item_losses import ItemLoss
 
 NEXT = "next_"
@@ -163,15 +165,22 @@ def _gathering_nothing(model: Any):
         del model.gather_indexes
 
 
+def recbole_states(model: Any, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """States at all positions of a model of CAUSAL: item_seq [W, L], length [W] -> [W, L, d]."""
+    # `forward` as it is of one batch in one piece: `encode_windows` forms groups of its own
+    forward = inspect.unwrap(getattr(type(model), "forward_by_gathering", type(model).forward))
+    with _gathering_nothing(model):
+        return forward(model, item_seq, length)
+
+
 def recbole_positions_loss(model: Any, loss: ItemLoss, interaction) -> torch.Tensor:
     """Cross-entropy of a model of CAUSAL at every position of the windows of a batch: a number."""
-    forward = getattr(type(model), "forward_by_gathering", type(model).forward)
 
     def encode(length: torch.Tensor, item_seq: torch.Tensor) -> torch.Tensor:
-        with _gathering_nothing(model):
-            return forward(model, item_seq, length)
+        return recbole_states(model, item_seq, length)
 
-    states, targets = states_and_targets(model, interaction, encode, model.ITEM_SEQ)
+    with looked_up_once(model.item_embedding, interaction[model.ITEM_SEQ]):
+        states, targets = states_and_targets(model, interaction, encode, model.ITEM_SEQ)
     return loss(states, model.item_embedding.weight, targets)
 
 
