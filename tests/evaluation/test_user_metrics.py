@@ -134,7 +134,7 @@ def test_a_metric_of_scores_and_labels(metrics, make_config, walks):
     values = {"metrics": ["my_metrics:Brier"], "valid_metric": "brier", "eval_args": {"mode": "labeled"}}
     config = make_config("BPR", **values)
     assert config["eval_type"].name == "VALUE" and config["valid_metric_bigger"] is False
-    with pytest.raises(UserError, match=r"valid_metric Brier@10 is not among .*: Brier$"):
+    with pytest.raises(UserError, match=r"valid_metric Brier@10 is not among .*: Brier\. Take --valid_metric=Brier$"):
         make_config("BPR", **{**values, "valid_metric": "Brier@10"})
     assert Config(stored=config.settings(), needs_metrics=False)["metrics"] == ["AUC"]
 

@@ -1,0 +1,33 @@
+"""The prepared script for a GPU runs from end to end, on the CPU with small sizes."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from recbole_gen.config.registry import MODELS
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_script(tmp_path, *arguments):
+    command = [sys.executable, "benchmarks/gpu.py", "--device=cpu", "--small", f"--results={tmp_path}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_every_model_is_measured_in_both_modes(tmp_path):
+    done = run_script(tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "gpu_step.tsv").open() as file:
+        steps = list(csv.DictReader(file, delimiter="\t"))
+    measured = {(line["model"], line["mode"]) for line in steps}
+    assert measured == {(model, mode) for model in {*MODELS, "SASRec", "GRU4Rec"} for mode in ("rows", "positions")}
+    assert all(float(line["step_s"]) > 0 and int(line["users_a_s"]) > 0 for line in steps)
+    assert (tmp_path / "gpu_gather.tsv").exists()
+
+
+def test_the_script_begins_nothing_after_its_time(tmp_path):
+    done = run_script(tmp_path, "--seconds=0")
+    assert done.returncode == 0 and done.stdout.strip().endswith("the time is over") and not list(tmp_path.iterdir())
