@@ -24,6 +24,7 @@ def check_before_loading(config) -> list[str]:
     Raises UserError for what can be known to be missing before the data set is loaded.
     """
     _require_files(config)
+    _require_columns(config, ("USER_ID_FIELD", "ITEM_ID_FIELD"))
     if model_needs(config, "scenes"):
         scenes.require_scene_column(config)
     notes = columns.resolve_columns(config)
@@ -88,17 +89,25 @@ def _require_time_column(config) -> None:
 
 def _require_general_columns(config) -> None:
     """RecBole's general data set takes the columns that it needs for granted."""
+    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
+    keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else []))
+    titles = _require_columns(config, keys)
+    for key in keys:
+        titles.load(columns.INTER, [config[key]])
+
+
+def _require_columns(config, keys: tuple[str, ...]) -> columns.Titles:
+    """The titles of a data set whose interactions have the columns that these keys name; else raises UserError."""
     titles = columns.Titles(config)
     path, found = titles.interaction_file, [*titles.of[columns.INTER]]
-    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
-    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
+    for key in keys:
         if config[key] not in found:
             raise UserError(
                 f"data set '{config['dataset']}': there is no column '{config[key]}' among {found} in {path}."
                 f"{did_you_mean(config[key], found)} Name the right one with --{key}=NAME"
                 + (", or split without times: eval_args with order: RO." if key == "TIME_FIELD" else ".")
             )
-        titles.load(columns.INTER, [config[key]])
+    return titles
 
 
 def _require_files(config) -> None:

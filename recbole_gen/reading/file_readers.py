@@ -24,7 +24,7 @@ import pyarrow.parquet
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.reading import text_blocks
 from recbole_gen.reading.parsing import without_point_zero
-from recbole_gen.reading.rules import BOM, FORMATS, MISSING, decode_titles, plain_title, title_line
+from recbole_gen.reading.rules import BOM, FORMATS, LONE_CR, MISSING, decode_titles, plain_title, title_line
 
 DELIMITERS = ",\t;|"
 """What a line of titles may be separated by, where nothing says it."""
@@ -105,7 +105,10 @@ def describe_file(path: Path, separator: str = "\t", encoding: str | None = "utf
         return LogFile(path, kind, list(first or ()), first=first or {})
     text = decode_titles(line, None) if _is_utf8(line) else line.decode("latin-1")
     delimiter = guess_delimiter(text)
-    titles = _parse_titles(text, delimiter, True)
+    try:
+        titles = _parse_titles(text, delimiter, True)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     plain = [plain_title(title) for title in titles]
     if delimiter == "\t" and all(name != title for name, title in zip(plain, titles)):
         kind = "atomic"  # under another name
@@ -198,7 +201,11 @@ def _parse_titles(line: str, delimiter: str, quotes: bool) -> list[str]:
     text = line.rstrip("\r\n")
     if not text:
         raise UserError("the first line, that of the titles, is empty")
-    return next(csv.reader([text], delimiter=delimiter)) if quotes else text.split(delimiter)
+    try:
+        return next(csv.reader([text], delimiter=delimiter)) if quotes else text.split(delimiter)
+    except csv.Error as error:
+        why = LONE_CR if "\r" in text else f"it is no line of titles: {error}"
+        raise UserError(f"line 1: {why}") from None
 
 
 def _parse_block(

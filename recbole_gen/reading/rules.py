@@ -24,6 +24,12 @@ FORMATS = {".inter": "atomic", ".csv": "text", ".tsv": "text", ".txt": "text", "
 """How the name of a log ends -> how it is read."""
 
 
+LONE_CR = (
+    "there is a carriage return in it that ends no line (old Macs ended theirs so: tr '\\r' '\\n' < OLD > NEW converts "
+    "such a file; else remove it)"
+)
+
+
 def title_line(path: Path, separator: str = "\t", encoding: str | None = "utf-8") -> dict[str, str]:
     """Column -> type of an atomic file, in their order.
 
@@ -40,11 +46,12 @@ def title_line(path: Path, separator: str = "\t", encoding: str | None = "utf-8"
             f"(--encoding=NAME says in which encoding)"
         ) from None
     if "\r" in "".join(titles):
-        raise UserError(
-            f"{path}: line 1: there is a carriage return in it that ends no line (old Macs ended theirs so: tr '\\r' "
-            f"'\\n' < OLD > NEW converts such a file; else remove it)"
-        )
+        raise UserError(f"{path}: line 1: {LONE_CR}")
     columns: dict[str, str] = {}
+    if titles == [""]:
+        raise UserError(f"{path} begins with no line of titles, such as user_id:token<tab>item_id:token")
+    if len(titles) == 1:
+        _refuse_other_separator(path, titles[0])
     for title in titles:
         name, _, kind = title.rpartition(":")
         if not name or kind not in TYPES:
@@ -56,6 +63,17 @@ def title_line(path: Path, separator: str = "\t", encoding: str | None = "utf-8"
             raise UserError(f"the title line of {path} has the column '{name}' twice: remove or rename one of them")
         columns[name] = kind
     return columns
+
+
+def _refuse_other_separator(path: Path, text: str) -> None:
+    """Raise UserError for what looks like several titles with another separator between them."""
+    for other in "\t,;| ":
+        titles = text.split(other)
+        if len(titles) > 1 and all(plain_title(title.strip()) != title.strip() for title in titles):
+            shown = "a tab" if other == "\t" else f"{other!r}"
+            raise UserError(
+                f"the titles of {path} are divided by {shown}: an atomic file has tabs, or what --field_separator says"
+            )
 
 
 def plain_title(title: str) -> str:

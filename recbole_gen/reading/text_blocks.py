@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from recbole_gen.errors import UserError
-from recbole_gen.reading.rules import BOM
+from recbole_gen.reading.rules import BOM, LONE_CR
 
 BLOCK, LONGEST = 1 << 24, 1 << 28
 """Bytes that are read at once, and of the longest line."""
@@ -74,10 +74,7 @@ def _refuse_lone_cr(block: bytes, line: int, quoted: bool) -> None:
     if quoted:
         alone = alone[np.searchsorted(np.flatnonzero(data == _QUOTE), alone) % 2 == 0]
     if len(alone):
-        raise UserError(
-            f"line {line + block.count(LF, 0, int(alone[0]))}: there is a carriage return in it that ends no line (old "
-            f"Macs ended theirs so: tr '\\r' '\\n' < OLD > NEW converts such a file; else remove it)"
-        )
+        raise UserError(f"line {line + block.count(LF, 0, int(alone[0]))}: {LONE_CR}")
 
 
 def has_quoted_cells(block: bytes, delimiter: str) -> bool:

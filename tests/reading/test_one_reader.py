@@ -213,6 +213,29 @@ def test_old_macs_files_are_named(write, make_config):
         create_dataset(make_config())
 
 
+def test_old_macs_csv_files_are_named(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"user_id,item_id,timestamp\ra,x,1\rb,y,2\r")
+    with pytest.raises(UserError, match=r"log.csv: line 1: there is a carriage return.* tr "):
+        histories(path)
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR", "DIN"])
+def test_columns_and_separators_that_are_others_are_named(model, write, make_config):
+    path = write(lines_of(GOOD))
+    text = path.read_text()
+    for separator in ",; ":
+        path.write_text(text.replace("\t", separator))
+        with pytest.raises(UserError, match=f"divided by '{separator}'.*--field_separator"):
+            create_dataset(make_config(model))
+    path.write_text(text.replace("user_id:", "who:").replace("item_id:", "what:").replace("timestamp:", "when:"))
+    with pytest.raises(UserError, match=r"no column 'user_id' among .*'who', 'what', 'when'.*--USER_ID_FIELD=NAME"):
+        create_dataset(make_config(model))
+    path.write_text("")
+    with pytest.raises(UserError, match="begins with no line of titles"):
+        create_dataset(make_config(model))
+
+
 @pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
 def test_other_encodings_and_separators_are_read_by_the_same_rules(model, write, make_config, tmp_path):
     lines = lines_of([*GOOD, ("a", '"é', T), ("a", "NA", T + 1)])
