@@ -162,4 +162,6 @@ def token_ids(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:
 
 
 def _places(tokens: pa.Array, vocabulary: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.index_in(tokens, vocabulary), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    # Padding, the first entry, is not looked up: an item of the log may have its name, [PAD].
+    places = pc.index_in(tokens, vocabulary.slice(1))
+    return pc.fill_null(places, -2).to_numpy(zero_copy_only=False).astype(np.int64) + 1

@@ -185,6 +185,16 @@ def test_unknown_items_are_left_out_and_told(trained, caplog):
     assert mixed.attrs["unknown"] == 2 and "2 events" in caplog.text and "'?', '??'" in caplog.text
 
 
+def test_an_item_may_have_the_name_of_padding(tmp_path, trained, data_path):
+    text = (data_path / "shop/shop.inter").read_text()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/shop.inter").write_text(text.replace("\ti7\t", "\t[PAD]\t"))
+    renamed, plain = (Recommender.load(trained("GRU4Rec", **more)) for more in ({"data_path": str(tmp_path)}, {}))
+    found = renamed.recommend([["[PAD]", "i4"]], k=5)
+    assert found["item"].tolist() == plain.recommend([["i7", "i4"]], k=5)["item"].tolist()
+    assert "[PAD]" in renamed.recommend([["i4"]], k=40)["item"].tolist()
+
+
 def test_an_empty_history_is_answered_by_popularity(trained, caplog):
     recommender = Recommender.load(trained("SASRec"))
     table = recommender.recommend([[], ["i1"], ["?"]], k=5)
