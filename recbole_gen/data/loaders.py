@@ -28,7 +28,7 @@ from recbole_gen.data.general_datasets import (
     KnowledgeSetDataset,
 )
 from recbole_gen.data.position_windows import PositionWindows, WindowBatches
-from recbole_gen.data.requirements import check_before_loading, predicts_sets
+from recbole_gen.data.requirements import check_before_loading, predicts_sets, trains_on_positions
 from recbole_gen.data.row_batches import RowBatchLoader
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.data.seen_targets import without_seen_targets
@@ -221,7 +221,7 @@ def create_loaders(config, dataset, parts=None):
                 TrainDataLoader: RowBatchTrainLoader,
                 FullSortEvalDataLoader: RowBatchFullSortLoader,
             }.get(loader_class, loader_class)
-        if phase == "train" and config["train_pairs"] == "positions":
+        if phase == "train" and trains_on_positions(config):
             loader_class = PositionTrainLoader
         if distributed.world_size() > 1 and not issubclass(loader_class, (RowBatchLoader, FullSortEvalDataLoader)):
             raise UserError(

@@ -28,9 +28,10 @@ def check_before_loading(config) -> list[str]:
     if model_needs(config, "scenes"):
         scenes.require_scene_column(config)
     notes = columns.resolve_columns(config)
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["train_pairs"] == "positions":
+    if trains_on_positions(config):
         positions.refuse_unless_positions(config)
     positions.refuse_unless_loss(config)
+    notes += _tell_unread_keys(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
         raise UserError(
             "mask_seen needs the whole log, and files for each part hold histories only: mask_history: True leaves "
@@ -62,6 +63,30 @@ def check_before_loading(config) -> list[str]:
         )
     _require_general_columns(config)
     return notes
+
+
+def trains_on_positions(config) -> bool:
+    """Whether training batches are windows of histories, see `recbole_gen.data.position_windows`."""
+    return config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["train_pairs"] == "positions"
+
+
+def _tell_unread_keys(config) -> list[str]:
+    """What is to be told of keys that the user has set, and that nothing reads beside his other settings."""
+    pairs, loss, is_sequential = config["train_pairs"], config["loss"], config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    on_positions = trains_on_positions(config)
+    unread = {
+        "train_pairs": not is_sequential and pairs != "all" and f"{config['model']} learns from no histories",
+        "window_step": not (is_sequential and pairs == "window") and "it is read with train_pairs: window",
+        "positions_batch_size": not on_positions and "it is read with train_pairs: positions",
+        "train_batch_size": on_positions and "with train_pairs: positions, positions_batch_size is what counts",
+        "loss_negatives": loss == "softmax" and "it is read with loss: sampled_softmax and loss: gBCE",
+        "gbce_t": loss != "gBCE" and "it is read with loss: gBCE",
+    }
+    return [
+        f"{key} ({config.origins.get(key)}) has no effect: {why}"
+        for key, why in unread.items()
+        if why and key in config.chosen
+    ]
 
 
 def predicts_sets(config) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from recbole_gen import distributed
+from recbole_gen.data.requirements import trains_on_positions
 from recbole_gen.model.item_losses import ItemLoss
 from recbole_gen.model.positions import BY_CROSS_ENTROPY, NEXT, recbole_positions_loss
 
@@ -30,7 +31,7 @@ def _weighted_by_targets(calculate: Callable, column: str, interaction):
 def training_loss(config, model: Any) -> Callable[[Any], Any]:
     """What a training batch costs a model: its `calculate_loss`, or that of every position, as the keys say."""
     ours = config.is_recbole_model and config["model"] in BY_CROSS_ENTROPY and config["loss_type"] == "CE"
-    if config["train_pairs"] != "positions":
+    if not trains_on_positions(config):
         return partial(_recbole_rows_loss, model, ItemLoss(config, first=0)) if ours else model.calculate_loss
     calculate = getattr(model, "calculate_positions_loss", None)
     if calculate is None:

@@ -1,5 +1,7 @@
 """`train_pairs: positions`: the same loss as that of rows, and nothing of what comes later."""
 
+import re
+
 import pytest
 import torch
 from recbole.utils import init_seed
@@ -303,6 +305,44 @@ def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path, name):
 )
 def test_what_cannot_be_trained_so_says_why(arguments, refused, model, values, patterns):
     refused([*arguments(*values, model=model), "--train_pairs=positions"], "train_pairs: positions", *patterns)
+
+
+def test_models_without_histories_train_as_ever_and_say_so(run, caplog):
+    for model in ("Pop", "BPR"):
+        given = {"epochs": 1, "topk": [5], "valid_metric": "NDCG@5"}
+        plain = run(model, **given)
+        assert "has no effect" not in caplog.text
+        result = run(model, **given, train_pairs="positions", positions_batch_size=8)
+        assert result["train_loss"] == plain["train_loss"] and result["test_result"] == plain["test_result"]
+        for told in (
+            f"train_pairs .* has no effect: {model} learns from no histories",
+            "positions_batch_size .* no eff",
+        ):
+            assert re.search(told, caplog.text)
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others", "read_with"),
+    [
+        ("positions_batch_size", 8, {}, "train_pairs: positions"),
+        ("train_batch_size", 8, {"train_pairs": "positions"}, "positions_batch_size"),
+        ("window_step", 3, {"train_pairs": "last"}, "train_pairs: window"),
+        ("loss_negatives", 8, {}, "loss: sampled_softmax and loss: gBCE"),
+        ("gbce_t", 0.5, {"loss": "sampled_softmax"}, "loss: gBCE"),
+    ],
+)
+def test_keys_that_nothing_reads_beside_the_others_are_told(settings, key, value, others, read_with, walks):
+    given = {**settings("SASRec"), "train_batch_size": None, **others}
+    del given["train_batch_size"]
+    data = create_dataset(Config(config_dict={**given, key: value}))
+    assert [note for note in data.notes if re.search(f"^{key} .* has no effect: .*{read_with}", note)]
+    assert not create_dataset(Config(config_dict=given)).notes
+    read = {
+        "train_pairs": {"window_step": "window", "positions_batch_size": "positions"}.get(key, "all"),
+        "loss": "gBCE",
+    }
+    assert not create_dataset(Config(config_dict={**given, **read, key: value})).notes
 
 
 def test_a_loss_that_a_model_does_not_have_is_refused(arguments, refused):
