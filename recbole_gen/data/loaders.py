@@ -31,7 +31,7 @@ from recbole_gen.data.position_windows import PositionWindows, WindowBatches
 from recbole_gen.data.requirements import check_before_loading, predicts_sets, trains_on_positions
 from recbole_gen.data.row_batches import RowBatchLoader
 from recbole_gen.data.rows import SequenceRows
-from recbole_gen.data.seen_targets import without_seen_targets
+from recbole_gen.data.seen_targets import tell_masked_targets, without_seen_targets
 from recbole_gen.data.sequences import KGSequenceDataset, SequenceDataset
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.ranking import distinct_positives
@@ -194,6 +194,8 @@ def create_loaders(config, dataset, parts=None):
     is_windowed = isinstance(parts[0].inter_feat, SequenceRows)
     if config["eval_type"] == EvaluatorType.RANKING and not predicts_sets(config):
         parts = without_seen_targets(config, parts, config["MODEL_TYPE"] == ModelType.SEQUENTIAL)
+        if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+            tell_masked_targets(config, parts)
     try:
         samplers = create_samplers(config, dataset, parts)
     except ValueError as error:  # such as a user who has all items, for whom there is no negative one

@@ -1,7 +1,8 @@
 """Targets that a user had before: where what was seen leaves the ranking, they would give the answer away.
 
 With `mask_seen: True` the target stays whatever the user had, so that where people take things again it competes with
-new items only. `mask_seen: all` drops these rows: what is left are targets that are new to their users.
+new items only. `mask_seen: all` drops these rows: what is left are targets that are new to their users. With
+`mask_history: True` such a target leaves the ranking with the rest of its history, and cannot be hit.
 """
 
 from __future__ import annotations
@@ -39,6 +40,35 @@ def seen_targets(parts, phase: int) -> torch.Tensor:
     return torch.isin(pairs[-1], torch.cat(pairs[:-1]))
 
 
+def targets_in_history(part) -> torch.Tensor:
+    """Which targets are in the (truncated) history that the model reads, [n] bool, in the order of the part's rows."""
+    rows, item = part.inter_feat, part.iid_field
+    if not isinstance(rows, SequenceRows):
+        return (rows[item + part.config["LIST_SUFFIX"]] == rows[item].unsqueeze(1)).any(1)
+    pairs = _pairs(rows.targets, (part.uid_field, item), part.item_num).numpy()
+    order = np.argsort(pairs, kind="stable")
+    again = pairs[order][1:] == pairs[order][:-1]
+    before = np.full(len(pairs), -1)
+    before[order[1:][again]] = order[:-1][again]
+    target = rows.target.numpy()
+    return torch.from_numpy((before[target] >= 0) & (before[target] >= target - rows.history_length.numpy()))
+
+
+def tell_masked_targets(config, parts) -> None:
+    """Warn of targets that `mask_history` takes out of the ranking of a sequential model with the rest of a history."""
+    drop = "" if config["benchmark_filename"] else ", --mask_seen=all drops these rows"
+    for part, name in zip(parts[1:], ("validation", "test"), strict=True):
+        if not config["mask_history"] or not len(part.inter_feat):
+            continue
+        masked = targets_in_history(part)
+        if number := int(masked.sum()):
+            logging.getLogger().warning(
+                f"{number:,} of {len(masked):,} {name} targets ({number / len(masked):.1%}) are items of the history, "
+                f"which mask_history takes out of the ranking: they cannot be hit. --mask_history=false ranks all "
+                f"items{drop}"
+            )
+
+
 def _pairs(rows, fields: tuple[str, str], n_items: int) -> torch.Tensor:
     return rows[fields[0]] * n_items + rows[fields[1]]
 
@@ -53,6 +83,8 @@ def without_seen_targets(config, parts, is_sequential: bool) -> list:
         return parts
     found = {phase: seen_targets(parts, phase) for phase in (1, 2) if len(parts[phase].inter_feat)}
     for phase, seen in found.items():
+        if is_sequential and config["mask_history"] and config["mask_seen"] != "all":
+            seen = seen & ~targets_in_history(parts[phase])  # else it leaves the ranking all the same
         number, name = int(seen.sum()), ("validation", "test")[phase - 1]
         if not number:
             continue

@@ -102,6 +102,30 @@ def test_nothing_is_told_where_nothing_is_masked(masked, caplog, model, value):
     assert "had before" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [({}, 2), ({"MAX_ITEM_LIST_LENGTH": 3}, 0), ({"MAX_ITEM_LIST_LENGTH": 4}, 2), ({"mask_seen": "all"}, 0)],
+)
+def test_targets_that_cannot_be_hit_are_told(masked, caplog, values, number):
+    masked("GRU4Rec", mask_history=True, **values)
+    told = f"{number} of 4 test targets ({number / 4:.1%}) are items of the history"
+    assert (told in caplog.text) == bool(number) and ("cannot be hit" in caplog.text) == bool(number)
+
+
+def test_a_target_that_cannot_be_hit_is_not_given_away(masked, caplog):
+    masked("GRU4Rec", mask_history=True, mask_seen=True)
+    assert "cannot be hit" in caplog.text and "too good" not in caplog.text
+
+
+def test_targets_in_histories_of_split_files_are_told(make_config, write_atomic, caplog):
+    for part in ("train", "valid", "test"):
+        write_atomic({"user_id:token": ["u", "v", "w"], "item_id:token": ["a", "b", "c"],
+                      "item_id_list:token_seq": ["b a c", "a", "a"]}, f"{part}.inter")  # fmt: skip
+    config = make_config("GRU4Rec", protocol="benchmark", mask_history=True, topk=[1], valid_metric="NDCG@1")
+    create_loaders(config, create_dataset(config))
+    assert "1 of 3 test targets (33.3%)" in caplog.text and "--mask_seen" not in caplog.text
+
+
 def test_what_last_events_leave_out_was_not_seen(masked, caplog):
     assert len(masked("GRU4Rec", mask_seen="all", last_events=4)) == 4  # of v and x it is too long ago
     assert "had before" not in caplog.text
