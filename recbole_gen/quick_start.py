@@ -150,6 +150,7 @@ def _train_and_test(
         except NotImplementedError as error:  # RecBole's answer to an option that it does not know
             raise UserError(str(error)) from error
     require_enough_items(config, data.item_num)
+    tell_certain_hits(config, data.item_num)
     with blaming_settings(config, "data"):
         train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
@@ -214,6 +215,19 @@ def require_enough_items(config: Config, item_num: int) -> None:
     """Raise SharedMistake if a metric's cut-off is beyond the items, of which padding is one in ``item_num``."""
     if config["eval_type"] == EvaluatorType.RANKING and max(config["topk"]) >= item_num:
         raise SharedMistake(f"topk {config['topk']} needs more than the {item_num - 1} items there are")
+
+
+def tell_certain_hits(config: Config, item_num: int) -> None:
+    """Warn of cut-offs that take in whole rankings, in which every target is hit; padding is one of ``item_num``."""
+    if config["eval_type"] != EvaluatorType.RANKING:
+        return
+    for mode in dict.fromkeys(config["eval_args"]["mode"].values()):
+        ranked = item_num - 1 if mode == "full" else min(item_num - 1, 1 + int(mode[3:]))
+        if certain := [k for k in config["topk"] if k >= ranked]:
+            logging.getLogger().warning(
+                f"topk {certain}: rankings of {ranked} items (eval_args: mode {mode}) have every target among the "
+                f"first {ranked}, whatever the model: Hit and Recall say nothing there"
+            )
 
 
 def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) -> None:

@@ -23,10 +23,13 @@ def describe_result(result: dict[str, Any]) -> str:
     notes = []
     if diagnostics:
         rows[0][1] = diagnostics["rows"]
-        rows.append(["Pop, test", diagnostics["rows"], diagnostics["pop"]])
+        beside_pop = model != "Pop"  # else its rows would come twice
+        if beside_pop:
+            rows.append(["Pop, test", diagnostics["rows"], diagnostics["pop"]])
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
         rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
-        rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
+        if beside_pop:
+            rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
         groups = [key for key in ("with_history", "without_history") if key in diagnostics]
         if "without_history" in groups:  # else the one row would repeat the first
             for key in groups:

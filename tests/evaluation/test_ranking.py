@@ -120,3 +120,28 @@ def test_T33_repeats_can_be_recommended_and_padding_cannot(custom, settings, wri
     for mask_history, hit in ((False, 1.0), (True, 0.0)):
         values = settings("custom:Custom", epochs=1, topk=[1], valid_metric="Hit@1", mask_history=mask_history)
         assert quick_start.run(config_dict=values)["test_result"]["hit@1"] == hit
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"eval_args": {"mode": "uni9"}}, "topk [10]: rankings of 10 items (eval_args: mode uni9)"),
+        ({"eval_args": {"mode": {"valid": "pop3", "test": "full"}}}, "topk [5, 10]: rankings of 4 items"),
+        ({"eval_args": {"mode": "uni10"}}, ""),
+        ({"topk": [5, 40]}, "topk [40]: rankings of 40 items (eval_args: mode full)"),
+        ({}, ""),
+    ],
+)
+def test_cut_offs_that_take_in_whole_rankings_are_told(run, caplog, values, told):
+    run("BPR", **{"topk": [5, 10], "valid_metric": "NDCG@5", "epochs": 1, **values})
+    assert told in caplog.text and ("whatever the model" in caplog.text) == bool(told)
+
+
+def test_the_table_of_pop_has_its_rows_once(run):
+    def titles(model):
+        return [line.split("  ")[0] for line in quick_start.describe_result(run(model, epochs=1)).splitlines()]
+
+    assert sum(title.startswith("Pop, ") for title in titles("BPR")) == 2
+    assert [title for title in titles("Pop") if "Pop, " in title] == [
+        "Pop, test", "Pop, best valid", "Pop, trained items only"
+    ]  # fmt: skip
