@@ -13,7 +13,7 @@ import pandas as pd
 from recbole_gen.compat.filters import note
 from recbole_gen.errors import UserError
 from recbole_gen.reading import whole_files
-from recbole_gen.reading.parsing import TimeParser
+from recbole_gen.reading.parsing import TimeParser, time_unit_of
 from recbole_gen.reading.rules import title_line
 
 
@@ -97,7 +97,13 @@ def read_atomic_files_by_our_rules(module: ModuleType) -> None:
                 ]
             except ValueError as error:
                 raise UserError(f"{filepath}: in a list of the column '{field}:float_seq', {error}") from None
-            if is_log and field == f"{self.time_field}{self.config['LIST_SUFFIX']}":
+            if is_log and dtype and field == f"{self.time_field}{self.config['LIST_SUFFIX']}":
+                unit = time_unit_of(np.concatenate([*lists[:10_000], np.zeros(0)]))
+                if unit and times.unit and unit != times.unit:
+                    raise UserError(
+                        f"{filepath}: the times in '{self.time_field}' are taken for {times.unit}, and those in "
+                        f"'{field}' for {unit}: write both in one unit"
+                    )
                 lists = [times.in_seconds(values) for values in lists]
             longest = max(map(len, lists), default=0)
             in_log = source == FeatureSource.INTERACTION

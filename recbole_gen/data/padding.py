@@ -54,7 +54,16 @@ def tell_padding(dataset) -> None:
     lengths = histories.map(len).to_numpy(np.int64)
     values = np.concatenate(histories.to_numpy()).astype(np.int64, copy=False)
     row = np.repeat(np.arange(len(lengths)), lengths)
-    for value in padding_values(values, lengths, is_target):
+    fills = padding_values(values, lengths, is_target)
+    strange = values[~is_target[values] & ~np.isin(values, fills)]
+    if 2 * len(strange) > len(values):
+        note(
+            dataset,
+            f"{len(strange):,} of {len(values):,} entries of the histories in {list_field} are never a target, such as "
+            f"'{tokens[strange[0]]}': an item has the same name in both, and the entries of a list are divided by "
+            f"{dataset.config['seq_separator']!r} (seq_separator)",
+        )
+    for value in fills:
         filled = len(np.unique(row[values == value]))
         note(
             dataset,

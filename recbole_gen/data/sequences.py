@@ -19,7 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_gen.data import scenes, set_splits, splits, times
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError, counted, did_you_mean
 from recbole_gen.model.layers import FUTURE
 
 SEQUENCE_TYPES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
@@ -288,9 +288,14 @@ class WindowedSequences(TimedLog):
         lengths = data[self.iid_field + suffix].map(len).to_numpy(np.int64)
         lists = {}
         for field in names:
-            if not np.array_equal(data[field].map(len).to_numpy(np.int64), lengths):
+            own = data[field].map(len).to_numpy(np.int64)
+            if len(wrong := np.flatnonzero(own != lengths)):
+                user = self.id2token(self.uid_field, int(data[self.uid_field].iloc[wrong[0]]))
                 raise UserError(
-                    f"data set '{self.dataset_name}': '{field}' and '{self.iid_field}{suffix}' differ in length"
+                    f"data set '{self.dataset_name}': '{field}' and '{self.iid_field}{suffix}' differ in length in "
+                    f"{counted(len(wrong), 'row')}, first in one of user '{user}', with {own[wrong[0]]} and "
+                    f"{lengths[wrong[0]]} entries. Entries are divided by {self.config['seq_separator']!r} "
+                    f"(seq_separator)"
                 )
             values = np.concatenate(data[field].to_numpy())
             if values.dtype != np.int64:

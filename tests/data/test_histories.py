@@ -1,13 +1,15 @@
 """Columns of sequences: histories in split files, and sequences beside the items."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 
 from recbole_gen import quick_start
-from recbole_gen.data.loaders import create_dataset
+from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.data.padding import padding_values
+from recbole_gen.errors import UserError
 
 DAY = 86400
 
@@ -128,3 +130,42 @@ def test_sequences_beside_the_items_are_loaded_and_kept(model, write_atomic, tmp
     result = quick_start.run(model, "toy", config_dict=values, quiet=True)
     data = quick_start.load(result["run_dir"]).train._dataset
     assert data.inter_feat["tags"].shape[-1] == 3 and "marks" in data.inter_feat
+
+
+@pytest.fixture
+def split_files(write_atomic, make_config):
+    """split_files(items, times, at) -> the configuration of split files, each with two rows with these histories."""
+
+    def write(items: str, times: str, at: str):
+        for part in ("train", "valid", "test"):
+            write_atomic({"user_id:token": ["u", "v"], "item_id:token": ["a", "b"], "item_id_list:token_seq": items,
+                          "timestamp:float": at, "timestamp_list:float_seq": times}, f"{part}.inter")  # fmt: skip
+        return make_config("PASRec", protocol="benchmark", load_col=None, topk=[1], valid_metric="NDCG@1")
+
+    return write
+
+
+def test_histories_in_another_unit_than_targets_are_refused(split_files):
+    early, late = "1700000000 1700100000", "1700000000000 1700100000000"
+    for times, at in ((early, "1700200000000"), (late, "1700200000")):
+        with pytest.raises(
+            UserError, match=r"toy.train.inter: the times in 'timestamp' .* 'timestamp_list' .*one unit"
+        ):
+            create_dataset(split_files(["a b"] * 2, [times] * 2, [at] * 2))
+    create_dataset(split_files(["a b"] * 2, [late] * 2, ["1700200000000"] * 2))
+    create_dataset(split_files(["", "a b"], ["", early], ["1700200000"] * 2))
+
+
+def test_lists_of_other_lengths_are_named_with_their_row(split_files):
+    config = split_files(["a b", "a,b"], ["1700000000 1700100000"] * 2, ["1700200000"] * 2)
+    with pytest.raises(UserError, match=r"in 3 rows, first in one of user 'v', with 2 and 1 entries.*seq_separator"):
+        create_loaders(config, create_dataset(config))
+
+
+def test_histories_of_items_that_are_no_targets_are_told(split_files):
+    times = ["1700000000 1700100000"] * 2
+    told = r"12 of 12 entries of the histories in item_id_list are never a target, such as '\[a,'"
+    data = create_dataset(split_files(["[a, b]"] * 2, times, ["1700200000"] * 2))
+    assert any(re.search(told, note) for note in data.notes)
+    assert not any("never a target" in note for note in create_dataset(
+        split_files(["a b", "a c"], times, ["1700200000"] * 2)).notes)  # fmt: skip
