@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.register import metric_types, metrics_dict
 from recbole.utils import EvaluatorType
 
-from recbole_gen.config.intervals import INTERVAL_KEYS, read_interval, read_value_intervals
+from recbole_gen.config.intervals import INTERVAL_KEYS, parse_intervals, read_interval, read_value_intervals
 from recbole_gen.config.key_table import KeyTable
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import merge_layers
@@ -19,6 +20,7 @@ from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.data.splits import SPLITS
 from recbole_gen.errors import UserError, did_you_mean, quoted_option
 from recbole_gen.options import is_number, is_whole
+from recbole_gen.reading.parsing import time_unit_of
 
 PICKLES = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 """Caches that RecBole reads back with pickle."""
@@ -36,6 +38,20 @@ class Checks:
     def _refuse(self, key: str, wanted: str) -> NoReturn:
         raise UserError(f"{key} must be {wanted}, got {self.values[key]!r} ({self.origins.get(key)})")
 
+    def _check_times_of_filter(self) -> None:
+        """Times in ms, us or ns are made seconds before they are filtered; no bound in those would leave any out."""
+        field = self.values["TIME_FIELD"]
+        wanted = (self.values["val_interval"] or {}).get(field)
+        if not isinstance(wanted, str):
+            return
+        for bound in (bound for _, *bounds, _ in parse_intervals(wanted) for bound in bounds):
+            unit = time_unit_of(np.array([bound]))
+            if unit not in (None, "s"):
+                raise UserError(
+                    f"val_interval: {field} is in Unix seconds, which times of a file in ms, us or ns are made, and "
+                    f"{bound:.0f} looks like {unit} ({self.origins.get('val_interval')})"
+                )
+
     def check_values(self, table: KeyTable, shipped: Sequence[Layer]) -> None:
         """Every value must be what the table says of its key; numbers for keys that are text become text."""
         values = self.values
@@ -45,6 +61,7 @@ class Checks:
         for key in INTERVAL_KEYS:
             values[key] = read_interval(key, values.get(key), self.origins.get(key))
         values["val_interval"] = read_value_intervals(values.get("val_interval"), self.origins.get("val_interval"))
+        self._check_times_of_filter()
         for key in values:
             if key in table:
                 values[key] = table.converted(key, values[key])

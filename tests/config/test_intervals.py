@@ -56,6 +56,13 @@ def test_a_filter_by_value_is_an_interval_or_a_list_of_tokens(value):
     assert read_value_intervals({"genre": ["a", 7], "rating": "(3,inf)"}) == {"genre": ["a", 7], "rating": "(3,inf)"}
 
 
+@pytest.mark.parametrize("wanted", ["(0,1701734400000)", "[1701734400000,inf)", "[0,5];[7,1701734400000000]"])
+def test_bounds_of_times_are_seconds(walks, make_config, wanted):
+    with pytest.raises(UserError, match=r"val_interval: timestamp is in Unix seconds.* looks like [mu]s"):
+        make_config(val_interval={"timestamp": wanted})
+    make_config(val_interval={"timestamp": "[1701734400,inf)", "price": wanted})
+
+
 def test_a_configuration_has_them_checked(walks, make_config):
     made = make_config(user_inter_num_interval=[5, 10], item_inter_num_interval=None)
     assert made["user_inter_num_interval"] == "[5,10]"  # what YAML makes of it without quotes
