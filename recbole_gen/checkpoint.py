@@ -68,6 +68,12 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)  # still there after a failure of any kind, Ctrl-C included
 
 
+def _could_be_pickled(path: Path) -> bool:
+    """Whether a file begins as torch's archives or pickled objects do."""
+    with path.open("rb") as file:
+        return file.read(2)[:1] == b"\x80" or zipfile.is_zipfile(path)
+
+
 def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMAT) -> dict[str, Any]:
     """Read a checkpoint. Raises CheckpointError if it is missing, truncated, foreign, or holds Python objects.
 
@@ -88,6 +94,10 @@ def load(path: str | Path, device: torch.device | str = "cpu", kind: str = FORMA
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError:
+        if not _could_be_pickled(path):
+            raise CheckpointError(
+                f"{path} is no checkpoint. Name one of a run's folder (best.pth, last.pth), or the folder"
+            ) from None
         raise CheckpointError(
             f"{path} holds pickled Python objects, which could run code when loaded, and is refused. (RecBole's own "
             f".pth files are of that kind, unless recbole_gen was imported: train the model again with recbole_gen.)"

@@ -108,9 +108,12 @@ def run(
             except OSError as error:
                 if error.errno not in CANNOT_WRITE_ERRORS:
                     raise
+                begun = (run_dir / "last.pth").exists()
+                kept = f"What the run has finished is kept in {run_dir}" if begun else "No epoch was finished"
+                cure = f"go on with {quoted_option('resume', run_dir)}" if begun else "run it again"
                 raise UserError(
-                    f"{error.filename or run_dir} cannot be written ({error.strerror}). What the run has finished is "
-                    f"kept in {run_dir}: free some space, and go on with --resume={run_dir}"
+                    f"{error.filename or run_dir} cannot be written ({error.strerror}). {kept}: free some space, and "
+                    f"{cure}"
                 ) from None
             except Exception as error:
                 logging.getLogger().debug("the run failed", exc_info=error)

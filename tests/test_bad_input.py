@@ -105,7 +105,7 @@ MISTAKES = {
     "--eval_args={order: XX}": "order must be RO .random. or TO",
     "--eval_args=5": "eval_args must be a mapping",
     # rows and times
-    "--train_pairs=foo": "train_pairs must be one of all, last, window, cut, after, got 'foo'",
+    "--train_pairs=foo": "train_pairs must be one of all, positions, last, window, cut, after, got 'foo'",
     "--window_step=0": "window_step must be a whole number of at least 1 or ~, got 0",
     "--window_step=2.5": "window_step must be a whole number or ~, got 2.5",
     "--time_range=foo": "time_range must be one of all, train, got 'foo'",
@@ -316,7 +316,7 @@ BAD_SPLIT_FILES = {  # in which parts (12 rows each), what is done to them, and 
     "backwards in a history": (
         ["train"],
         history_time(1, 0),
-        r"1 row\(s\) have times in 'timestamp_list' and 'timestamp' that go backwards; the first is row 4 of "
+        r"1 row has times in 'timestamp_list' and 'timestamp' that go backwards; the first is row 4 of "
         r"toy.train.inter \(after the filters\). Sort each history by time, or use --model=PreferDiff",
     ),
     "backwards in the first history": (
@@ -329,7 +329,7 @@ BAD_SPLIT_FILES = {  # in which parts (12 rows each), what is done to them, and 
         target_time(0, row=11),
         "go backwards; the first is row 12 of toy.train.inter",
     ),
-    "backwards in two parts": (["valid", "test"], history_time(2, 0, row=5), r"2 row\(s\) .*row 6 of toy.valid.inter"),
+    "backwards in two parts": (["valid", "test"], history_time(2, 0, row=5), r"2 rows .*row 6 of toy.valid.inter"),
     "tokens for times": (PARTS, history_type("token_seq"), "no column 'timestamp_list:float_seq'"),
     "one number for times": (PARTS, history_type("float"), "no column 'timestamp_list:float_seq'"),
     "a field of that name": (

@@ -77,7 +77,8 @@ def test_a_truncated_file_is_refused(stored, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(
-        CheckpointError, match=r"last\.pth is (truncated or not a checkpoint|damaged)|pickled Python objects"
+        CheckpointError,
+        match=r"last\.pth is (truncated or not a checkpoint|damaged|no checkpoint)|pickled Python objects",
     ):
         checkpoint.load(path)
 
@@ -359,7 +360,8 @@ def test_a_full_disk_leaves_whole_files_and_one_message(run, name, monkeypatch, 
         replace(source, target)
 
     monkeypatch.setattr(files_module.os, "replace", full)
-    with pytest.raises(UserError, match=rf"{name} cannot be written \(No space left on device\).*--resume="):
+    cure = "run it again" if name == "config.yaml" else "--resume="
+    with pytest.raises(UserError, match=rf"{name} cannot be written \(No space left on device\).*{cure}"):
         run(epochs=1, save_ranks=True)
-    folder = next(path.parent for path in tmp_path.rglob("run.log"))
-    assert not (folder / name).exists() and not list(folder.glob("*.tmp"))
+    assert not list(tmp_path.rglob(name)) and not list(tmp_path.rglob("*.tmp"))
+    assert bool(list(tmp_path.rglob("last.pth"))) == (name != "config.yaml")  # what was not begun leaves no folder

@@ -11,6 +11,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from recbole_gen.errors import counted
+
 
 def restore_anomaly_mode(module: ModuleType) -> Iterator[None]:
     """model/sequential_recommender/sine.py:25 switches autograd's anomaly detection on for the whole process when any
@@ -55,7 +57,7 @@ def drop_rows_without_user_or_item(module: ModuleType) -> None:
                     continue
                 missing = feat[field].isna().to_numpy()
                 if missing.any():
-                    self.logger.warning(f"{int(missing.sum())} row(s) of {table} have no {field} and are left out")
+                    self.logger.warning(f"{counted(int(missing.sum()), 'row')} of {table} without {field}, left out")
                     setattr(self, table, feat[~missing])
 
     module.Dataset._filter_nan_user_or_item = _filter_nan_user_or_item

@@ -19,7 +19,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data import padding, sampled_candidates
+from recbole_gen.data import padding, sampled_candidates, spellings
 from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import (
     GeneralDataset,
@@ -154,6 +154,7 @@ def create_dataset(config):
     dataset.notes = [*notes, *getattr(dataset, "notes", ())]
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # other models read no histories
         padding.tell_padding(dataset)
+    spellings.tell_two_spellings(dataset)
     return dataset
 
 

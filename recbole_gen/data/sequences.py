@@ -134,6 +134,7 @@ class WindowedSequences(TimedLog):
 
     def _load_data(self, token, dataset_path):
         super()._load_data(token, dataset_path)
+        self.had_rows = not self.inter_feat.empty
         missing = [field for field in (self.uid_field, self.iid_field) if field not in self.inter_feat]
         if missing:
             raise UserError(
@@ -214,6 +215,8 @@ class WindowedSequences(TimedLog):
     def _reset_index(self):
         empty = [name for name in self.feat_name_list if getattr(self, name).empty]
         if empty:
+            if not getattr(self, "had_rows", True):
+                raise UserError(f"data set '{self.dataset_name}': its files of interactions have titles and no rows")
             raise UserError(
                 f"data set '{self.dataset_name}': the filters leave nothing of {', '.join(empty)}. Weaken "
                 f"user_inter_num_interval, item_inter_num_interval or val_interval."

@@ -150,9 +150,9 @@ def _require_agreement(recipe: Recipe, downloads: Path, agreed: bool) -> None:
 def _tell_left_out(counts: ReadCounts, missing: int, say: Say) -> None:
     if counts.bad:
         first = counts.examples[0]
-        say(f"warning: {counts.bad:,} line(s) are no rows of this file and are left out, the first: {first!r}")
+        say(f"warning: {counted(counts.bad, 'line', 'are')} no row of this file, left out, the first: {first!r}")
     if missing:
-        say(f"warning: {missing:,} row(s) have no user, item or time and are left out")
+        say(f"warning: {counted(missing, 'row', 'have')} no user, item or time, left out")
 
 
 def _tell_statistics(log: Log, numbers: dict[str, float], recipe: Recipe, paper: str | None, say: Say) -> None:

@@ -207,7 +207,7 @@ def test_bad_lines_are_counted_and_told(tmp_path, capsys):
     main(["prepare", "amazon-beauty", f"--raw={amazon(tmp_path)}", f"--data_path={tmp_path}"])
     assert "1 line(s) are no rows" in capsys.readouterr().out
     main(["prepare", "kuairec", f"--raw={kuairec(tmp_path)}", f"--data_path={tmp_path}"])
-    assert "1 row(s) have no user, item or time" in capsys.readouterr().out
+    assert "1 row has no user, item or time" in capsys.readouterr().out
     note = json.loads((tmp_path / "kuairec/prepare.json").read_text())
     assert note["rows_without_user_item_or_time"] == 1 and note["bad_lines"] == 0
 
