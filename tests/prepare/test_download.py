@@ -135,6 +135,9 @@ def ranges(server):
 
 
 def names(folder):
+    """What is in a folder; what was begun for nothing leaves none."""
+    if not folder.exists():
+        return []
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
