@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_gen import distributed
 from recbole_gen.data.row_batches import rows_of_this_process
 from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
@@ -94,6 +95,15 @@ class PositionWindows:
         return self.is_target
 
 
+def windows_of_this_process(batch: torch.Tensor) -> torch.Tensor:
+    """The share of this process: every window is in one, as `training_loss` weighs shares by what is in them.
+
+    Of fewer windows than processes, some are in several.
+    """
+    world = distributed.world_size()
+    return batch[distributed.rank() :: world] if len(batch) >= world else rows_of_this_process(batch)
+
+
 class WindowBatches(torch.utils.data.Sampler):
     """Batches of the windows of an epoch, (first events, numbers of targets) each; every epoch has as many."""
 
@@ -110,5 +120,5 @@ class WindowBatches(torch.utils.data.Sampler):
         if self.shuffle:
             order = torch.randperm(len(begin), generator=self.generator)
         for batch in order.tensor_split(min(self.batches, len(order))):
-            mine = rows_of_this_process(batch)
+            mine = windows_of_this_process(batch)
             yield begin[mine], size[mine]

@@ -20,9 +20,12 @@ def _recbole_rows_loss(model: Any, loss: ItemLoss, interaction) -> torch.Tensor:
     return loss(states, model.item_embedding.weight, interaction[model.POS_ITEM_ID])
 
 
-def _weighted_by_targets(calculate: Callable, column: str, interaction):
-    """A loss that averages over the targets of this process, so that the mean over processes is that of all targets."""
-    number = (interaction[column] != 0).sum().double()
+def _weighted_by_share(calculate: Callable, column: str, counts_windows: bool, interaction):
+    """A loss that averages over the targets, or windows, of this process, such that the mean over processes is that of
+    all of them."""
+    following = interaction[column]
+    number = following.new_tensor(len(following)) if counts_windows else (following != 0).sum()
+    number = number.double()
     share = (number / distributed.all_reduce_mean(number)).float()
     losses = calculate(interaction)
     return tuple(each * share for each in losses) if isinstance(losses, tuple) else losses * share
@@ -36,6 +39,7 @@ def training_loss(config, model: Any) -> Callable[[Any], Any]:
     calculate = getattr(model, "calculate_positions_loss", None)
     if calculate is None:
         calculate = partial(recbole_positions_loss, model, ItemLoss(config, first=0))
-    if distributed.world_size() > 1 and not getattr(model, "averages_windows", False):
-        return partial(_weighted_by_targets, calculate, NEXT + model.ITEM_SEQ)
+    if distributed.world_size() > 1:
+        counts_windows = getattr(model, "averages_windows", False)
+        return partial(_weighted_by_share, calculate, NEXT + model.ITEM_SEQ, counts_windows)
     return calculate

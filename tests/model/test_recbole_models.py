@@ -185,8 +185,8 @@ WITHOUT_DROPOUT = {
 
 
 # One for each kind of data set, loader and trainer. (DIN and DIEN draw other negatives in evaluation: ours draws the
-# same ones each time. Of Pop's items many have equal scores, whose order is ours: tests/evaluation/test_ties.py. Dropout
-# has other random numbers here.)
+# same ones each time. Of Pop's items many have equal scores, whose order is ours: tests/evaluation/test_ties.py.
+# Dropout has other random numbers here.)
 @pytest.mark.parametrize("model", ["SASRec", "GRU4RecF", "KSR", "BPR", "RecVAE", "LightGCN", "EASE", "CKE"])
 def test_results_are_those_of_recboles_own_trainer(model, data_path, tmp_path, monkeypatch):
     no_dropout = WITHOUT_DROPOUT.get(model, [])

@@ -18,8 +18,17 @@ def weights(result) -> dict[str, torch.Tensor]:
     return checkpoint.load(Path(result["run_dir"]) / "last.pth")["state_dict"]
 
 
-def test_two_processes_give_the_weights_of_one(run):
-    one, two = (run("SASRec", nproc=nproc, train_batch_size=32, **DETERMINISTIC) for nproc in (1, 2))
+@pytest.mark.parametrize(
+    "batches",
+    [
+        {"train_batch_size": 32},
+        # Windows of one to three targets, and odd numbers of them in a batch.
+        {"train_pairs": "positions", "positions_batch_size": 5, "MAX_ITEM_LIST_LENGTH": 3},
+    ],
+    ids=["rows", "positions"],
+)
+def test_two_processes_give_the_weights_of_one(run, batches):
+    one, two = (run("SASRec", nproc=nproc, **batches, **DETERMINISTIC) for nproc in (1, 2))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert weights(one).keys() == weights(two).keys()
     for name, value in weights(one).items():
