@@ -111,7 +111,7 @@ def test_models_without_gradients_are_left_alone(make_config, walks, monkeypatch
     config = make_config("Pop")
     model = config.model_class(config, loaders.create_dataset(config))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    assert distributed.parallel_loss(model) == model.calculate_loss
+    assert distributed.parallel_loss(model, model.calculate_loss) == model.calculate_loss
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_every_process_has_a_share_of_equal_size(rows, shares, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank, share in enumerate(shares):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        assert row_batches._rows_of_this_process(torch.tensor(rows)).tolist() == share
+        assert row_batches.rows_of_this_process(torch.tensor(rows)).tolist() == share
 
 
 def test_models_with_batches_or_steps_of_their_own_are_refused(walks, make_config, monkeypatch):
