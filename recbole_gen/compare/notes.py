@@ -9,8 +9,8 @@ from recbole_gen.compare.finished_runs import FinishedRun, masks_seen_items
 from recbole_gen.evaluation import significance
 
 KEYS_OF_A_SINGLE_RUN = (
-    "seed", "checkpoint_dir", "data_path", "state", "show_progress", "num_threads", "worker", "nproc", "gpu_id",
-    "use_gpu", "tensorboard", "diagnostics", "group_metrics", "save_ranks", "eval_batch_size", "log_wandb",
+    "seed", "resume", "checkpoint_dir", "data_path", "state", "show_progress", "num_threads", "worker", "nproc",
+    "gpu_id", "use_gpu", "tensorboard", "diagnostics", "group_metrics", "save_ranks", "eval_batch_size", "log_wandb",
     "wandb_project",
 )  # fmt: skip
 """Keys in which the runs of one contender may differ without being of different configurations."""

@@ -383,6 +383,11 @@ def test_what_each_model_was_trained_on_is_told(made):
     assert "Trained on (train_pairs): all for more, rows; positions for positions." in summarise(runs).notes
 
 
+def test_a_run_that_went_on_after_it_was_cut_off_is_no_other_configuration(made):
+    runs = {"SASRec": [made("SASRec", GOOD, seed=1, resume=None), made("SASRec", GOOD, seed=2, resume="runs/SASRec-2")]}
+    assert not [note for note in summarise(runs).notes if "differ" in note]
+
+
 def test_tables_of_numbers_can_be_read_back(written):
     summary, folder, _ = written
     long, wide = (pd.read_csv(folder / name) for name in ("comparison.csv", "summary.csv"))
