@@ -14,7 +14,7 @@ counts. A case that the other build does not know is measured there as the line 
                    an epoch of DSPnet, and how many times SASRec's that is
     softmax-1e6    a step of SASRec, d = 64, with 10^6 items, 1,024 targets: seconds and peak memory, for each loss
 
---data is the folder with amazon-beauty and ml-1m. Appends to results/training.tsv, the last case to results/softmax.tsv.
+--data is the folder with amazon-beauty and ml-1m. Appends to results/training.tsv, the last case to softmax.tsv there.
 """
 
 import argparse
