@@ -252,7 +252,7 @@ def test_other_encodings_and_separators_are_read_by_the_same_rules(model, write,
 
 def test_split_files_lose_the_same_rows(write_atomic, make_config):
     def part(users, items, times):
-        histories = [["x", "y"]] * len(users)
+        histories = [["i0", "i1"]] * len(users)
         return {"user_id:token": users, "item_id_list:token_seq": histories, "item_id:token": items,
                 "timestamp_list:float_seq": [[T * 1000, T * 1000]] * len(users), "timestamp:float": times}  # fmt: skip
 
