@@ -171,7 +171,11 @@ def test_a_broken_data_set_is_a_message_and_the_others_are_listed(said, write_at
     text = said(catalogue.datasets, f"--data_path={tmp_path}")
     assert "timed" in text and row(text, "timed").startswith("timed 3 ")
     assert "every title is name:type" in row(text, "untyped") and "what is no text" in row(text, "bytes")
-    for name, message in (("untyped", "at 'user_id'"), ("bytes", "what is no text"), ("empty", "begins with no line of titles")):
+    for name, message in (
+        ("untyped", "at 'user_id'"),
+        ("bytes", "what is no text"),
+        ("empty", "begins with no line of titles"),
+    ):
         with pytest.raises(UserError, match=message):
             catalogue.datasets([name, f"--data_path={tmp_path}"])
 

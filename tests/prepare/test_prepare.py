@@ -205,7 +205,7 @@ def test_every_paper_has_its_data_sets():
 
 def test_bad_lines_are_counted_and_told(tmp_path, capsys):
     main(["prepare", "amazon-beauty", f"--raw={amazon(tmp_path)}", f"--data_path={tmp_path}"])
-    assert "1 line(s) are no rows" in capsys.readouterr().out
+    assert "1 line is no row of this file" in capsys.readouterr().out
     main(["prepare", "kuairec", f"--raw={kuairec(tmp_path)}", f"--data_path={tmp_path}"])
     assert "1 row has no user, item or time" in capsys.readouterr().out
     note = json.loads((tmp_path / "kuairec/prepare.json").read_text())
