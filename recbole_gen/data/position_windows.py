@@ -29,7 +29,7 @@ class PositionWindows:
         item_field = next((field for field, each in rows.targets.items() if each is rows.lists[list_field]), None)
         if item_field is None:
             raise UserError("train_pairs: positions needs rows over one log")
-        self.width, self._rows, self._user_field = rows.width, rows, user_field
+        self.width, self._user_field = rows.width, user_field
         target = rows.target.long()
         self.is_target = torch.zeros(len(rows.targets[user_field]), dtype=torch.bool)
         self.is_target[target] = True

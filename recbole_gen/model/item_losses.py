@@ -19,8 +19,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-LOSSES = ("softmax", "sampled_softmax", "gBCE")
-
 LOGITS = 2**20
 """Logits of a part of the targets: 4 MiB, which stay in the cache on their way from one product to the next."""
 
@@ -133,8 +131,9 @@ def _drawn_logits(states, table, targets, bias, drawn):
     return own, F.linear(states, rows[len(targets) :], added), drawn == targets.unsqueeze(1)
 
 
-def _draw(table: torch.Tensor, number: int, first: int) -> torch.Tensor:
-    return torch.randint(first, len(table), (number,), device=table.device)
+def _draw(table: torch.Tensor, number: int) -> torch.Tensor:
+    """Rows of the table, drawn evenly, but for the first, which is padding: [number]."""
+    return torch.randint(1, len(table), (number,), device=table.device)
 
 
 def sampled_softmax_loss(
@@ -143,15 +142,14 @@ def sampled_softmax_loss(
     targets: torch.Tensor,
     number: int,
     bias: torch.Tensor | None = None,
-    first: int = 1,
 ) -> torch.Tensor:
-    """Estimate of `softmax_loss` over the rows from ``first`` on, from ``number`` of them, drawn evenly: a number.
+    """Estimate of `softmax_loss` over all rows but that of padding, from ``number`` of them, drawn evenly: a number.
 
     Shapes as there.
     """
     with torch.autocast(states.device.type, enabled=False):
-        own, others, is_target = _drawn_logits(states, table, targets, bias, _draw(table, number, first))
-        stands_for = max(1, len(table) - first - 1) / (~is_target).sum(1).clamp(min=1)
+        own, others, is_target = _drawn_logits(states, table, targets, bias, _draw(table, number))
+        stands_for = max(1, len(table) - 2) / (~is_target).sum(1).clamp(min=1)
         others = (others + stands_for.log().unsqueeze(1)).masked_fill(is_target, -torch.inf)
         return (torch.cat([own.unsqueeze(1), others], 1).logsumexp(1) - own).mean()
 
@@ -163,15 +161,14 @@ def gbce_loss(
     number: int,
     calibration: float,
     bias: torch.Tensor | None = None,
-    first: int = 1,
 ) -> torch.Tensor:
-    """gBCE with ``number`` negative items and t = ``calibration``, averaged over the targets: a number.
+    """gBCE with ``number`` negative items, none of them padding, and t = ``calibration``, averaged over the targets.
 
     t = 0 is binary cross-entropy; with t = 1 the sigmoid of a score is calibrated. Shapes as in `softmax_loss`.
     """
     with torch.autocast(states.device.type, enabled=False):
-        own, others, is_target = _drawn_logits(states, table, targets, bias, _draw(table, number, first))
-        rate = min(1.0, number / max(1, len(table) - first - 1))  # alpha, eq. 16
+        own, others, is_target = _drawn_logits(states, table, targets, bias, _draw(table, number))
+        rate = min(1.0, number / max(1, len(table) - 2))  # alpha, eq. 16
         beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)  # eq. 25
         negatives = F.softplus(others).masked_fill(is_target, 0).sum(1)
         return (beta * F.softplus(-own) + negatives).mean()
