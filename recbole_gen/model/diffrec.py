@@ -33,6 +33,8 @@ Differences from the paper (its code was never published)
       prefixes as training rows (`train_pairs`), small initial vectors (`embedding_std`), and no gradient to the
       target's vector from the error or the noised input (`detach_target`, `detach_noised`): where the noise does not
       hide the target, the model copies it instead of reading the history (docs/reproduction.md).
+    - z_n can be made smaller (`step_scale`): beside it, small vectors of items are next to nothing of what the first
+      norm reads.
 """
 
 from __future__ import annotations
@@ -191,7 +193,7 @@ class DiffRec(SequentialRecommender):
         self.sums_dimensions = one_of(config, "mse_reduction", ("mean", "sum")) == "sum"
         self.sums_steps = one_of(config, "step_weight", ("mean", "sum")) == "sum"
         self.detach_target, self.detach_noised = config["detach_target"], config["detach_noised"]
-        self.causal = config["causal"]
+        self.causal, self.step_scale = config["causal"], config["step_scale"]
         self.from_end = one_of(config, "positions_from", ("end", "start")) == "end"
         self.item_loss = ItemLoss(config)
         self.infer = one_of(config, "infer", ("fast", "full"))
@@ -229,6 +231,10 @@ class DiffRec(SequentialRecommender):
 
     # Denoise Sequential Recommender, section 4.4
 
+    def step_vectors(self, n: torch.Tensor) -> torch.Tensor:
+        """z_n of steps n [B], times `step_scale`: [B, d]."""
+        return self.step_scale * sinusoid(n, self.noise_bank.shape[1]).to(self.noise_bank)
+
     def denoise(self, item_seq: torch.Tensor, slots: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
         """f_theta(h_T^n, n), eq. 14-16, for S contents of the slot at once.
 
@@ -242,7 +248,7 @@ class DiffRec(SequentialRecommender):
         """The slots come first in the sequence; the order of the items is in their position vectors, y_T the slot's."""
         (B, S, d), L = slots.shape, item_seq.shape[1]
         step = torch.arange(L, device=item_seq.device)
-        y, z = self.position_embedding.weight, sinusoid(n, d).to(slots).unsqueeze(1)
+        y, z = self.position_embedding.weight, self.step_vectors(n).unsqueeze(1)
         if self.from_end:
             position = (self.max_seq_length - length.unsqueeze(1) + step).clamp(max=self.max_seq_length)  # [B, L]
             y_item, y_slot = F.embedding(position, y), y[-1]
@@ -273,7 +279,7 @@ class DiffRec(SequentialRecommender):
         """
         item_seq, following = interaction[self.ITEM_SEQ], interaction[NEXT + self.ITEM_SEQ]
         (W, L), d = item_seq.shape, slots.shape[1]
-        y, z = self.position_embedding.weight, sinusoid(n, d).to(slots).unsqueeze(1)
+        y, z = self.position_embedding.weight, self.step_vectors(n).unsqueeze(1)
         h_n = slots.new_zeros(W * L, d).index_copy(0, following.flatten().nonzero().squeeze(1), slots).view(W, L, d)
         history, h_n = self.item_embedding(item_seq) + y[:L] + z, h_n + y[1 : L + 1] + z
 

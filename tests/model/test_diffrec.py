@@ -147,7 +147,7 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
     z = torch.tensor([(math.cos if i % 2 else math.sin)(n / 10000 ** ((i - i % 2) / D)) for i in range(D)])
     h = torch.cat([model.item_embedding.weight[history], slot.unsqueeze(0)])
     y = model.position_embedding.weight[LENGTH - len(history) :]  # the last one is always the slot's
-    x = norm(h + y + z, model.input_norm)
+    x = norm(h + y + model.step_scale * z, model.input_norm)
     hidden = torch.ones(len(x), len(x)).triu(1).bool() & model.causal
     size = D // TOY["n_heads"]
     for block in model.blocks:
@@ -165,9 +165,10 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
     return x[-1]
 
 
+@pytest.mark.parametrize("step_scale", [1.0, 0.1, 0.0])
 @causal_or_not
-def test_denoise_is_a_transformer_over_the_history_with_the_slot_last(causal):
-    model, histories = build(causal=causal), random_histories(150)
+def test_denoise_is_a_transformer_over_the_history_with_the_slot_last(causal, step_scale):
+    model, histories = build(causal=causal, step_scale=step_scale), random_histories(150)
     assert {len(history) for history in histories} == set(range(LENGTH + 1))
     slots, n = torch.randn(len(histories), D), torch.randint(1, TIMESTEPS + 1, (len(histories),))
     with torch.no_grad():
