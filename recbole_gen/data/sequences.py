@@ -19,6 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_gen.data import scenes, set_splits, splits, times
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
+from recbole_gen.data.whole_lines import every_prefix
 from recbole_gen.errors import UserError, counted, did_you_mean
 from recbole_gen.model.layers import FUTURE
 
@@ -356,6 +357,9 @@ class WindowedSequences(TimedLog):
             if model_needs(self.config, "future"):
                 fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if model_needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
+        kept = self.config["train_pairs"]
+        if by_time is None and kept in ("prefixes", "positions"):
+            parts[0] = every_prefix(parts[0], self.config["LIST_SUFFIX"], self.uid_field, kept)
         if splits.cuts_users(self):
             parts[0].further_events = torch.from_numpy(splits.only_events(rows.targets[self.uid_field].numpy()))
         if by_time is not None:

@@ -212,16 +212,16 @@ def split_at_times(times: np.ndarray, ratios: list[float]) -> Parts:
 def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
     """The training rows that the key `train_pairs` keeps, in their order.
 
-    ``all`` and ``positions``: every one, which the latter reads as windows. ``last``: the latest of each user
-    (PreferDiff's code, PASRec). ``window``: the latest, and from
-    there back every ``window_step``-th whose history is full: the targets of windows that slide over a long sequence;
-    without a step the windows adjoin, and a sequence's first may be shorter. ``cut``: of each user the one at the
-    moment of protocol `period` (DSPnet), which are in ``cut``; ``after``: that one and all later ones; raises UserError
-    where there is no such moment.
+    ``all``, ``prefixes`` and ``positions``: every one (`every_prefix` adds what split files hold in their histories,
+    `position_windows` makes windows of them). ``last``: the latest of each user (PreferDiff's code, PASRec).
+    ``window``: the latest, and from there back every ``window_step``-th whose history is full: the targets of windows
+    that slide over a long sequence; without a step the windows adjoin, and a sequence's first may be shorter. ``cut``:
+    of each user the one at the moment of protocol `period` (DSPnet), which are in ``cut``; ``after``: that one and all
+    later ones. Raises UserError where there is no such moment.
     """
     config, rows = dataset.config, dataset.inter_feat
     kept = config["train_pairs"]
-    if kept in ("all", "positions"):
+    if kept in ("all", "prefixes", "positions"):
         return train
     users = rows[dataset.uid_field].numpy()[train]
     if kept in ("cut", "after"):

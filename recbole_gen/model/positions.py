@@ -100,10 +100,6 @@ def refuse_unless_positions(config) -> None:
         raise UserError(f"train_pairs: positions knows no transform, got {config['transform']!r}: {cure}")
     if config["empty_history"]:
         raise UserError(f"train_pairs: positions learns no event from an empty history (empty_history: True): {cure}")
-    if config["benchmark_filename"]:
-        raise UserError(
-            f"train_pairs: positions needs the whole log, and files for each part hold a history a row: {cure}"
-        )
 
 
 def refuse_unless_loss(config) -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.errors import UserError
 
 
 @pytest.fixture
@@ -89,3 +90,69 @@ def test_validation_and_test_events_are_no_targets(train_of):
     held_out = {29, 30, 33, 34, 44, 45}  # the last two of each user, counted from 1
     assert not held_out & {target for _, target in targets_of_an_epoch(train)}
     assert not held_out & {item for history, _ in targets_of_an_epoch(train) for item in history}
+
+
+LINES = {"train": [("a", "1 2 3 4", "5"), ("b", "6", "7"), ("c", "8 9 2", "1")], "valid": [("d", "2 3", "4")]}
+
+
+@pytest.fixture
+def split_files(tmp_path):
+    """split_files(lines of the training file) -> settings of a data set in split files, with times 10, 20, ..."""
+
+    def write(train):
+        folder = tmp_path / "lines"
+        folder.mkdir()
+        for part, lines in {"train": train, "valid": LINES["valid"], "test": LINES["valid"]}.items():
+            text = (
+                "session_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp_list:float_seq\ttimestamp:float\n"
+            )
+            for user, history, target in lines:
+                times = [str(10 * n) for n in range(1, len(history.split()) + 2)]
+                text += f"{user}\t{history}\t{target}\t{' '.join(times[:-1])}\t{times[-1]}\n"
+            (folder / f"lines.{part}.inter").write_text(text)
+        values = {"USER_ID_FIELD": "session_id", "protocol": "benchmark", "positions_batch_size": 2}
+        return {"dataset": "lines", "data_path": str(tmp_path), **values}
+
+    return write
+
+
+def test_prefixes_of_split_files_are_rows_of_their_own(split_files, make_config):
+    values = split_files(LINES["train"])
+    config = make_config("SASRec", train_pairs="prefixes", MAX_ITEM_LIST_LENGTH=2, train_batch_size=3, **values)
+    dataset = create_dataset(config)
+    train = create_loaders(config, dataset)[0]
+    found = []
+    for batch in train:
+        for user, history, times, target, time in zip(
+            *(batch[name].tolist() for name in ("session_id", "item_id_list", "timestamp_list", "item_id", "timestamp"))
+        ):
+            tokens = [dataset.id2token("item_id", item) for item in history if item]
+            user, *tokens = dataset.id2token("session_id", user), *tokens, dataset.id2token("item_id", target)
+            found.append((str(user), *map(str, tokens), *filter(None, times), time))
+    assert set(found) == {
+        ("a", "1", "2", 10, 20), ("a", "1", "2", "3", 10, 20, 30), ("a", "2", "3", "4", 20, 30, 40),
+        ("a", "3", "4", "5", 30, 40, 50), ("b", "6", "7", 10, 20), ("c", "8", "9", "2", 10, 20, 30),
+        ("c", "8", "9", 10, 20), ("c", "9", "2", "1", 20, 30, 40),
+    } and len(found) == 8  # fmt: skip
+
+
+def test_positions_of_split_files_are_those_of_their_prefixes(split_files, make_config):
+    values = split_files(LINES["train"]) | {"MAX_ITEM_LIST_LENGTH": 4}
+    config = make_config("SASRec", train_pairs="positions", **values)
+    train = create_loaders(config, create_dataset(config))[0]
+    rows = train._dataset.inter_feat[:]
+    wanted = {
+        (tuple(history[:length]), target)
+        for history, length, target in zip(
+            rows["item_id_list"].tolist(), rows["item_length"].tolist(), rows["item_id"].tolist()
+        )
+    }
+    assert set(targets_of_an_epoch(train)) == wanted and len(wanted) == 8
+
+
+@pytest.mark.parametrize("kept", ["prefixes", "positions"])
+def test_lines_that_may_be_prefixes_already_are_refused(split_files, make_config, kept):
+    values = split_files([*LINES["train"], ("a", "1 2", "3")])
+    config = make_config("SASRec", train_pairs=kept, **values)
+    with pytest.raises(UserError, match=f"train_pairs: {kept} .* several lines of 1 user, "):
+        create_loaders(config, create_dataset(config))
