@@ -98,6 +98,8 @@ def _tell_unread_keys(config) -> list[str]:
         and config["eval_args"]["order"] == "RO"
         and "eval_args have order: RO, which takes all interactions in a random order",
     }
+    for weight in {"alpha", "beta"} if config.chosen & {"alpha_k", "beta_k"} else ():  # DSPnet's
+        unread[f"{weight}_k"] = config[weight] is not None and f"{weight} is given, which it would be K times"
     return [
         f"{key} ({config.origins.get(key)}) has no effect: {why}"
         for key, why in unread.items()
