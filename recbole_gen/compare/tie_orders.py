@@ -92,5 +92,22 @@ def tie_note(summary: Summary) -> str:
         f"Over {len(summary.tie_seeds)} orders of a user's simultaneous events (tie_order: random, tie_seed "
         f"{', '.join(map(str, summary.tie_seeds))}), each trained and tested anew with one seed, "
         f"{summary.tie_run_seed}: which of them is the last, and so what is tested, is left open by the data. A "
-        f"difference that is no larger than this standard deviation, of either model, is not called one."
+        f"difference that is no larger than this standard deviation, of either model, is not called one.{_odd(summary)}"
+    )
+
+
+def _odd(summary: Summary) -> str:
+    """A sentence about models that do better or worse in the order of the runs over seeds than in all drawn ones."""
+    name, outside = summary.main_metric, list[str]()
+    for contender in summary.contenders:
+        values = contender.over_ties[name].values
+        by_seed = zip(contender.seeds, contender.test[name].values, strict=True)
+        if any(seed == summary.tie_run_seed and not min(values) <= own <= max(values) for seed, own in by_seed):
+            outside.append(contender.label)
+    if not outside:
+        return ""
+    return (
+        f" The order that the seeds have is not like a drawn one for {', '.join(outside)}, whose {metric_title(name)} "
+        f"with the same seed is outside of all that drawn orders give: the spread does not tell how much that order "
+        f"matters."
     )

@@ -574,6 +574,15 @@ def test_a_difference_within_the_spread_over_tie_orders_is_none(made):
     assert found.p_holm < 0.05 and found.tie_spread == pytest.approx(39 / 40 / 2**0.5) and not found.is_one(0.05)
 
 
+def test_an_order_of_the_file_that_is_not_like_a_drawn_one_is_told(made):
+    runs = {"SASRec": [made("SASRec", hits(10))], "DreamRec": [made("DreamRec", hits(30))]}
+    inside = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30), hits(31)]})
+    assert "not like a drawn one" not in terminal_text(summarise(runs, ties=inside))
+    better = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(33), hits(34)]})
+    told = " ".join(terminal_text(summarise(runs, ties=better)).split())
+    assert "is not like a drawn one for DreamRec, whose NDCG@10 with the same seed is outside" in told
+
+
 def test_the_spread_over_tie_orders_is_in_all_files(made, tmp_path):
     runs = {"SASRec": [made("SASRec", BAD)], "DreamRec": [made("DreamRec", GOOD)]}
     ties = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30), hits(32)]})
