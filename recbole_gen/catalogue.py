@@ -419,21 +419,22 @@ def dataset_page(name: str, data_path: str) -> str:
 
 
 def dataset_statistics(log: DatasetLog) -> dict[str, str]:
-    """Users, items and times of a data set, of all its parts. Raises UserError for a file that cannot be read.
+    """Users, items, times and tied last events of a data set, of all its parts.
 
-    Items in the histories of files of parts count too.
+    Raises UserError for a file that cannot be read. Items in the histories of files of parts count too.
     """
     user, item, time = (log.column(key) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"))
     if not (user and item):
         wanted = ", ".join(str(log.keys[key]) for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
         return {"users, items": f"not counted: the columns {wanted} are not both there"}
+    from recbole_gen.prepare.tied_ends import tied_ends
     from recbole_gen.reading.whole_files import CATEGORIES, TEXT, TIMES
 
     history = f"{item}{log.keys['LIST_SUFFIX']}"
     kinds = {user: CATEGORIES, item: CATEGORIES, history: TEXT, time: TIMES}
     users: Counter[str] = Counter()
     items: set[str] = set()
-    first, last, warnings = math.inf, -math.inf, list[str]()
+    first, last, warnings, ties = math.inf, -math.inf, list[str](), None
     for file in log.files:
         titles = title_line(file, log.keys["field_separator"])
         data, told = read_events(file, {name: kinds[name] for name in titles if name in kinds}, log, (user, item))
@@ -445,6 +446,9 @@ def dataset_statistics(log: DatasetLog) -> dict[str, str]:
             items.update(token for tokens in data[history].dropna() for token in tokens.split(separator) if token)
         if time in data and len(data):
             first, last = min(first, data[time].min()), max(last, data[time].max())
+            if not log.is_split:  # in files of parts the last events are cut off already
+                users_of, items_of = (data[name].cat.codes.to_numpy() for name in (user, item))
+                ties = tied_ends(users_of, items_of, data[time].to_numpy())
     sizes = sorted(number for number in users.values() if number)
     if not sizes:
         return {"users, items": "none: there are no rows", **_left_out(warnings)}
@@ -455,6 +459,8 @@ def dataset_statistics(log: DatasetLog) -> dict[str, str]:
     }
     if first <= last:
         out["times of targets" if log.is_split else "times"] = _describe_period(first, last)
+    if ties:
+        out["last events"] = ties.describe()
     return out | _left_out(warnings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,21 @@ def parse_seeds(given: Any) -> int | list[int]:
     if is_list and len(set(given)) == len(given):
         return given
     raise UserError(f'--seeds must be a number of at least 1 or a list of different seeds "[1, 2]", got {given!r}')
+
+
+def parse_tie_seeds(given: Any) -> list[int]:
+    """The seeds of the orders that `--tie_orders` asks for: 1, 2, ... of a number, or a list of them.
+
+    Raises UserError for anything else, and for one order alone, which has no spread.
+    """
+    if given is None:
+        return []
+    with contextlib.suppress(UserError):
+        seeds = parse_seeds(given)
+        listed = list(range(1, seeds + 1)) if isinstance(seeds, int) else seeds
+        if len(listed) > 1:
+            return listed
+    raise UserError(f'--tie_orders must be a number of at least 2 or a list of different seeds "[1, 2]", got {given!r}')
 
 
 def model_files(given: Any, labels: Sequence[str]) -> dict[str, Path]:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_gen.compare.arguments import REFUSED_KEYS, model_files, parse_labels, parse_seeds, require_test
+from recbole_gen.compare.arguments import (
+    REFUSED_KEYS,
+    model_files,
+    parse_labels,
+    parse_seeds,
+    parse_tie_seeds,
+    require_test,
+)
 from recbole_gen.config.early_checks import check_models
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments, split_options
@@ -19,6 +26,9 @@ usage: recbole-gen compare --models=NAME,NAME,... --dataset=NAME [--protocol=NAM
 
   --models=A,B,C           models (ours, RecBole's, or classes of your own), or labels that --model_configs explains
   --seeds=3                so many, from the run's `seed` on; or a list, "[1, 2, 3]"
+  --tie_orders=5           beside the runs over seeds, one for each of so many orders of a user's simultaneous events
+                           (tie_order: random, tie_seed 1, 2, ...; or a list of these), all with the first seed: the
+                           tables have the spread over them, and call no difference one that is no larger
   --model_configs=FOLDER   settings of single models: FOLDER/LABEL.yaml where there is one, or a mapping
                            "{SASRec: my.yaml, DSPnet-alone: other.yaml}"; a label that is no model has `model:` there
   --baseline=LABEL         what the others are tested against; by default the RecBole model that validates best
@@ -33,8 +43,8 @@ usage: recbole-gen compare --models=NAME,NAME,... --dataset=NAME [--protocol=NAM
   --key=value              any key of `run`, for all models that have it; it wins over the files of --model_configs
 """
 OPTIONS: dict[str, Any] = {
-    "models": None, "seeds": 3, "model_configs": None, "baseline": None, "test": "t", "resamples": 2000, "output": None,
-    "ray": False, "address": None, "cpus_per_run": 1, "gpus_per_run": None,
+    "models": None, "seeds": 3, "tie_orders": None, "model_configs": None, "baseline": None, "test": "t",
+    "resamples": 2000, "output": None, "ray": False, "address": None, "cpus_per_run": 1, "gpus_per_run": None,
 }  # fmt: skip
 
 
@@ -67,4 +77,5 @@ def _check_options(asked: dict[str, Any]) -> None:
         raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
     Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])
     asked["seeds"] = parse_seeds(asked["seeds"])
+    asked["tie_orders"] = parse_tie_seeds(asked["tie_orders"])
     asked["model_configs"] = model_files(asked["model_configs"], labels)

@@ -16,9 +16,11 @@ EVALUATION_KEYS = (
     "dataset", "protocol", "metrics", "topk", "valid_metric", "eval_args", "benchmark_filename", "mask_history",
     "positives", "targets", "empty_history", "sequence_order", "last_events", "period_start", "least_history",
     "least_future", "val_interval", "user_inter_num_interval", "item_inter_num_interval",
-    "filter_inter_by_user_or_item", "rm_dup_inter",
+    "filter_inter_by_user_or_item", "rm_dup_inter", "tie_order", "tie_seed",
 )  # fmt: skip
 """Keys of a run that decide what is ranked, for whom, and how that is measured."""
+BEFORE = {"tie_order": "file"}
+"""Keys that are newer than some runs -> the value that these runs, which do not have it, were made with."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FinishedRun:
 
 def read_runs(label: str, folders: Sequence[Path]) -> list[FinishedRun]:
     """The runs of one contender by seed. Raises UserError if they are not of one model, or a seed comes twice."""
-    runs = sorted((_read_run(Path(folder)) for folder in folders), key=lambda run: run.seed)
+    runs = sorted((read_run(Path(folder)) for folder in folders), key=lambda run: run.seed)
     for one, other in pairwise(runs):
         if one.seed == other.seed:
             raise UserError(f"{label} has two runs with seed {one.seed}, {one.folder} and {other.folder}: give one")
@@ -50,7 +52,8 @@ def read_runs(label: str, folders: Sequence[Path]) -> list[FinishedRun]:
     return runs
 
 
-def _read_run(folder: Path) -> FinishedRun:
+def read_run(folder: Path) -> FinishedRun:
+    """The run in a folder. Raises UserError if there is none, or none that can be compared."""
     path = folder / "result.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -72,11 +75,14 @@ def describe_run(run: FinishedRun) -> str:
     return f"{run.config['model']} with seed {run.seed} ({run.folder})"
 
 
-def require_comparable(runs: Sequence[FinishedRun]) -> None:
-    """Raise UserError, with two runs and the key, unless all rank the same for the same users, measured alike."""
+def require_comparable(runs: Sequence[FinishedRun], but: Sequence[str] = ()) -> None:
+    """Raise UserError, with two runs and the key, unless all rank the same for the same users, measured alike.
+
+    They may differ in the keys of ``but``.
+    """
     first = runs[0]
     for run in runs[1:]:
-        for key in EVALUATION_KEYS:
+        for key in (key for key in EVALUATION_KEYS if key not in but):
             mine, theirs = _normalised_setting(first.config, key), _normalised_setting(run.config, key)
             if mine != theirs:
                 raise UserError(
@@ -94,7 +100,7 @@ def require_comparable(runs: Sequence[FinishedRun]) -> None:
 
 def _normalised_setting(config: dict[str, Any], key: str) -> Any:
     """A setting in a form that is equal for equal meanings: metrics in any order and case, one cut-off or a list."""
-    value = config.get(key)
+    value = config.get(key, BEFORE.get(key))
     if key in ("metrics", "topk"):
         return sorted(str(each).lower() for each in (value if isinstance(value, list) else [value]))
     return str(value).lower() if key == "valid_metric" else value

@@ -31,6 +31,7 @@ class Job:
     """One run of a comparison.
 
     Attributes:
+        tie_seed: of a run that is made to see how much the order of simultaneous events matters; None for the others.
         folder: the run's, absolute.
         values: what `run` gets.
         settings: all settings that follow from them.
@@ -43,15 +44,21 @@ class Job:
     values: dict[str, Any]
     settings: dict[str, Any]
     data: dict[str, str]
+    tie_seed: int | None = None
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.label}, seed {self.seed}"
+        return f"{self.label}, seed {self.seed}" + ("" if self.tie_seed is None else f", tie seed {self.tie_seed}")
 
 
 def plan_jobs(
-    labels: Sequence[str], seeds: Sequence[int], values: dict[str, Any], files: Mapping[str, Path], folder: Path
+    labels: Sequence[str],
+    seeds: Sequence[int],
+    values: dict[str, Any],
+    files: Mapping[str, Path],
+    folder: Path,
+    tie_seeds: Sequence[int] = (),
 ) -> tuple[list[Job], dict[str, str]]:
     """The runs of a comparison in the order of labels and seeds, and why which labels cannot run on the data set.
 
@@ -59,6 +66,7 @@ def plan_jobs(
         values: keys of `run`, for all models that have them.
         files: label -> settings of that model alone.
         folder: the comparison's.
+        tie_seeds: of orders of simultaneous events, for each of which every label has a run more, with the first seed.
 
     Raises UserError if none can, for what is mistyped (models, files of single models), and for models whose files
     change what all must share.
@@ -75,6 +83,8 @@ def plan_jobs(
         given = {key: value for key, value in given.items() if key not in not_theirs[label]}
         try:
             config = _comparable_config({**given, "seed": max(seeds)})
+            if tie_seeds:
+                requirements.refuse_split_files_without_order(config)
         except MissingDataset:
             raise  # it is missing for all, and would be asked for once a model
         except UserError as error:
@@ -85,15 +95,20 @@ def plan_jobs(
             continue
         configs[label] = config
         settings, data = config.settings(), data or _data_digests(config)
-        for seed in seeds:
-            of_seed = {"seed": seed}
-            where = str(folder / "runs" / f"{file_name(label)}-{seed}")
-            jobs.append(Job(label, seed, where, {**given, **of_seed}, {**settings, **of_seed}, data))
+        # One order for all seeds, whose runs are tested on the same events then.
+        order = {"tie_seed": seeds[0]} if config["tie_order"] == "random" and config["tie_seed"] is None else {}
+        plan: list[tuple[int, int | None, dict[str, Any]]] = [(seed, None, order) for seed in seeds]
+        plan += [(seeds[0], each, {"tie_order": "random", "tie_seed": each}) for each in tie_seeds]
+        for seed, tie_seed, more in plan:
+            own_values = {"seed": seed, **more}
+            name = f"{file_name(label)}-{seed}" + ("" if tie_seed is None else f"-ties{tie_seed}")
+            where = str(folder / "runs" / name)
+            jobs.append(Job(label, seed, where, {**given, **own_values}, {**settings, **own_values}, data, tie_seed))
     if not jobs:
         reasons = set(left_out.values())
         told = [f"{label}: {reason}" for label, reason in left_out.items()]
         raise UserError(reasons.pop() if len(reasons) == 1 else "\n".join(["no model can run:", *told]))
-    _require_comparable(jobs)
+    _require_comparable([job for job in jobs if job.tie_seed is None])
     require_same_test_rows(configs)
     for label, reason in left_out.items():
         if reason.startswith("unknown key"):

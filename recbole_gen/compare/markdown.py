@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from recbole_gen.compare import drawings, tables
 from recbole_gen.compare.summary import Summary, metric_title
+from recbole_gen.compare.tie_orders import tie_note, tie_table
 
 
 def markdown_text(summary: Summary, command: str, names: Sequence[str]) -> str:
@@ -35,6 +36,7 @@ def markdown_text(summary: Summary, command: str, names: Sequence[str]) -> str:
             tables.difference_table(summary, summary.metrics),
             tables.interval_note(summary),
         ),
+        ("Seeds and tie orders", tie_table(summary, summary.metrics), tie_note(summary)),
         (
             "By length of the history",
             tables.length_table(summary),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 
-from recbole_gen.compare.finished_runs import FinishedRun, masks_seen_items
+from recbole_gen.compare.finished_runs import BEFORE, FinishedRun, masks_seen_items
 from recbole_gen.evaluation import significance
 
 KEYS_OF_A_SINGLE_RUN = (
@@ -21,7 +21,8 @@ def reading_notes(runs: dict[str, list[FinishedRun]], base: significance.PerUser
     notes = []
     for label, own in runs.items():
         keys = sorted({key for run in own for key in run.config} - set(KEYS_OF_A_SINGLE_RUN))
-        differing = [key for key in keys if any(run.config.get(key) != own[0].config.get(key) for run in own[1:])]
+        settings = [{**BEFORE, **run.config} for run in own]
+        differing = [key for key in keys if any(each.get(key) != settings[0].get(key) for each in settings[1:])]
         if differing:
             notes.append(f"The runs of {label} differ in more than their seed, in {', '.join(differing)}.")
     if len({len(own) for own in runs.values()}) > 1:

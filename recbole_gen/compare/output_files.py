@@ -18,7 +18,8 @@ from recbole_gen.files import write_text
 
 
 def write_files(summary: Summary, folder: Path, command: str) -> list[Path]:
-    """Write comparison.csv (a line a number and seed), summary.csv (a line a contender), comparison.md, comparison.tex,
+    """Write comparison.csv (a line a number and seed), summary.csv (a line a contender), tie_orders.csv (as the
+    first, of the runs over tie orders, if there are any), comparison.md, comparison.tex,
     comparison.html (one page that needs nothing beside it) and figures/NAME.png and .svg; returns their paths.
 
     The same summary gives the same bytes. ``command`` is shown as what made it. Raises UserError if a file cannot be
@@ -29,6 +30,8 @@ def write_files(summary: Summary, folder: Path, command: str) -> list[Path]:
         _write_file(folder / "comparison.csv", _csv_of_runs(summary)),
         _write_file(folder / "summary.csv", _csv_of_contenders(summary)),
     ]
+    if summary.tie_seeds:
+        written.append(_write_file(folder / "tie_orders.csv", _csv_of_tie_orders(summary)))
     drawn = dict(draw_figures(summary))
     svgs = {name: with_prefixed_ids(figures.svg_element(figure), name) for name, figure in drawn.items()}
     written += [
@@ -61,6 +64,17 @@ def _csv_of_runs(summary: Summary) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
+def _csv_of_tie_orders(summary: Summary) -> str:
+    lines = [
+        [s.label, s.model, summary.tie_run_seed, tie_seed, name, value]
+        for s in summary.contenders
+        for name, spread in s.over_ties.items()
+        for tie_seed, value in zip(summary.tie_seeds, spread.values, strict=True)
+    ]
+    table = pd.DataFrame(lines, columns=["label", "model", "seed", "tie_seed", "metric", "value"])
+    return table.to_csv(index=False, lineterminator="\n")
+
+
 def _csv_of_contenders(summary: Summary) -> str:
     lines = []
     for s in summary.contenders:
@@ -69,11 +83,15 @@ def _csv_of_contenders(summary: Summary) -> str:
         for part, spreads in (("test", s.test), ("valid", s.valid)):
             for name, spread in spreads.items():
                 line |= {f"{part}.{name}.mean": spread.mean, f"{part}.{name}.sd": spread.sd}
+        for name, spread in s.over_ties.items():
+            line |= {f"ties.{name}.mean": spread.mean, f"ties.{name}.sd": spread.sd}
         for name, (low, high) in s.intervals.items():
             line |= {f"test.{name}.low": low, f"test.{name}.high": high}
         for name, a in s.differences.items():
             line |= {f"against.{name}.difference": a.difference, f"against.{name}.low": a.low}
             line |= {f"against.{name}.high": a.high, f"against.{name}.p": a.p, f"against.{name}.p_holm": a.p_holm}
+            if a.tie_spread is not None:
+                line[f"against.{name}.tie_spread"] = a.tie_spread
         line |= {f"cost.{name}": value for name, value in s.costs.items()}
         line |= {f"length.{name}.{summary.main_metric}": value for name, value in s.by_length.items()}
         line |= {f"diagnostics.{name}": value for name, value in s.diagnostics.items()}

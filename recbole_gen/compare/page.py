@@ -9,6 +9,7 @@ import jinja2
 
 from recbole_gen.compare import drawings, tables
 from recbole_gen.compare.summary import Summary, metric_title
+from recbole_gen.compare.tie_orders import tie_note, tie_table
 
 
 def page_text(summary: Summary, command: str, svgs: dict[str, str]) -> str:
@@ -32,6 +33,8 @@ def page_text(summary: Summary, command: str, svgs: dict[str, str]) -> str:
         about_intervals=tables.interval_note(summary),
         against_main=tables.difference_table(summary, summary.metrics[:1]),
         against_others=tables.difference_table(summary, summary.metrics[1:]),
+        ties=tie_table(summary, summary.metrics),
+        about_ties=tie_note(summary),
         lengths=tables.length_table(summary),
         costs=tables.cost_table(summary),
         about_costs=tables.cost_note(summary),

@@ -1,8 +1,8 @@
 """The runs of a comparison: made, kept, gone on with or made anew, and compared in the end.
 
-They lie in its folder, runs/LABEL-SEED, each with the settings and the data that it was started with (`job.json`). The
-same command again repeats none that is finished, goes on with one that was cut off, and starts anew where settings or
-data have changed.
+They lie in its folder, runs/LABEL-SEED (and LABEL-SEED-tiesN for an order of simultaneous events), each with the
+settings and the data that it was started with (`job.json`). The same command again repeats none that is finished, goes
+on with one that was cut off, and starts anew where settings or data have changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_gen.compare.finished_runs import BEFORE
 from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs, shared_values
 from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
@@ -51,7 +52,7 @@ def run_comparison(asked: dict[str, Any], values: dict[str, Any], arguments: Seq
     if not common.get("num_threads"):  # not what is free just now: another number of threads rounds sums differently
         values["num_threads"] = max(1, int(resources.cpus))
     folder, seeds = output_folder(asked["output"], common), choose_seeds(asked["seeds"], common)
-    jobs, left_out = plan_jobs(asked["models"], seeds, values, asked["model_configs"], folder)
+    jobs, left_out = plan_jobs(asked["models"], seeds, values, asked["model_configs"], folder, asked["tie_orders"])
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")
     try:
@@ -77,16 +78,18 @@ def _report_results(
     """Compare the models that have finished all of their runs, print and write it; returns the exit code."""
     incomplete = {job.label for job in jobs if job.name in failed}
     finished: dict[str, list[Path]] = {}
+    ties: dict[str, list[Path]] = {}
     for job in jobs:
         if job.label not in incomplete:
-            finished.setdefault(job.label, []).append(Path(job.folder))
+            (finished if job.tie_seed is None else ties).setdefault(job.label, []).append(Path(job.folder))
     if not finished or asked["baseline"] not in (None, *finished):
         who = f"the baseline {asked['baseline']} has not" if finished else "no model has"
         print(f"nothing to compare: {who} finished all of its runs, see FAILED above", file=sys.stderr)
         return 1
     summary = summarise(
-        finished, asked["baseline"], asked["test"], resamples=asked["resamples"], left_out=left_out, failed=failed
-    )
+        finished, asked["baseline"], asked["test"], resamples=asked["resamples"], left_out=left_out, failed=failed,
+        ties=ties,
+    )  # fmt: skip
     print("\n" + terminal_text(summary))
     command = shlex.join(["python", "run_recbole_gen.py", "compare", *arguments])
     for file in write_files(summary, folder, command):
@@ -191,7 +194,7 @@ def _is_finished(job: Job) -> bool:
 
 def _with_effect(settings: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
     """The content of `job.json`: what a run's numbers depend on."""
-    kept = {key: value for key, value in settings.items() if key not in KEYS_WITHOUT_EFFECT}
+    kept = {key: value for key, value in {**BEFORE, **settings}.items() if key not in KEYS_WITHOUT_EFFECT}
     return json.loads(json.dumps({"settings": kept, "data": data}))
 
 

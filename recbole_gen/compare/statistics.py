@@ -14,6 +14,7 @@ from recbole_gen.compare.finished_runs import FinishedRun, describe_run, read_ru
 from recbole_gen.compare.length_groups import groups_by_read_length, reported_groups
 from recbole_gen.compare.notes import reading_notes, run_facts
 from recbole_gen.compare.summary import COSTS, BaselineDifference, Contender, SeedStatistics, Summary, metric_title
+from recbole_gen.compare.tie_orders import read_tie_orders, spreads, tie_seed_of, with_tie_spreads
 from recbole_gen.config.registry import MODELS
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import significance
@@ -28,6 +29,7 @@ def summarise(
     seed: int = 2020,
     left_out: dict[str, str] | None = None,
     failed: dict[str, str] | None = None,
+    ties: Mapping[str, Sequence[Path]] | None = None,
 ) -> Summary:
     """Compare finished runs.
 
@@ -41,6 +43,7 @@ def summarise(
             test result that have a value for each user.
         resamples, seed: of the bootstrap over users, see `significance.bootstrap_means`.
         left_out, failed: label -> why it is not among the contenders; only shown.
+        ties: label -> folders of its runs over tie orders, see `tie_orders.read_tie_orders`.
 
     Raises UserError for folders without a finished, tested run of this version, for runs that do not answer the same
     question (it names the two and the key), and for bad arguments.
@@ -50,6 +53,7 @@ def summarise(
         raise UserError("there is nothing to compare: each contender needs the folder of at least one finished run")
     runs = {label: read_runs(label, folders) for label, folders in contenders.items()}
     require_comparable([run for own in runs.values() for run in own])
+    tied = read_tie_orders(ties or {}, runs)
     chosen, reason = _choose_baseline(runs, baseline)
     names = _choose_metrics(next(iter(runs.values()))[0], metrics)
 
@@ -64,11 +68,15 @@ def summarise(
         main[label], histories[label] = own.values[names[0]], own.history
         intervals[label], differences[label] = _compare_with_baseline(own, base, test, resamples, seed)
     differences = {chosen: {}, **_holm_corrected(differences, names)}
+    over_ties = {label: spreads(own) for label, own in tied.items()}
+    if over_ties:
+        differences = with_tie_spreads(differences, over_ties, chosen)
     lengths = reported_groups(runs, names[0]) or groups_by_read_length(runs, main, histories, base.rows)
     compared = [
         _contender(label, own, intervals[label], differences[label], lengths.values.get(label, {}))
         for label, own in runs.items()
     ]
+    compared = [replace(contender, over_ties=over_ties.get(contender.label, {})) for contender in compared]
     compared.sort(key=lambda contender: (-contender.test[names[0]].mean, contender.label))
     first = next(iter(runs.values()))[0]
     valid_metric = str(first.result["valid_metric"]).lower()
@@ -76,6 +84,7 @@ def summarise(
         first.result["dataset"], first.result["protocol"], names, valid_metric, chosen, reason, test, resamples,
         len(base.users), int(base.rows.sum()), compared, lengths.groups, lengths.length_of,
         [*reading_notes(runs, base), *lengths.notes], run_facts(runs), dict(left_out or {}), dict(failed or {}),
+        tuple(tie_seed_of(run) for run in tied.get(chosen, ())), tied[chosen][0].seed if tied else None,
     )  # fmt: skip
 
 
@@ -159,13 +168,7 @@ def _over_seeds(results: Sequence[dict[str, float] | None]) -> dict[str, SeedSta
     if not all(results):
         return {}
     shared = [name for name in results[0] or {} if all(name in (result or {}) for result in results)]
-    out = {}
-    for name in shared:
-        values = tuple(float(result[name]) for result in results if result)
-        out[name] = SeedStatistics(
-            float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, values
-        )
-    return out
+    return {name: SeedStatistics.of([result[name] for result in results if result]) for name in shared}
 
 
 def _contender(label: str, runs: Sequence[FinishedRun], intervals, differences, by_length) -> Contender:

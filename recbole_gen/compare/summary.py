@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from recbole.evaluator.register import metrics_dict
 
 COSTS = {
@@ -17,22 +19,36 @@ COSTS = {
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """A metric over the seeds: mean, standard deviation (ddof=1; None with one seed), and the values themselves."""
+    """A metric over the seeds, or over tie orders: mean, standard deviation (ddof=1; None of one value), the values."""
 
     mean: float
     sd: float | None
     values: tuple[float, ...]
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> SeedStatistics:
+        """The statistics of at least one value."""
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), sd, tuple(map(float, values)))
+
 
 @dataclass(frozen=True)
 class BaselineDifference:
-    """A metric's difference to the baseline, its 95 % interval, p, and p after Holm's correction over the models."""
+    """A metric's difference to the baseline, its 95 % interval, p, and p after Holm's correction over the models.
+
+    tie_spread: the larger of the two models' standard deviations over tie orders; None where there were no such runs.
+    """
 
     difference: float
     low: float
     high: float
     p: float
     p_holm: float
+    tie_spread: float | None = None
+
+    def is_one(self, level: float) -> bool:
+        """Whether it is called a difference: by the test, and by the order of simultaneous events."""
+        return self.p_holm < level and (self.tie_spread is None or abs(self.difference) > self.tie_spread)
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Contender:
         diagnostics: the numbers of the runs' diagnostics by their path, such as lists.distinct_items.
         by_length: name of a history-length group -> the main metric.
         by_seed: seed -> all numbers of that run, as (part, metric) -> value.
+        over_ties: metric -> its spread on the test part over tie orders; empty where there were no such runs.
     """
 
     label: str
@@ -72,6 +89,7 @@ class Contender:
     diagnostics: dict[str, float]
     by_length: dict[str, float]
     by_seed: dict[int, dict[tuple[str, str], float]]
+    over_ties: dict[str, SeedStatistics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Summary:
         notes: what a reader has to know to not misread the numbers.
         facts: data set, protocol, versions and such, as (title, text).
         left_out, failed: label -> reason.
+        tie_seeds, tie_run_seed: of the runs over tie orders: the seeds of the orders, and that of all these runs.
     """
 
     dataset: str
@@ -106,6 +125,8 @@ class Summary:
     facts: list[tuple[str, str]]
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    tie_seeds: tuple[int, ...] = ()
+    tie_run_seed: int | None = None
 
     @property
     def main_metric(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from recbole_gen.compare.summary import COSTS, Contender, LengthGroup, SeedStatistics, Summary, metric_title
+from recbole_gen.compare.tie_orders import tie_note, tie_table
 from recbole_gen.evaluation import significance
 
 LEVEL = 0.05
@@ -47,7 +48,7 @@ def metric_cells(summary: Summary) -> dict[str, dict[str, Cell]]:
             mean = printed[contender.label][name]
             rank = best[name].index(float(mean)) + 1 if float(mean) in best[name] else 0
             sd = "" if spread.sd is None else f"{spread.sd:.4f}"
-            line[name] = Cell(mean, sd, MARK if difference and difference.p_holm < LEVEL else "", rank)
+            line[name] = Cell(mean, sd, MARK if difference and difference.is_one(LEVEL) else "", rank)
     return table
 
 
@@ -158,13 +159,16 @@ def legend_lines(summary: Summary) -> list[str]:
         number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         spread = f"Mean ± standard deviation over {number} seeds ({all_seeds(summary)})."
     averaged = "" if counts == [1] else ", each user's value being the mean over the seeds"
+    ties = ""
+    if summary.tie_seeds:
+        ties = f", and by more than the standard deviation over {len(summary.tie_seeds)} tie orders of either model"
     lines = [f"{spread}{BOLD}"]
     others = len(summary.contenders) - 1
     if others:
         lines.append(
             f"{MARK} differs from the baseline {summary.baseline}, up or down as the number says: p < {LEVEL} after "
             f"Holm's correction over the {others} comparison{'s' if others > 1 else ''} of a metric, "
-            f"{significance.TESTS[summary.test]} over {summary.users:,} users{averaged}. {ABOUT_TESTS}"
+            f"{significance.TESTS[summary.test]} over {summary.users:,} users{averaged}{ties}. {ABOUT_TESTS}"
         )
     lines.append(f"Baseline: {summary.baseline}, {summary.baseline_reason}.")
     return lines
@@ -212,6 +216,9 @@ def terminal_text(summary: Summary) -> str:
     heads, body = difference_table(summary, [summary.main_metric])
     if body:
         parts.append(f"Against {summary.baseline}\n" + _plain_table(heads, body))
+    heads, body = tie_table(summary, [summary.main_metric])
+    if body:
+        parts.append("Seeds and tie orders\n" + _plain_table(heads, body))
     valid = [
         f"{metric_title(summary.valid_metric)}, validation",
         *(validation_cell(summary, s) for s in summary.contenders),
@@ -219,7 +226,8 @@ def terminal_text(summary: Summary) -> str:
     heads, body = cost_table(summary)
     parts.append(_plain_table([*heads, valid[0]], [[*line, cell] for line, cell in zip(body, valid[1:])]))
     notes = [line.replace(BOLD, "") for line in legend_lines(summary)]
-    notes += [interval_note(summary), cost_note(summary), *summary.notes, *not_compared_lines(summary)]
+    notes += [interval_note(summary), *([tie_note(summary)] if summary.tie_seeds else []), cost_note(summary)]
+    notes += [*summary.notes, *not_compared_lines(summary)]
     parts.append("\n".join(textwrap.fill(note, 120, break_long_words=False) for note in notes))
     return "\n\n".join(parts)
 

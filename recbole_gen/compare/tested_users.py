@@ -53,7 +53,7 @@ def _kind_of_data(config: Config) -> str:
     """Equal for models that have the same rows for sure."""
     special = columns.special_dataset_class(config)
     settings = config.settings()
-    read = [*keys.argument_lists()["Dataset"], "last_events", "empty_history", "SCENE_FIELD"]
+    read = [*keys.argument_lists()["Dataset"], "last_events", "empty_history", "tie_order", "tie_seed", "SCENE_FIELD"]
     values: dict[str, Any] = {key: settings.get(key) for key in read if key not in KEYS_WITHOUT_ROWS}
     is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
     return json.dumps([special and special.__name__, is_sequential, values], sort_keys=True)

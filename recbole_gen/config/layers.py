@@ -88,6 +88,9 @@ def shipped_layers(info: registry.ModelInfo, selected: SelectedRun) -> tuple[lis
     protocol = selected.values.get("protocol", DEFAULT_PROTOCOL if ranks_all_items else None)
     if protocol:
         layers.append((f"protocol/{protocol}.yaml", read_yaml(places.property_file("protocol", protocol))))
+        of_model = f"protocol/{protocol}/{info.name}.yaml"  # what this model has of its own under it
+        if not (info.is_recbole or info.is_users_own) and (places.PROPERTIES / of_model).is_file():
+            layers.append((of_model, read_yaml(places.PROPERTIES / of_model)))
     return layers, protocol
 
 

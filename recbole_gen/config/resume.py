@@ -10,6 +10,7 @@ from recbole_gen import checkpoint
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import merge_layers, read_user_layers, resumed_checkpoint
+from recbole_gen.data import simultaneous
 from recbole_gen.errors import counted
 
 
@@ -22,8 +23,8 @@ def configure(
 ) -> tuple[Config, Path | None]:
     """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key).
 
-    Raises UserError as `Config` does, and CheckpointError for a checkpoint of another model, data set or protocol, or
-    one that has more epochs than are asked for.
+    Raises UserError as `Config` does, and CheckpointError for a checkpoint of another model, data set or protocol, for
+    one that has more epochs than are asked for, and for another order of simultaneous events.
     """
     given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
     path = resumed_checkpoint(given)
@@ -35,6 +36,7 @@ def configure(
         _require_stored(path, stored, key, value or given.get(key))
     config = Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content))
     _require_no_fewer_epochs(path, content, config)
+    _require_same_order(path, stored, config)
     return config, path.resolve()
 
 
@@ -67,6 +69,16 @@ def _require_no_fewer_epochs(path: Path, content: dict[str, Any], config: Config
         raise checkpoint.CheckpointError(
             f"{path} has {counted(done, 'epoch')} already, and epochs is {asked} ({config.origins['epochs']}): there "
             f"is nothing to train. --epochs={done} tests the best one again, and a larger number goes on"
+        )
+
+
+def _require_same_order(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Raise CheckpointError where simultaneous events would be in another order: what tests now has trained before."""
+    if simultaneous.tie_seed(stored) != simultaneous.tie_seed(config.settings()):
+        raise checkpoint.CheckpointError(
+            f"{path} is of a run that has simultaneous events {simultaneous.describe_order(stored)}, not "
+            f"{simultaneous.describe_order(config.settings())}: it has learned from items that would test it now. "
+            f"Leave out what changes that (tie_order, tie_seed, seed), or start a new run, without --resume"
         )
 
 

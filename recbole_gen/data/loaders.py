@@ -19,7 +19,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data import padding, sampled_candidates, spellings
+from recbole_gen.data import padding, sampled_candidates, simultaneous, spellings
 from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import (
     GeneralDataset,
@@ -141,7 +141,7 @@ class HeldOutSetLoader(FullSortEvalDataLoader, RowBatchLoader):
 
 
 def create_dataset(config):
-    """The data set of a configuration, loaded, filtered and remapped, but not yet split.
+    """The data set of a configuration, loaded, filtered, remapped, and in its order, but not yet split.
 
     Sequential models get our O(N) data set; DIEN, with its negative sequences, RecBole's; other models RecBole's with
     the test rows of sequential ones. Its `notes` are the warnings about what was loaded, left out and made up, which
@@ -152,6 +152,7 @@ def create_dataset(config):
         getLogger().warning(note)
     dataset = _dataset_class(config)(config)
     dataset.notes = [*notes, *getattr(dataset, "notes", ())]
+    simultaneous.shuffle_simultaneous(dataset)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # other models read no histories
         padding.tell_padding(dataset)
     spellings.tell_two_spellings(dataset)

@@ -31,6 +31,8 @@ def check_before_loading(config) -> list[str]:
     if trains_on_positions(config):
         positions.refuse_unless_positions(config)
     positions.refuse_unless_loss(config)
+    if config["tie_order"] != "file":
+        refuse_split_files_without_order(config)
     notes += _tell_unread_keys(config)
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["mask_seen"] and config["benchmark_filename"]:
         raise UserError(
@@ -65,6 +67,16 @@ def check_before_loading(config) -> list[str]:
     return notes
 
 
+def refuse_split_files_without_order(config) -> None:
+    """Raise UserError where histories and targets come as files, in which no simultaneous events can be put in another
+    order."""
+    if config["benchmark_filename"]:
+        raise UserError(
+            "tie_order: random needs the whole log, and files for each part have their histories and targets cut "
+            "already: use tie_order: file"
+        )
+
+
 def trains_on_positions(config) -> bool:
     """Whether training batches are windows of histories, see `recbole_gen.data.position_windows`."""
     return config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["train_pairs"] == "positions"
@@ -81,7 +93,13 @@ def _tell_unread_keys(config) -> list[str]:
         "train_batch_size": on_positions and "with train_pairs: positions, positions_batch_size is what counts",
         "loss_negatives": loss == "softmax" and "it is read with loss: sampled_softmax and loss: gBCE",
         "gbce_t": loss != "gBCE" and "it is read with loss: gBCE",
+        "tie_seed": config["tie_order"] == "file" and "it is read with tie_order: random",
+        "tie_order": config["tie_order"] != "file"
+        and config["eval_args"]["order"] == "RO"
+        and "eval_args have order: RO, which takes all interactions in a random order",
     }
+    for weight in {"alpha", "beta"} if config.chosen & {"alpha_k", "beta_k"} else ():  # DSPnet's
+        unread[f"{weight}_k"] = config[weight] is not None and f"{weight} is given, which it would be K times"
     return [
         f"{key} ({config.origins.get(key)}) has no effect: {why}"
         for key, why in unread.items()

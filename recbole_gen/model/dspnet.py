@@ -19,8 +19,9 @@ are held close to it.
 
 Differences from the paper (its code was never published)
     - The candidates are the whole catalogue, and both losses of eq. 6 are divided by the number of items, as printed
-      (`scene_norm`). alpha and beta are set as multiples of 1 / K, and all of eq. 9 but the discriminators' own loss is
-      multiplied by K: the same optimum, with gradients above Adam's epsilon (`objective_scale`).
+      (`scene_norm`). alpha and beta are set as multiples of 1 / K (`alpha_k`, `beta_k`), or as they are, and all of
+      eq. 9 but the discriminators' own loss is multiplied by K: the same optimum, with gradients above Adam's epsilon
+      (`objective_scale`).
     - In training all logits get a constant, the log odds of the mean label; without it most of the training goes into
       learning how rare positives are. It changes no ranking and is left out at recommendation (`logit_bias`).
     - Eq. 8 compares by inner products, which have no bound and outweigh everything else: here by cosines
@@ -165,7 +166,7 @@ def mlp(n_in: int, n_out: int, layers: int) -> nn.Sequential:
 def refuse_mistakes(config, n_scenes: int) -> None:
     """Raise a UserError for settings that contradict each other, the data or reason."""
     counts, weights = ("n_heads", "mlp_layers", "n_views", "num_sampled"), ("lambda_scene", "alpha_k", "beta_k")
-    for key in counts + weights:
+    for key in (*counts, *weights, *(key for key in ("alpha", "beta") if config[key] is not None)):
         if config[key] < (key in counts):
             raise UserError(f"{key} must be at least {int(key in counts)}, got {config[key]}")
     d_v, d_s, heads = (config[key] for key in ("hidden_size", "scene_size", "n_heads"))
@@ -219,7 +220,11 @@ class DSPnet(SequentialRecommender):
         self.K = {"S": self.n_scenes - 1, "V": self.n_items - 1}
         K = self.K["V"]
         self.scale = K if one_of(config, "objective_scale", ("K", "none")) == "K" else 1
-        self.lambda_, self.alpha, self.beta = config["lambda_scene"], config["alpha_k"] / K, config["beta_k"] / K
+        self.lambda_, self.alpha, self.beta = config["lambda_scene"], config["alpha"], config["beta"]
+        if self.alpha is None:
+            self.alpha = config["alpha_k"] / K
+        if self.beta is None:
+            self.beta = config["beta_k"] / K
         self.divisor = {"S": K if one_of(config, "scene_norm", ("item", "own")) == "item" else self.K["S"], "V": K}
         candidates, self.num_sampled = one_of(config, "candidates", ("auto", "full", "sampled")), config["num_sampled"]
         self.samples = candidates == "sampled" or (candidates == "auto" and config["full_limit"] < K)

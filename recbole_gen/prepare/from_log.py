@@ -17,6 +17,7 @@ from recbole_gen.prepare.dataset_folder import require_replaceable
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
 from recbole_gen.prepare.log import log_from_batches
 from recbole_gen.prepare.statistics import log_statistics, statistics_table
+from recbole_gen.prepare.tied_ends import tied_ends
 from recbole_gen.reading.events import EventReader
 from recbole_gen.reading.file_readers import EXAMPLES, describe_file
 from recbole_gen.reading.parsing import TimeParser, far_from_today
@@ -72,13 +73,15 @@ def prepare_log(
     rows.refuse_too_many(file, max_bad, ", or allow more with --max_bad=SHARE. Nothing is written")
     if not len(whole):
         raise UserError(f"{file} has no rows")
-    numbers = log_statistics(whole)
+    numbers, ties = log_statistics(whole), tied_ends(whole[USER], whole[ITEM], whole[TIME])
     provenance: dict[str, Any] = {
         "recipe": "own log", "recbole_gen": __version__, "columns": dict(columns), "rows": rows.total, "bad": rows.bad,
         "source": {"name": file.name, "bytes": file.stat().st_size}, "repeats": len(repeated), "statistics": numbers,
+        "tied_last_events": ties.as_json(),
     }  # fmt: skip
     write_atomic_file(target, whole, {}, provenance)
     say(statistics_table(numbers, "", {}))
+    say("last events: " + ties.describe())
     start, end = (np.datetime64(int(moment), "s") for moment in (whole[TIME].min(), whole[TIME].max()))
     say(f"from {start} to {end} (UTC)")
     far = np.count_nonzero(far_from_today(whole[TIME]))

@@ -21,6 +21,7 @@ from recbole_gen.prepare.recipe_readers import find_atomic_file, read_batches
 from recbole_gen.prepare.recipes import Recipe, resolve_recipe
 from recbole_gen.prepare.sources import AtomicFile, Source
 from recbole_gen.prepare.statistics import differences_from_paper, log_statistics, statistics_table
+from recbole_gen.prepare.tied_ends import tied_ends
 from recbole_gen.reading.file_readers import ReadCounts
 
 AGREEMENTS_FILE = "agreements.json"
@@ -74,15 +75,16 @@ def prepare_recipe(
     sequences = version is not None and version.sequences
     if sequences:
         log = filters.order_by_sequence(log)
-    numbers = log_statistics(log, sequences)
+    numbers, ties = log_statistics(log, sequences), tied_ends(log[USER], log[ITEM], log[TIME])
     provenance: dict[str, Any] = {
         "recipe": recipe.name, "as": paper, "recbole_gen": __version__, "title": recipe.title, "page": recipe.page,
         "licence": recipe.licence, "citation": recipe.citation, "source": _describe_source(raw),
         "bad_lines": counts.bad, "rows_without_user_item_or_time": missing, "steps": steps, "statistics": numbers,
-        "published": dict(version.published) if version else {},
+        "tied_last_events": ties.as_json(), "published": dict(version.published) if version else {},
     }  # fmt: skip
     write_atomic_file(target, log, {**recipe.renamed_fields, **({USER: SESSION} if sequences else {})}, provenance)
     _tell_statistics(log, numbers, recipe, paper, say)
+    say("last events: " + ties.describe("sequence" if sequences else "user"))
     say(f"{target}/{target.name}.inter is written ({time.perf_counter() - started:.1f} s): --dataset={target.name}")
 
 

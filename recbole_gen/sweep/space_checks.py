@@ -15,7 +15,8 @@ SWEEP_KEYS = ("model", "dataset", "paper", "resume", "config_files", "nproc", "c
 """Keys that a space may not have, because they are those of all trials together."""
 EVALUATION_KEYS = (
     "protocol", "eval_args", "benchmark_filename", "positives", "mask_history", "mask_seen", "metrics", "topk",
-    "valid_metric",
+    "valid_metric", "tie_order", "tie_seed", "targets", "empty_history", "sequence_order", "period_start",
+    "least_history", "least_future",
 )  # fmt: skip
 """Keys that decide what is scored: with different values trials could not be compared."""
 Entry = tuple[Dimension, str]

@@ -367,3 +367,70 @@ def test_a_cut_off_beyond_the_items_is_told_once_and_nothing_is_trained(line, tm
     said = capsys.readouterr()
     assert (said.out + said.err).count("needs more than the 40 items there are") == 1 and "FAILED" not in said.out
     assert not list((tmp_path / "comparison" / "runs").glob("*"))
+
+
+# Orders of simultaneous events
+
+
+@pytest.fixture
+def tied(tmp_path, walks):
+    """The walks with four steps at a time, so that every user's last one is tied."""
+    path = tmp_path / "toy/toy.inter"
+    table = pd.read_csv(path, sep="\t")
+    table["timestamp:float"] = table["timestamp:float"] // 100 * 100 + table["timestamp:float"] % 100 // 4
+    table.to_csv(path, sep="\t", index=False)
+
+
+def test_tie_orders_are_spread_beside_seeds_and_kept(tied, line, tmp_path, capsys):
+    command, runs = line("Pop,FPMC", "--tie_orders=3"), tmp_path / "comparison/runs"
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    assert "[10/10] FPMC, seed 2020, tie seed 3: valid" in out and "Seeds and tie orders" in out
+    names = [path.name for path in sorted(runs.glob("FPMC*"))]
+    assert names == ["FPMC-2020", "FPMC-2020-ties1", "FPMC-2020-ties2", "FPMC-2020-ties3", "FPMC-2021"]
+    tests = [pd.read_csv(runs / f"{model}-2020-ties{n}/ranks.test.tsv", sep="\t").sort_values("user_id")["item_id"]
+             for model in ("Pop", "FPMC") for n in (1, 2, 3)]  # fmt: skip
+    assert all(tests[n].tolist() == tests[n + 3].tolist() for n in range(3)) and tests[0].tolist() != tests[1].tolist()
+    results = [result(runs / f"FPMC-2020-ties{n}") for n in (1, 2, 3)]
+    assert {run["seed"] for run in results} == {2020} and result(runs / "FPMC-2021")["config"]["tie_order"] == "file"
+    values = pd.Series([run["test_result"]["ndcg@10"] for run in results])
+    summary = pd.read_csv(tmp_path / "comparison/summary.csv").set_index("label").loc["FPMC"]
+    assert summary["ties.ndcg@10.sd"] == pytest.approx(values.std()) and values.std() > 0
+
+    before = kept(runs)
+    assert cli.main(command) == 0 and kept(runs) == before
+    assert cli.main(line("Pop,FPMC", "--tie_orders=[3, 9]")) == 0
+    assert "8 runs, 6 of them finished before" in capsys.readouterr().out
+
+
+def test_a_drawn_order_is_one_for_all_seeds(tied, line, tmp_path, no_files):
+    assert cli.main(line("Pop", "--tie_order=random")) == 0
+    results = [result(tmp_path / f"comparison/runs/Pop-{seed}") for seed in (2020, 2021)]
+    assert [run["config"]["tie_seed"] for run in results] == [2020, 2020]
+
+
+def test_runs_of_before_there_were_tie_orders_are_finished(line, tmp_path, capsys, no_files):
+    assert cli.main(line("Pop", "--seeds=1")) == 0
+    job = tmp_path / "comparison/runs/Pop-2020/job.json"
+    content = json.loads(job.read_text())
+    for key in ("tie_order", "tie_seed"):
+        del content["settings"][key]
+    job.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert cli.main(line("Pop", "--seeds=1")) == 0
+    assert "1 run, 1 of them finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (["--tie_orders=1"], "--tie_orders must be a number of at least 2"), (["--tie_orders=x"], "--tie_orders must be"),
+    (["--tie_orders=[2, 2]"], "--tie_orders must be"),
+])  # fmt: skip
+def test_tie_orders_that_say_nothing(given, message, line, refused):
+    refused(line("Pop", *given), message)
+
+
+def test_split_files_have_no_tie_orders(write_atomic, line, refused):
+    for part in ("train", "valid", "test"):
+        write_atomic({"user_id:token": ["u"], "item_id:token": ["i"], "item_id_list:token_seq": [["j"]]},
+                     suffix=f"{part}.inter")  # fmt: skip
+    refused(line("GRU4Rec", "--protocol=benchmark", "--tie_orders=2"), "tie_order: random needs the whole log")

@@ -535,3 +535,89 @@ def test_long_labels_leave_room_in_figures_and_are_whole_in_them(made):
 )  # fmt: skip
 def test_a_label_in_lines(label, drawn):
     assert drawings.drawn_label(label) == drawn
+
+
+# Orders of simultaneous events
+
+
+def tied_runs(made, tests: dict[str, list[list[int]]], seed=2020) -> dict[str, list[Path]]:
+    """A run for each label and order, whose places are given."""
+    return {
+        label: [made(label, places, seed, tie_order="random", tie_seed=n) for n, places in enumerate(own, start=1)]
+        for label, own in tests.items()
+    }
+
+
+def hits(number: int) -> list[int]:
+    """Places of which so many of `USERS` are hits."""
+    return [1] * number + [0] * (USERS - number)
+
+
+def test_a_difference_within_the_spread_over_tie_orders_is_none(made):
+    runs = {"SASRec": [made("SASRec", BAD)], "DreamRec": [made("DreamRec", GOOD)]}
+    assert of(summarise(runs), "DreamRec").differences["hit@5"].tie_spread is None
+    narrow = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30), hits(32)]})
+    found = summarise(runs, ties=narrow)
+    spread = of(found, "DreamRec").over_ties["hit@5"]
+    assert spread.mean == 0.775 and spread.sd == pytest.approx(0.05 / 2**0.5) and spread.values == (0.75, 0.8)
+    assert (found.tie_seeds, found.tie_run_seed) == ((1, 2), 2020)
+    text = terminal_text(found)
+    assert re.search(r"DreamRec +0\.7500\*", text)
+    assert "by more than the standard deviation over 2 tie orders of either model" in " ".join(text.split())
+    line = next(line for line in text.split("Seeds and tie orders")[1].split("\n") if line.startswith("DreamRec"))
+    assert line.split()[1:] == ["NDCG@10", "0.7500", "-", "0.7750", "0.0354", "0.7500", "0.8000"]
+
+    wide = tied_runs(made, {"SASRec": [hits(0), hits(39)], "DreamRec": [hits(30), hits(32)]})
+    text = terminal_text(summarise(runs, ties=wide))  # the baseline's own spread is 0.69, the difference 0.5
+    assert re.search(r"DreamRec +0\.7500 ", text) and "0.7500*" not in text
+    found = of(summarise(runs, ties=wide), "DreamRec").differences["hit@5"]
+    assert found.p_holm < 0.05 and found.tie_spread == pytest.approx(39 / 40 / 2**0.5) and not found.is_one(0.05)
+
+
+def test_an_order_of_the_file_that_is_not_like_a_drawn_one_is_told(made):
+    runs = {"SASRec": [made("SASRec", hits(10))], "DreamRec": [made("DreamRec", hits(30))]}
+    inside = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30), hits(31)]})
+    assert "not like a drawn one" not in terminal_text(summarise(runs, ties=inside))
+    better = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(33), hits(34)]})
+    told = " ".join(terminal_text(summarise(runs, ties=better)).split())
+    assert "is not like a drawn one for DreamRec, whose NDCG@10 with the same seed is outside" in told
+
+
+def test_the_spread_over_tie_orders_is_in_all_files(made, tmp_path):
+    runs = {"SASRec": [made("SASRec", BAD)], "DreamRec": [made("DreamRec", GOOD)]}
+    ties = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30), hits(32)]})
+    write_files(summarise(runs, resamples=100, ties=ties), tmp_path / "out", "")
+    wide = pd.read_csv(tmp_path / "out/summary.csv").set_index("label").loc["DreamRec"]
+    assert wide["ties.hit@5.mean"] == 0.775 and wide["against.hit@5.tie_spread"] == pytest.approx(0.05 / 2**0.5)
+    long = pd.read_csv(tmp_path / "out/tie_orders.csv")
+    own = long[(long["label"] == "DreamRec") & (long["metric"] == "hit@5")]
+    assert own[["seed", "tie_seed", "value"]].values.tolist() == [[2020, 1, 0.75], [2020, 2, 0.8]]
+    assert "## Seeds and tie orders" in (tmp_path / "out/comparison.md").read_text()
+    assert "<h2>Seeds and tie orders</h2>" in (tmp_path / "out/comparison.html").read_text()
+    assert "2 tie orders" in (tmp_path / "out/comparison.tex").read_text()
+    write_files(summarise(runs, resamples=100), tmp_path / "without", "")
+    assert not (tmp_path / "without/tie_orders.csv").exists()
+    assert "tie orders" not in (tmp_path / "without/comparison.html").read_text()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"tie_order": "file"}, "differs in more than its tie order"), ({"tie_seed": 7}, "not the same tie orders"),
+    ({"tie_seed": 1}, "not the same tie orders"),
+    ({"seed": 1}, "differs in more than its tie order"), ({"model": "PASRec"}, "differs in more than its tie order"),
+    ({"last_events": 5}, "last_events is None and 5"),
+])  # fmt: skip
+def test_runs_that_differ_in_more_than_the_tie_order_are_refused(change, message, made):
+    runs = {"SASRec": [made("SASRec", BAD)], "DreamRec": [made("DreamRec", GOOD)]}
+    ties = tied_runs(made, {"SASRec": [hits(9), hits(11)], "DreamRec": [hits(30)]})
+    other = {"model": "DreamRec", "places": GOOD, "seed": 2020, "tie_order": "random", "tie_seed": 2, **change}
+    ties["DreamRec"].append(made(**other))
+    with pytest.raises(UserError, match=message):
+        summarise(runs, ties=ties)
+
+
+def test_runs_of_before_there_were_tie_orders_had_that_of_the_file(made):
+    old, new = made("SASRec", BAD, seed=1), made("SASRec", BAD, seed=2, tie_order="file", tie_seed=None)
+    found = summarise({"SASRec": [old, new]})
+    assert not [note for note in found.notes if "differ" in note]
+    with pytest.raises(UserError, match="tie_order is 'file' and 'random'"):
+        summarise({"SASRec": [old], "DreamRec": [made("DreamRec", GOOD, tie_order="random", tie_seed=1)]})

@@ -336,13 +336,33 @@ def test_a_general_model_knows_the_histories_of_new_users(write_atomic, make_con
 # Sets in training: models that need the future
 
 
+def test_one_pair_a_user_is_dspnets_default_under_period_only(write_atomic, make_config):
+    write_atomic(random_log(0))
+
+    def kept(model, protocol="period", **given) -> tuple[str, str]:
+        config = make_config(model, protocol=protocol, **given)
+        return config["train_pairs"], config.origins["train_pairs"]
+
+    assert kept("DSPnet") == ("cut", "protocol/period/DSPnet.yaml")
+    assert kept("DSPnet", train_pairs="all") == ("all", "dict")
+    assert kept("SASRec") == kept("DSPnet", "leave_one_out") == ("all", "overall.yaml")
+    assert kept("ACVAE") == ("window", "model/ACVAE.yaml")
+
+
+def test_a_weight_that_is_not_read_is_told(write_atomic, make_config, caplog):
+    write_atomic(random_log(0))
+    create_dataset(make_config("DSPnet", protocol="period", alpha=1e-4, alpha_k=0.1, beta_k=0.1))
+    assert "alpha_k (dict) has no effect: alpha is given, which it would be K times" in caplog.text
+    assert "beta_k (dict) has no effect" not in caplog.text
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("most", [None, 3])
 def test_one_row_a_user_at_the_moment(seed, most, write_atomic, make_config):
     log = random_log(seed, users=60)
     write_atomic(log)
     config = make_config(
-        "DSPnet", protocol="period", eval_args=HALVES, period_start=30, sequence_order="time", train_pairs="cut",
+        "DSPnet", protocol="period", eval_args=HALVES, period_start=30, sequence_order="time",
         MAX_ITEM_LIST_LENGTH=5, future_events=most,
     )  # fmt: skip
     dataset, (train, valid, _) = loaders_of(config)

@@ -718,3 +718,18 @@ def test_mistakes_in_the_config_are_named(changes, message):
 
 def test_no_sampled_items_is_no_mistake():
     fresh(train_neg_sample_args={"distribution": "none", "sample_num": "none", "dynamic": False})
+
+
+@pytest.mark.parametrize(("paper", "steps"), [("ml-latest", 200), ("ml-1m", 200), ("ml-10m", 200), ("yelp", 50)])
+def test_published_settings_are_the_codes_where_the_paper_is_silent(paper, steps, make_config, write_atomic):
+    rows = {"user_id:token": ["a"], "item_id:token": ["x"], "business_id:token": ["x"], "timestamp:float": [1]}
+    columns = {**rows, "rating:float": [5], "stars:float": [5], "date:float": [1.6e9]}
+    name = {"ml-latest": "ml-latest-small"}.get(paper, paper)
+    write_atomic(columns, name=name)
+    config = make_config(None, None, paper=f"acvae-{paper}")
+    keys = ("encoder_extra_sgd", "contrast_valid_pair", "eval_noise")
+    assert [config[key] for key in keys] == [True, False, "sample"]
+    assert (config["last_events"], config["MAX_ITEM_LIST_LENGTH"]) == (steps + 1, steps)
+    assert steps + 1 - (steps + 1) // 5 <= steps  # what is read of them is never cut
+    given = make_config(None, None, paper=f"acvae-{paper}", eval_noise="none")
+    assert given["eval_noise"] == "none" and given["dataset"] == name

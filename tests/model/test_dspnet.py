@@ -531,6 +531,27 @@ def test_T29_discriminators_learn_alike_whatever_alpha_and_only_from_their_own_l
         assert torch.equal(one, other) and one.abs().max() > 0
 
 
+def test_alpha_and_beta_of_the_paper_grow_with_the_items():
+    """Section 4.1: Outbrain's 2e-7 and 5e-6 with 238,653 items, AllScenePay's 1e-9 and 1e-7 with 7.9 and 33 million."""
+    for items, alpha, beta, products in (
+        (238_653, 2e-7, 5e-6, (0.048, 1.19)), (7_871_700, 1e-9, 1e-7, (0.008, 0.79)),
+        (32_766_762, 1e-9, 1e-7, (0.033, 3.3)),
+    ):  # fmt: skip
+        assert (items * alpha, items * beta) == pytest.approx(products, rel=0.02)
+    as_products = build(alpha_k=0.3, beta_k=0.7)
+    K = as_products.K["V"]
+    as_printed = build(alpha=0.3 / K, beta=0.7 / K, alpha_k=5.0, beta_k=5.0)
+    torch.manual_seed(1)
+    expected = terms(as_products)
+    torch.manual_seed(1)
+    found = terms(as_printed)
+    for name in TERMS:
+        torch.testing.assert_close(found[name], expected[name])
+    assert "discriminator" not in build(alpha=0.0).optimizer_spec()
+    with pytest.raises(UserError, match="beta must be at least 0, got -1"):
+        build(beta=-1.0)
+
+
 @pytest.mark.parametrize("apr_generator", ["saturating", "nonsaturating"])
 def test_T29_terms_of_eq_4(apr_generator):
     model = build(apr_generator=apr_generator)

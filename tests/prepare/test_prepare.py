@@ -328,6 +328,13 @@ def test_dspnet_takes_users_on_both_sides_of_the_cut(tmp_path):
     assert got[[USER, ITEM, SCENE]].values.tolist() == [["a", 1, 11], ["a", 2, 12]]
 
 
+def test_the_published_setting_of_dspnet_cuts_where_its_data_were_filtered():
+    setting, recipe = read_yaml(PROPERTIES / "paper/dspnet-outbrain.yaml"), RECIPES["outbrain"]
+    (moment,) = recipe.versions["dspnet"].steps[0].arguments
+    assert setting["dataset"] == recipe.dataset_name("dspnet")
+    assert moment - 0.001 < setting["period_start"] <= moment  # times are whole milliseconds
+
+
 def test_the_sample_of_globo_is_the_same_for_everybody(tmp_path):
     titles = "user_id,session_id,session_start,session_size,click_article_id,click_timestamp,click_environment," \
              "click_deviceGroup,click_os,click_country,click_region,click_referrer_type\n"  # fmt: skip

@@ -261,6 +261,8 @@ def test_the_description_is_a_table_with_ranges_and_conditions(read):
         ("model: DreamRec\na: {choice: [1, 2]}", "model: belongs to the whole sweep"),
         ("nproc: {choice: [1, 2]}", "nproc: belongs to the whole sweep"),
         ("protocol: {choice: [leave_one_out, time_811]}", "decides what is scored"),
+        ("tie_seed: {choice: [1, 2]}", "decides what is scored"),
+        ("period_start: {choice: [0.7, 0.8]}", "decides what is scored"),
         ("\n".join(f"k{i}: {{grid: [1, 2, 3, 4, 5, 6, 7, 8]}}" for i in range(12)), "grid .* has 68719476736 points"),
     ],
 )  # fmt: skip
