@@ -12,7 +12,7 @@ from typing import Any
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
-from recbole_gen.compare.finished_runs import EVALUATION_KEYS
+from recbole_gen.compare.finished_runs import EVALUATION_KEYS, normalised_setting
 from recbole_gen.compare.tested_users import require_same_test_rows
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
@@ -120,7 +120,7 @@ def _require_comparable(jobs: Sequence[Job]) -> None:
     first = jobs[0]
     for job in jobs:
         for key in (*EVALUATION_KEYS, "mask_seen", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if job.settings.get(key) != first.settings.get(key):
+            if normalised_setting(job.settings, key) != normalised_setting(first.settings, key):
                 raise UserError(
                     f"{job.label} and {first.label} would not be comparable: {key} is {job.settings.get(key)!r} for "
                     f"the one and {first.settings.get(key)!r} for the other. Set it for all: --{key}=..."
