@@ -9,16 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from recbole_gen.compare.arguments import EVALUATION_KEYS
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import UserError
 
-EVALUATION_KEYS = (
-    "dataset", "protocol", "metrics", "topk", "valid_metric", "eval_args", "benchmark_filename", "mask_history",
-    "positives", "targets", "empty_history", "sequence_order", "last_events", "period_start", "least_history",
-    "least_future", "val_interval", "user_inter_num_interval", "item_inter_num_interval",
-    "filter_inter_by_user_or_item", "rm_dup_inter", "tie_order", "tie_seed",
-)  # fmt: skip
-"""Keys of a run that decide what is ranked, for whom, and how that is measured."""
 BEFORE = {"tie_order": "file"}
 """Keys that are newer than some runs -> the value that these runs, which do not have it, were made with."""
 
