@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from recbole_gen.config import registry
+from recbole_gen.config.papers import paper_names, read_paper
 from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, dataset_names, find_dataset
 from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
@@ -188,8 +189,7 @@ def paper_of_model(name: str) -> str:
 
 def published_settings(model: str | None = None, dataset: str | None = None) -> dict[str, dict[str, Any]]:
     """Name -> content of the published settings of a model, or on a data set."""
-    files = sorted((PROPERTIES / "paper").glob("*.yaml"))
-    settings = {file.stem: read_yaml(file) for file in files}
+    settings = {name: read_paper(name).settings for name in paper_names()}
     return {
         name: setting
         for name, setting in settings.items()

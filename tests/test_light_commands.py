@@ -31,7 +31,9 @@ LIGHT = {  # command -> exit code
     "tune --model=DreamRec --dataset=ml-100k --num_sample=3": 2, "tune --model=DreamRek --dataset=ml-100k": 2,
     "tune --model=DreamRec --dataset=ml-100k --lerning_rate=0.1": 2, "tune --resume=nowhere": 2,
     "compare --models=Pop,DreamRek --dataset=ml-100k": 2, "compare --models=Pop,BPR --dataset=ml-100k --topq=5": 2,
-    "compare --models=Pop --dataset=ml-100k --sedes=3": 2,
+    "compare --models=Pop --dataset=ml-100k --sedes=3": 2, "reproduce": 0, "reproduce nothing": 2,
+    "reproduce acvae-ml-1m --protocol=period": 2, "reproduce acvae-ml-1m --hiden_size=3": 2,
+    "reproduce acvae-ml-1m --topk=[10]": 2,
 }  # fmt: skip
 LIGHT |= {f"{verb} --help": 0 for verb in cli.VERBS}
 

@@ -12,6 +12,7 @@ import recbole_gen
 from recbole_gen import compat
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
+from recbole_gen.config.papers import read_paper
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.options import read_yaml
@@ -167,7 +168,7 @@ def test_yaml_files_are_mappings_without_duplicate_keys(file):
 
 @pytest.mark.parametrize("paper", sorted(file.stem for file in (PROPERTIES / "paper").glob("*.yaml")))
 def test_paper_settings_name_known_keys_only(paper, tmp_path):
-    setting = read_yaml(PROPERTIES / f"paper/{paper}.yaml")
+    setting = read_paper(paper).settings
     folder = tmp_path / setting["dataset"]
     folder.mkdir()
     (folder / f"{setting['dataset']}.inter").write_text("")

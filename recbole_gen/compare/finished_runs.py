@@ -9,16 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from recbole_gen.compare.arguments import EVALUATION_KEYS
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import UserError
 
-EVALUATION_KEYS = (
-    "dataset", "protocol", "metrics", "topk", "valid_metric", "eval_args", "benchmark_filename", "mask_history",
-    "positives", "targets", "empty_history", "sequence_order", "last_events", "period_start", "least_history",
-    "least_future", "val_interval", "user_inter_num_interval", "item_inter_num_interval",
-    "filter_inter_by_user_or_item", "rm_dup_inter", "tie_order", "tie_seed",
-)  # fmt: skip
-"""Keys of a run that decide what is ranked, for whom, and how that is measured."""
 BEFORE = {"tie_order": "file"}
 """Keys that are newer than some runs -> the value that these runs, which do not have it, were made with."""
 
@@ -83,7 +77,7 @@ def require_comparable(runs: Sequence[FinishedRun], but: Sequence[str] = ()) -> 
     first = runs[0]
     for run in runs[1:]:
         for key in (key for key in EVALUATION_KEYS if key not in but):
-            mine, theirs = _normalised_setting(first.config, key), _normalised_setting(run.config, key)
+            mine, theirs = normalised_setting(first.config, key), normalised_setting(run.config, key)
             if mine != theirs:
                 raise UserError(
                     f"{describe_run(first)} and {describe_run(run)} cannot be compared: {key} is {mine!r} and "
@@ -98,9 +92,12 @@ def require_comparable(runs: Sequence[FinishedRun], but: Sequence[str] = ()) -> 
             )
 
 
-def _normalised_setting(config: dict[str, Any], key: str) -> Any:
-    """A setting in a form that is equal for equal meanings: metrics in any order and case, one cut-off or a list."""
+def normalised_setting(config: dict[str, Any], key: str) -> Any:
+    """A setting in a form that is equal for equal meanings: metrics in any order and case, one cut-off or a list; what
+    is said of the split does not matter where the parts come as files."""
     value = config.get(key, BEFORE.get(key))
+    if key == "eval_args" and config.get("benchmark_filename") and isinstance(value, dict):
+        return {name: each for name, each in value.items() if name not in ("split", "group_by")}
     if key in ("metrics", "topk"):
         return sorted(str(each).lower() for each in (value if isinstance(value, list) else [value]))
     return str(value).lower() if key == "valid_metric" else value

@@ -11,13 +11,14 @@ from typing import Any
 
 from recbole.utils import EvaluatorType, ModelType
 
-from recbole_gen.compare.arguments import REFUSED_KEYS, file_name
-from recbole_gen.compare.finished_runs import EVALUATION_KEYS
+from recbole_gen.compare.arguments import EVALUATION_KEYS, REFUSED_KEYS, file_name
+from recbole_gen.compare.finished_runs import normalised_setting
 from recbole_gen.compare.tested_users import require_same_test_rows
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.early_checks import LABEL_HINT, keys_of_others
-from recbole_gen.config.layers import DEFAULT_PROTOCOL, layers_of_verb, merge_layers, run_values, with_origins
+from recbole_gen.config.layers import Source, layers_of_verb, merge_layers, run_values, with_origins
+from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.data import requirements
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import MissingDataset, UserError
@@ -56,7 +57,7 @@ def plan_jobs(
     labels: Sequence[str],
     seeds: Sequence[int],
     values: dict[str, Any],
-    files: Mapping[str, Path],
+    files: Mapping[str, Sequence[Source]],
     folder: Path,
     tie_seeds: Sequence[int] = (),
 ) -> tuple[list[Job], dict[str, str]]:
@@ -64,7 +65,7 @@ def plan_jobs(
 
     Args:
         values: keys of `run`, for all models that have them.
-        files: label -> settings of that model alone.
+        files: label -> settings of that model alone, where it has any.
         folder: the comparison's.
         tie_seeds: of orders of simultaneous events, for each of which every label has a run more, with the first seed.
 
@@ -75,7 +76,7 @@ def plan_jobs(
     left_out: dict[str, str] = {}
     data: dict[str, str] = {}
     configs: dict[str, Config] = {}
-    own_files = {label: [str(files[label])] if label in files else [] for label in labels}
+    own_files: dict[str, Sequence[Source]] = {label: files.get(label, ()) for label in labels}
     models = {label: _existing_model(label, values, own) for label, own in own_files.items()}
     not_theirs = keys_of_others(values, own_files)
     for label, own in own_files.items():
@@ -89,7 +90,7 @@ def plan_jobs(
             raise  # it is missing for all, and would be asked for once a model
         except UserError as error:
             reason = with_origins(error, values, own)
-            if any(f"({file})" in reason for file in own):
+            if any(f"({file[0] if isinstance(file, tuple) else file})" in reason for file in own):
                 raise UserError(f"{label}: {reason}") from None
             left_out[label] = reason
             continue
@@ -120,14 +121,14 @@ def _require_comparable(jobs: Sequence[Job]) -> None:
     first = jobs[0]
     for job in jobs:
         for key in (*EVALUATION_KEYS, "mask_seen", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if job.settings.get(key) != first.settings.get(key):
+            if normalised_setting(job.settings, key) != normalised_setting(first.settings, key):
                 raise UserError(
                     f"{job.label} and {first.label} would not be comparable: {key} is {job.settings.get(key)!r} for "
                     f"the one and {first.settings.get(key)!r} for the other. Set it for all: --{key}=..."
                 )
 
 
-def _existing_model(label: str, values: dict[str, Any], own: Sequence[str]) -> str:
+def _existing_model(label: str, values: dict[str, Any], own: Sequence[Source]) -> str:
     """The name of a label's model. Raises UserError for one that no model has; one whose packages are missing is left
     to `_comparable_config`."""
     name = str(merge_layers([("", {"model": label}), *layers_of_verb(values, own)])["model"])

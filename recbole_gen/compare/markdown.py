@@ -16,7 +16,7 @@ def markdown_text(summary: Summary, command: str, names: Sequence[str]) -> str:
     wraps = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     body = []
     for contender in summary.contenders:
-        line = [_escape(contender.label)]
+        line = [escape_marks(contender.label)]
         for cell in table[contender.label].values():
             mark = cell.mark.replace("*", r"\*")
             line.append(wraps[cell.rank].format(cell.mean) + (f" ± {cell.sd}" if cell.sd else "") + mark)
@@ -25,10 +25,10 @@ def markdown_text(summary: Summary, command: str, names: Sequence[str]) -> str:
     heads = ["model", *map(metric_title, summary.metrics), f"{metric_title(summary.valid_metric)}, validation"]
     heads.insert(2, "95 % interval")
     parts = [
-        f"# {_escape(summary.dataset)}, {_escape(summary.protocol)}",
+        f"# {escape_marks(summary.dataset)}, {escape_marks(summary.protocol)}",
         f"{summary.rows:,} test rows of {summary.users:,} users.",
-        _pipe_table(heads, body),
-        "\n\n".join(_escape(line) for line in tables.legend_lines(summary)),
+        pipe_table(heads, body),
+        "\n\n".join(escape_marks(line) for line in tables.legend_lines(summary)),
     ]
     sections = [
         (
@@ -48,25 +48,26 @@ def markdown_text(summary: Summary, command: str, names: Sequence[str]) -> str:
     ]
     for heading, (columns, lines), note in sections:
         if lines:
-            escaped = [[_escape(cell) for cell in line] for line in lines]
-            parts += [f"## {_escape(heading)}", _pipe_table(columns, escaped), _escape(note)]
+            escaped = [[escape_marks(cell) for cell in line] for line in lines]
+            parts += [f"## {escape_marks(heading)}", pipe_table(columns, escaped), escape_marks(note)]
     parts += [f"![{drawings.CAPTIONS[name]}](figures/{name}.svg)" for name in names]
     notes = [
         *summary.notes,
         *tables.not_compared_lines(summary),
         *(f"{fact}: {value}" for fact, value in summary.facts),
     ]
-    parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)]
+    parts += ["## Notes", "\n".join(f"- {escape_marks(note)}" for note in notes)]
     if command:
         parts.append("    " + command.replace("\n", "\n    "))
     return "\n\n".join(parts) + "\n"
 
 
-def _pipe_table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def pipe_table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table of cells whose marks are escaped; the heads' are not yet."""
     rule = [":--", *["--:"] * (len(heads) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ([_escape(head) for head in heads], rule, *body))
+    return "\n".join(f"| {' | '.join(line)} |" for line in ([escape_marks(head) for head in heads], rule, *body))
 
 
-def _escape(value: str) -> str:
+def escape_marks(value: str) -> str:
     """Text as it is shown, whatever marks it has."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(value.split()))

@@ -13,7 +13,9 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from recbole_gen.compare.finished_runs import BEFORE
 from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs, shared_values
 from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
+from recbole_gen.compare.summary import Summary
 from recbole_gen.compare.tables import terminal_text
+from recbole_gen.config.layers import Source
 from recbole_gen.errors import SharedMistake, UserError, counted
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
@@ -36,6 +40,27 @@ MAX_NAMED = 3
 """Changed settings that a message names."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The runs of a comparison, in ``folder``: all of them, those that have failed (name -> why), and the labels that
+    cannot run on the data set (label -> why)."""
+
+    folder: Path
+    jobs: Sequence[Job]
+    failed: dict[str, str]
+    left_out: dict[str, str]
+
+    def finished(self, over_ties: bool = False) -> dict[str, list[Path]]:
+        """Label -> the folders of its runs over seeds, or over orders of simultaneous events, of the labels that have
+        finished all of their runs."""
+        incomplete = {job.label for job in self.jobs if job.name in self.failed}
+        folders: dict[str, list[Path]] = {}
+        for job in self.jobs:
+            if job.label not in incomplete and over_ties == (job.tie_seed is not None):
+                folders.setdefault(job.label, []).append(Path(job.folder))
+        return folders
+
+
 def run_comparison(asked: dict[str, Any], values: dict[str, Any], arguments: Sequence[str]) -> int:
     """Make the runs that are missing, compare them, print and write what they say.
 
@@ -46,13 +71,33 @@ def run_comparison(asked: dict[str, Any], values: dict[str, Any], arguments: Seq
 
     Returns the exit code, 1 if a run has failed. Raises UserError before the first run, and Interrupted on Ctrl-C.
     """
+    files = {label: [file] for label, file in asked["model_configs"].items()}
+    return make_runs(asked, values, files, partial(_report_results, asked=asked, arguments=arguments))
+
+
+def make_runs(
+    asked: dict[str, Any],
+    values: dict[str, Any],
+    files: Mapping[str, Sequence[Source]],
+    report: Callable[[Outcome], int],
+    started: Callable[[Outcome], None] = lambda _: None,
+) -> int:
+    """Make the runs of a comparison that are missing; returns what ``report`` says of them all.
+
+    Args:
+        asked, values: those of `run_comparison`.
+        files: label -> settings of that model alone, where it has any.
+        report, started: called with all runs, at the end and before the first one; the folder is locked meanwhile.
+
+    Raises UserError before the first run, and Interrupted on Ctrl-C.
+    """
     on_ray, common = bool(asked["ray"] or asked["address"]), shared_values(values)
     no_gpu = asked["gpus_per_run"] is None and common.get("use_gpu") is False
     resources = cluster.Resources("run", asked["cpus_per_run"], 0 if no_gpu else asked["gpus_per_run"])
     if not common.get("num_threads"):  # not what is free just now: another number of threads rounds sums differently
         values["num_threads"] = max(1, int(resources.cpus))
     folder, seeds = output_folder(asked["output"], common), choose_seeds(asked["seeds"], common)
-    jobs, left_out = plan_jobs(asked["models"], seeds, values, asked["model_configs"], folder, asked["tie_orders"])
+    jobs, left_out = plan_jobs(asked["models"], seeds, values, files, folder, asked["tie_orders"])
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")
     try:
@@ -61,40 +106,43 @@ def run_comparison(asked: dict[str, Any], values: dict[str, Any], arguments: Seq
             with cluster.connected_ray(asked["address"]) if on_ray and missing else contextlib.nullcontext() as ray:
                 task_options = resources.task_options(ray) if ray else {}
                 print(_announcement(common, jobs, missing, left_out, folder), flush=True)
+                started(Outcome(folder, jobs, {}, left_out))
                 failed = _run_on_ray(ray, missing, task_options) if ray else _run_in_sequence(missing)
-            return _report_results(jobs, failed, left_out, asked, folder, arguments)
+            return report(Outcome(folder, jobs, failed, left_out))
     except KeyboardInterrupt:
         raise Interrupted(f"stopped by Ctrl-C; the same command goes on from here (runs are in {folder})") from None
 
 
-def _report_results(
-    jobs: Sequence[Job],
-    failed: dict[str, str],
-    left_out: dict[str, str],
-    asked: dict[str, Any],
-    folder: Path,
-    arguments: Sequence[str],
-) -> int:
+def _report_results(outcome: Outcome, asked: dict[str, Any], arguments: Sequence[str]) -> int:
     """Compare the models that have finished all of their runs, print and write it; returns the exit code."""
-    incomplete = {job.label for job in jobs if job.name in failed}
-    finished: dict[str, list[Path]] = {}
-    ties: dict[str, list[Path]] = {}
-    for job in jobs:
-        if job.label not in incomplete:
-            (finished if job.tie_seed is None else ties).setdefault(job.label, []).append(Path(job.folder))
+    summary = summarise_outcome(outcome, asked)
+    if summary is None:
+        return 1
+    print("\n" + terminal_text(summary))
+    command = shlex.join(["python", "run_recbole_gen.py", "compare", *arguments])
+    for file in write_files(summary, outcome.folder, command):
+        print(f"written: {file}")
+    return 1 if outcome.failed else 0
+
+
+def summarise_outcome(outcome: Outcome, asked: dict[str, Any], metrics: Sequence[str] | None = None) -> Summary | None:
+    """The comparison of the models that have finished all of their runs; None, which is told, if there are none, or not
+    the one that the others are to be compared with. ``metrics`` are those of `summarise`."""
+    finished = outcome.finished()
     if not finished or asked["baseline"] not in (None, *finished):
         who = f"the baseline {asked['baseline']} has not" if finished else "no model has"
         print(f"nothing to compare: {who} finished all of its runs, see FAILED above", file=sys.stderr)
-        return 1
-    summary = summarise(
-        finished, asked["baseline"], asked["test"], resamples=asked["resamples"], left_out=left_out, failed=failed,
-        ties=ties,
-    )  # fmt: skip
-    print("\n" + terminal_text(summary))
-    command = shlex.join(["python", "run_recbole_gen.py", "compare", *arguments])
-    for file in write_files(summary, folder, command):
-        print(f"written: {file}")
-    return 1 if failed else 0
+        return None
+    return summarise(
+        finished,
+        asked["baseline"],
+        asked["test"],
+        metrics,
+        asked["resamples"],
+        left_out=outcome.left_out,
+        failed=outcome.failed,
+        ties=outcome.finished(over_ties=True),
+    )
 
 
 def _announcement(

@@ -9,6 +9,7 @@ from typing import Any
 from recbole_gen.config import keys, registry
 from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import (
+    Source,
     layers_of_verb,
     merge_layers,
     read_user_layers,
@@ -33,7 +34,9 @@ def check_command_line(argv: Sequence[str]) -> None:
         _check_layers(layers)
 
 
-def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Sequence[str] = (), **more: Any) -> None:
+def check_values(
+    values: dict[str, Any], options: Iterable[str] = (), files: Sequence[Source] = (), **more: Any
+) -> None:
     """The same for what a verb gives its runs, as `layers.run_values` takes it.
 
     ``options`` are the verb's own: a message about an unknown key that is near to one of them says so.
@@ -44,7 +47,7 @@ def check_values(values: dict[str, Any], options: Iterable[str] = (), files: Seq
         raise UserError("\n".join([without_print_config(str(error)), *option_hints(values, options)])) from None
 
 
-def check_models(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> None:
+def check_models(values: dict[str, Any], files: Mapping[str, Sequence[Source]]) -> None:
     """The same for several models with settings in common: ``files`` has for each label those that it has alone.
 
     A label names its model where its files do not. A key that some of the models lack is no mistake, see
@@ -73,7 +76,7 @@ def check_models(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> 
         raise UserError(keys.describe_unknown_to_all(list(files), unknown, known))
 
 
-def keys_of_others(values: dict[str, Any], files: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+def keys_of_others(values: dict[str, Any], files: Mapping[str, Sequence[Source]]) -> dict[str, set[str]]:
     """Label -> the keys among the settings in common that its model lacks, and that another of the models has.
 
     Arguments are those of `check_models`; classes of the user's own are imported. One that declares no keys lacks none.

@@ -13,10 +13,12 @@ from typing import Any
 
 from recbole_gen.config import keys, places, registry
 from recbole_gen.config.keys import COMMAND_LINE, DICT, Layer
+from recbole_gen.config.papers import DEFAULT_PROTOCOL, read_paper
 from recbole_gen.errors import UserError
 from recbole_gen.options import parse_arguments, parse_scalar, read_yaml
 
-DEFAULT_PROTOCOL = "leave_one_out"
+Source = str | Path | Layer
+"""Settings of a user: the name of a YAML file, or what was read from one."""
 _KINDS = {
     "CONTEXT": "context-aware.yaml", "DECISIONTREE": "context-aware.yaml", "KNOWLEDGE": "knowledge_base.yaml",
     "SEQUENTIAL": "sequential.yaml",
@@ -50,7 +52,7 @@ def selected_run(
     name = user.get("paper")
     paper: Layer = ("paper", {})
     if name:
-        paper = (f"paper/{name}.yaml", read_yaml(places.property_file("paper", name)))
+        paper = (f"paper/{name}.yaml", read_paper(name).settings)
     values = {**paper[1], **user}
     chosen = _require(model or values.get("model"), "model")
     return SelectedRun(chosen, str(_require(dataset or values.get("dataset"), "dataset")), paper, values)
@@ -133,7 +135,7 @@ def _model_and_dataset_layers(info: registry.ModelInfo, dataset: str) -> list[La
 
 
 def read_user_layers(
-    config_file_list: Sequence[str | Path] | None = None,
+    config_file_list: Sequence[Source] | None = None,
     config_dict: dict[str, Any] | None = None,
     argv: Sequence[str] = (),
 ) -> list[Layer]:
@@ -142,7 +144,11 @@ def read_user_layers(
     values = {key: _parse_dict_value(value) for key, value in (config_dict or {}).items()}
     files = [*(config_file_list or []), *_file_list(values.pop("config_files", None))]
     files += _file_list(arguments.pop("config_files", None))
-    return [*((str(file), read_yaml(Path(file))) for file in files), (DICT, values), (COMMAND_LINE, arguments)]
+    return [*map(_read_source, files), (DICT, values), (COMMAND_LINE, arguments)]
+
+
+def _read_source(source: Source) -> Layer:
+    return source if isinstance(source, tuple) else (str(source), read_yaml(Path(source)))
 
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def _file_list(value: Any) -> list[str]:
 
 
 def run_values(
-    values: dict[str, Any], files: Sequence[str] = (), compared: Sequence[str] = (), **more: Any
+    values: dict[str, Any], files: Sequence[Source] = (), compared: Sequence[str] = (), **more: Any
 ) -> dict[str, Any]:
     """What `run` gets, as one dict that any machine can read: files (those of `config_files` first), then the values.
 
@@ -195,7 +201,7 @@ def _without_keys_of_others(layers: list[Layer], compared: Sequence[str]) -> lis
     return kept
 
 
-def with_origins(error: UserError, values: dict[str, Any], files: Sequence[str] = ()) -> str:
+def with_origins(error: UserError, values: dict[str, Any], files: Sequence[Source] = ()) -> str:
     """What `Config` says against the result of `run_values`, with the file of each key in place of `(dict)`."""
     origins = {key: origin for origin, layer in layers_of_verb(values, files) for key in layer}
     lines = []
@@ -210,7 +216,7 @@ def without_print_config(message: str) -> str:
     return "\n".join(line for line in message.splitlines() if not line.startswith("--print-config"))
 
 
-def layers_of_verb(values: dict[str, Any], files: Sequence[str] = ()) -> list[Layer]:
+def layers_of_verb(values: dict[str, Any], files: Sequence[Source] = ()) -> list[Layer]:
     """What a verb such as `compare` is given for its runs, the weakest first: files, those of `config_files` before
     the others, and the values of the command line."""
     common = str(values.get("config_files") or "").split()

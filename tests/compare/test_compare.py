@@ -369,6 +369,21 @@ def test_a_cut_off_beyond_the_items_is_told_once_and_nothing_is_trained(line, tm
     assert not list((tmp_path / "comparison" / "runs").glob("*"))
 
 
+def test_a_model_without_sequences_beside_others_on_split_files(line, write_atomic, tmp_path, no_files):
+    """What the files of the parts say is the split, whatever RecBole's defaults for a kind of model say of one."""
+    for number, part in enumerate(("train", "valid", "test")):
+        users = [f"{part}{user}" for user in range(40)]
+        lists = [[f"i{(user + step) % 40}" for step in range(4)] for user in range(40)]
+        items = [f"i{(user + 4 + number) % 40}" for user in range(40)]
+        columns = {"user_id:token": users, "item_id_list:token_seq": lists, "item_id:token": items}
+        write_atomic(columns, f"{part}.inter", "parts")
+    given = ("--dataset=parts", "--protocol=benchmark", "--seeds=1", "--TIME_FIELD=", "--epochs=1")
+    assert cli.main(line("GRU4Rec,Pop", *given)) == 0
+    for label in ("GRU4Rec", "Pop"):
+        ranks = pd.read_csv(tmp_path / f"comparison/runs/{label}-2020/ranks.test.tsv", sep="\t")
+        assert list(ranks["user_id"]) == [f"test{user}" for user in range(40)]
+
+
 # Orders of simultaneous events
 
 

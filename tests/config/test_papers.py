@@ -1,0 +1,214 @@
+"""The section `published` of the papers' settings: the numbers that the papers print, and what is refused of it."""
+
+import re
+
+import pytest
+import yaml
+
+from recbole_gen.config import places
+from recbole_gen.config.config import Config
+from recbole_gen.config.early_checks import check_models
+from recbole_gen.config.papers import measured_metrics, paper_names, read_paper
+from recbole_gen.config.registry import MODELS
+from recbole_gen.errors import UserError
+
+# Copies of the tables as our notes on the papers have them; the YAML files were filled from the papers.
+DREAMREC = """
+YooChoose | KuaiRec | Zhihu
+GRU4Rec 3.89±.11 / 1.62±.02 | 3.32±.11 / 1.23±.08 | 1.78±.12 / 0.67±.03
+Caser 4.06±.12 / 1.88±.09 | 2.88±.19 / 1.07±.07 | 1.57±.05 / 0.59±.01
+SASRec 3.68±.08 / 1.63±.02 | 3.92±.18 / 1.53±.11 | 1.62±.01 / 0.60±.03
+IPS 3.81±.05 / 1.73±.03 | 3.73±.03 / 1.40±.05 | 1.66±.04 / 0.64±.02
+AdaRanker 3.74±.06 / 1.67±.04 | 4.14±.09 / 1.89±.05 | 1.70±.04 / 0.61±.02
+CL4SRec 4.45±.04 / 1.86±.02 | 4.25±.10 / 2.01±.09 | 2.03±.06 / 0.74±.03
+DiffRec 4.33±.02 / 1.84±.01 | 3.74±.08 / 1.77±.05 | 1.82±.03 / 0.65±.09
+DreamRec 4.78±.06 / 2.23±.02 | 5.16±.05 / 4.11±.02 | 2.26±.07 / 0.79±.01
+"""
+DIFFREC = """
+Beauty .0629/.0847/.1125 .0447/.0518/.0588 · Toys .0647/.0834/.1088 .0474/.0534/.0598
+· ML-1M .2022/.2900/.3923 .1374/.1657/.1916
+"""
+DIFFREC_BASELINES = """
+GRU4Rec .0332/.0175 · .0184/.0097 · .1344/.0649; SASRec .0592/.0284 · .0652/.0320 · .1810/.0918;
+BERT4Rec .0598/.0306 · .0524/.0309 · .2219/.1097; STOSA .0659/.0382 · .0769/.0460 · .1889/.1021;
+ACVAE .0690/.0354 · .0663/.0364 · .2033/.1145; VSAN .0759/.0389 · .0719/.0363 · .2015/.1007;
+MFGAN .0605/.0310 · .0641/.0328 · .2086/.1040; CL4SRec .0630/.0307 · .0736/.0339 · .1815/.0920;
+DuoRec .0825/.0447 · .0744/.0406 · .2540/.1370
+"""
+PASREC_MODELS = [
+    "SASRec", "GRU4Rec", "BERT4Rec", "TiSASRec", "MEANTIME", "DiffuRec", "DreamRec", "PreferDiff", "PASRec",
+]  # fmt: skip
+PASREC = {
+    "beauty-leave_one_out": ".80 1.47 .43 .65 | 1.73 2.81 1.14 1.49 | 1.21 2.22 .77 1.09 | 2.24 3.52 1.39 1.81 | "
+    "1.94 3.15 1.21 1.61 | 1.61 2.37 .99 1.23 | 2.28 3.25 1.55 1.86 | 3.00 3.81 2.23 2.49 | 3.43 4.31 2.48 2.77",
+    "toys-leave_one_out": ".64 1.27 .37 .57 | .81 1.31 .52 .68 | .71 1.10 .43 .56 | 1.69 2.65 1.03 1.34 | "
+    ".69 1.34 .45 .66 | .09 .21 .05 .09 | 2.66 3.46 1.88 2.14 | 3.21 3.66 2.49 2.63 | 3.39 3.88 2.65 2.81",
+    "beauty-benchmark": ".89 1.70 .55 .82 | 1.88 2.59 1.15 1.38 | 2.15 3.53 1.31 1.75 | 2.06 4.16 1.41 2.08 | "
+    "2.32 3.67 1.50 1.92 | 2.32 3.49 1.50 1.89 | 3.80 4.69 2.84 3.13 | 4.07 4.74 3.10 3.32 | 4.74 5.63 3.58 3.87",
+    "toys-benchmark": ".72 .98 .58 .66 | 1.60 2.32 1.14 1.37 | .77 1.60 .55 .83 | 1.39 2.52 1.08 1.44 | "
+    "1.70 2.06 1.12 1.24 | 2.01 2.73 1.47 1.70 | 4.43 5.51 3.37 3.73 | 4.27 5.05 3.31 3.56 | 4.94 5.61 3.84 4.06",
+}
+ACVAE = """
+latest .052 .081 .155 .091 .092 .170 .145 .107 .179
+1m .095 .188 .320 .158 .192 .339 .244 .212 .348
+10m .112 .177 .302 .180 .190 .321 .270 .215 .330
+yelp .023 .016 .018 .039 .021 .022 .066 .028 .025
+"""
+ACVAE_MODELS = ["ACVAE", "SVAE", "BERT4Rec", "GRU4Rec+", "Caser", "FPMC", "Mult-VAE", "CFGAN", "POP"]
+ACVAE_AT_10 = """
+latest .091 .092 .170 | .075 .074 .139 | .059 .057 .122 | .065 .075 .151 | .058 .060 .116 | .077 .077 .151 | .060 .066 .145 | .060 .070 .139 | .045 .055 .123
+1m .158 .192 .339 | .129 .157 .289 | .092 .110 .218 | .104 .127 .247 | .114 .146 .271 | .113 .141 .267 | .063 .069 .139 | .062 .079 .160 | .043 .076 .155
+10m .180 .190 .321 | .172 .184 .316 | .143 .144 .244 | .130 .132 .232 | .067 .072 .142 | .100 .101 .183 | .092 .094 .173 | .067 .074 .143 | .055 .060 .114
+yelp .039 .021 .022 | .035 .020 .021 | .034 .019 .020 | .020 .011 .011 | .014 .008 .008 | .019 .010 .011 | .034 .019 .019 | .007 .004 .004 | .009 .005 .005
+"""  # noqa: E501
+DSPNET = """
+DSPnet .6248 .5368 .6717 .5520
+CARCA .5126 .4373 .5430 .4472
+BERT4Rec .0943 .0676 .1384 .0819
+"""
+
+
+def numbers(text: str, scale: float = 1.0) -> list[float]:
+    return [float(number) * scale for number in re.findall(r"\d*\.\d+", text)]
+
+
+def lines(text: str) -> list[str]:
+    return text.strip().splitlines()
+
+
+def rows(paper: str) -> dict[str, dict[str, float]]:
+    return read_paper(paper).published.rows
+
+
+def test_dreamrec_numbers_are_those_of_table_1():
+    places_of = [name.strip() for name in lines(DREAMREC)[0].split("|")]
+    for number, place in enumerate(places_of):
+        published = read_paper(f"dreamrec-{place.lower()}").published
+        assert published.metrics == ("Hit@20", "NDCG@20") and place in published.table
+        assert published.rows.keys() == {line.split()[0] for line in lines(DREAMREC)[1:]}
+        for line in lines(DREAMREC)[1:]:
+            hit, hit_sd, ndcg, ndcg_sd = numbers(line.split("|")[number].replace(line.split()[0], ""), 0.01)
+            row = line.split()[0]
+            assert list(published.rows[row].values()) == pytest.approx([hit, ndcg])
+            assert list(published.sd[row].values()) == pytest.approx([hit_sd, ndcg_sd])
+
+
+def test_diffrec_numbers_are_those_of_table_2():
+    names = ("beauty", "toys", "ml-1m")
+    for name, part in zip(names, DIFFREC.split("·")):
+        found = read_paper(f"diffrec-{name}").published
+        assert found.metrics == ("Hit@5", "Hit@10", "Hit@20", "NDCG@5", "NDCG@10", "NDCG@20")
+        assert list(found.rows["DiffRec"].values()) == pytest.approx(numbers(part))
+    for line in DIFFREC_BASELINES.split(";"):
+        model, text = line.split(maxsplit=1)
+        for name, part in zip(names, text.split("·")):
+            row = rows(f"diffrec-{name}")[model]
+            assert [row["Hit@10"], row["NDCG@10"]] == pytest.approx(numbers(part))
+
+
+@pytest.mark.parametrize("name", PASREC)
+def test_pasrec_numbers_are_those_of_tables_3_and_4(name):
+    table = dict(zip(PASREC_MODELS, PASREC[name].split("|")))
+    papers = [f"pasrec-{name}"] + ([f"preferdiff-{name}"] if name.endswith("benchmark") else [])
+    for paper in papers:
+        found = read_paper(paper).published
+        assert found.metrics == ("Hit@5", "Hit@10", "NDCG@5", "NDCG@10")
+        assert found.rows.keys() == table.keys()
+        for model, text in table.items():
+            assert list(found.rows[model].values()) == pytest.approx(numbers(text, 0.01)), model
+
+
+def test_acvae_numbers_are_those_of_table_2():
+    papers = {"latest": "acvae-ml-latest", "1m": "acvae-ml-1m", "10m": "acvae-ml-10m", "yelp": "acvae-yelp"}
+    for line in lines(ACVAE):
+        name, text = line.split(maxsplit=1)
+        assert list(rows(papers[name])["ACVAE"].values()) == pytest.approx(numbers(text))
+    for line in lines(ACVAE_AT_10):
+        name, text = line.split(maxsplit=1)
+        found = rows(papers[name])
+        assert found.keys() == set(ACVAE_MODELS)
+        for model, part in zip(ACVAE_MODELS, text.split("|")):
+            assert [found[model][f"{metric}@10"] for metric in ("Recall", "NDCG", "MRR")] == pytest.approx(
+                numbers(part)
+            )
+
+
+def test_dspnet_numbers_are_those_of_table_1():
+    assert read_paper("dspnet-outbrain").published.metrics == ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
+    for line in lines(DSPNET):
+        model, text = line.split(maxsplit=1)
+        assert list(rows("dspnet-outbrain")[model].values()) == pytest.approx(numbers(text))
+
+
+@pytest.mark.parametrize("name", paper_names())
+def test_published_sections_are_sound(name):
+    paper = read_paper(name)
+    assert "published" not in paper.settings
+    if paper.published is None:
+        return
+    assert paper.settings["model"] in paper.published.rows
+    assert set(paper.published.metrics) <= set(measured_metrics(paper.settings))
+    files = {}
+    for label, own in paper.published.baselines.items():
+        if label != "Transitions" or label in MODELS:
+            files[label] = [(f"baseline {label}", own)]
+    shared = {key: paper.settings[key] for key in ("dataset", "protocol")}
+    check_models(shared, files)  # the models exist
+    for label, own in files.items():
+        check_models(shared, {label: own})  # and have all of these keys
+
+
+@pytest.fixture
+def write_paper(tmp_path, monkeypatch):
+    """write_paper(**changes) writes paper/mine.yaml with a changed section, in a copy of properties/."""
+    for name in ("overall.yaml", "recbole.yaml", "recbole_models.yaml", "protocol", "model", "dataset", "paper"):
+        (tmp_path / "properties").mkdir(exist_ok=True)
+        (tmp_path / "properties" / name).symlink_to(places.PROPERTIES / name)
+    (tmp_path / "properties/paper").unlink()
+    (tmp_path / "properties/paper").mkdir()
+    monkeypatch.setattr(places, "PROPERTIES", tmp_path / "properties")
+
+    def write(name="mine", section=None, **changes):
+        whole = {"paper": "Somebody", "table": "table 1", "unit": "percent", "metrics": ["Hit@5"]}
+        whole |= {"rows": {"DreamRec": [4.1], "Caser": [3.95]}, **changes}
+        whole = {key: value for key, value in whole.items() if value is not None} if section is None else section
+        text = yaml.safe_dump({"model": "DreamRec", "dataset": "ml-100k", "published": whole})
+        (tmp_path / f"properties/paper/{name}.yaml").write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"metrics": ["Hitt@5"]}, "does not measure 'Hitt@5'. Did you mean Hit@5"),
+        ({"metrics": ["Hit@50"]}, "does not measure 'Hit@50'"),
+        ({"metrics": ["Hit@5", "Hit@5"], "rows": {"DreamRec": [1.0, 1.0]}}, "more than once"),
+        ({"unit": "points"}, "unit must be one of percent, fraction"),
+        ({"rows": {"DreamRec": [1.0, 2.0]}}, "DreamRec must have a number, or ~, for each of the 1 metrics"),
+        ({"rows": {"DreamRec": ["4.1 %"]}}, "DreamRec must have a number"),
+        ({"rows": {"DreamRec": [410.0]}}, "DreamRec has a number that is no percent"),
+        ({"rows": {}}, "rows is missing"),
+        ({"table": None}, "table is missing"),
+        ({"tabel": "1"}, "unknown key 'tabel'. Did you mean table"),
+        ({"baselines": {"Caser": [1]}}, "baselines: Caser must have the keys"),
+        ({"section": [1, 2]}, "it must hold paper, table"),
+    ],
+)
+def test_a_wrong_section_is_refused_by_a_run_too(write_paper, changes, told):
+    write_paper(**changes)
+    with pytest.raises(UserError, match=re.escape(told)):
+        read_paper("mine")
+    with pytest.raises(UserError, match=re.escape(told)):
+        Config(config_dict={"paper": "mine"})
+
+
+def test_a_setting_can_have_the_numbers_of_another(write_paper):
+    write_paper()
+    write_paper("larger", section="mine")
+    found = read_paper("larger").published
+    assert found.rows == {"DreamRec": {"Hit@5": 0.041}, "Caser": {"Hit@5": 0.0395}} and found.decimals == 4
+    assert Config(config_dict={"paper": "larger"})["published"] is None
+    write_paper("lost", section="larger")  # which has none of its own
+    with pytest.raises(UserError, match="no such section"):
+        read_paper("lost")
