@@ -353,6 +353,12 @@ class Trainer(EvaluationLoop):
 
 def create_trainer(config, model) -> Trainer:
     """Our trainer; RecBole's models that need steps of their own (S3Rec, RecVAE, ...) get theirs on top of it."""
+    trainer = _trainer_of(config, model)
+    trainer.eval_step = min(trainer.eval_step, trainer.epochs)  # some have one epoch, whatever the configuration says
+    return trainer
+
+
+def _trainer_of(config, model) -> Trainer:
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)
