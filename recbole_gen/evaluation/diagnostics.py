@@ -179,7 +179,7 @@ class Diagnostics:
         untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
         n, c = len(rows), self.list_counts.double()
         c[0] = 0  # stands where nothing was left to recommend
-        shown = float(c.sum())
+        shown = max(1.0, float(c.sum()))  # of nothing that is shown, nothing is of untrained items
         out["lists"] = {
             "length": round(shown / n),
             "distinct_items": int((c > 0).sum()),

@@ -93,6 +93,11 @@ def test_T34_a_constant_recommender_shows_in_the_lists():
     }
 
 
+def test_lists_in_which_nothing_is_left_have_shares_of_nothing():
+    result, _ = diagnose(torch.full((2, N_ITEMS), -torch.inf), [3, 4])
+    assert result["lists"]["distinct_items"] == result["lists"]["untrained_share"] == 0
+
+
 def test_disjoint_lists_share_nothing():
     scores = torch.full((2, 61), -1.0)
     scores[0, 1:21] = 1.0
