@@ -214,6 +214,17 @@ def test_one_epoch_counts_once_and_resuming_adds_nothing(run):
     assert all(torch.equal(after[name], each) for name, each in before.items())
 
 
+@pytest.mark.parametrize("batch", [4096, 100])
+def test_sampled_items_are_ranked_as_among_all(run, batch):
+    """In the place that the target has among its candidates, whether a row fits into a batch or not."""
+    everything = run("Transitions", topk=[1, 5], valid_metric="Hit@1")["test_result"]
+    sampled = run("Transitions", topk=[1, 5], valid_metric="Hit@1", eval_args={"mode": "uni39"}, eval_batch_size=batch)[
+        "test_result"
+    ]
+    assert sampled == pytest.approx(everything, abs=0.02)  # all 40 items, ties apart
+    assert everything["hit@5"] > 0.5
+
+
 def test_a_folder_alone_recommends(log, few, tmp_path, monkeypatch):
     log()
     folder = quick_start.run(config_dict=few(decay=0.5))["run_dir"]
