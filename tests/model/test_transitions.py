@@ -1,5 +1,6 @@
 """Transitions against counts by hand: what is counted under each protocol, and how histories are scored by it."""
 
+import random
 import time
 from collections import Counter
 from itertools import pairwise
@@ -255,3 +256,52 @@ def test_export_says_that_there_are_no_vectors(run, capsys, tmp_path):
     capsys.readouterr()
     assert cli.main(["export", f"--checkpoint={folder}", f"--output={tmp_path}/out"]) == 2
     assert "Transitions does not score items by inner products" in capsys.readouterr().err
+
+
+# The line beside Pop's
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"train_pairs": "last"}, {"mask_seen": True}, {"protocol": "holdout_82"}, {"protocol": "sequence_811"},
+     {"protocol": "period"}, {"empty_history": True}],
+    ids=str,
+)  # fmt: skip
+def test_the_line_of_another_model_is_the_result_of_its_own_run(run, values, log):
+    if values.get("protocol") == "period":  # which needs users at the same time
+        draw = random.Random(0)
+        letters = "abcdefghijklmnopqrstuvwxyz" * 3
+        log(
+            {
+                f"u{user}": "".join(draw.sample(letters[user : user + 32], 4)) + letters[user : user + 26]
+                for user in range(40)
+            }
+        )
+    if "protocol" in values:
+        values = {**values, "metrics": ["Recall", "NDCG"], "topk": [5, 10], "valid_metric": "Recall@10"}
+    own = run("Transitions", **values)
+    found = run("GRU4Rec", epochs=1, **values)["diagnostics"]
+    test = {name: value for name, value in own["test_result"].items() if "period" not in name}
+    assert found["transitions"] == pytest.approx(test, abs=1e-9)
+    assert found["trained_items_only"]["transitions"] == pytest.approx(
+        own["diagnostics"]["trained_items_only"]["model"]
+    )
+    assert found["transitions"] != found["pop"]
+
+
+def test_models_without_histories_have_no_such_line(run):
+    diagnostics = run("BPR", epochs=1)["diagnostics"]
+    assert "pop" in diagnostics and "transitions" not in diagnostics
+
+
+def test_the_table_has_each_baseline_once(run):
+    def titles(model):
+        text = quick_start.describe_result(run(model, epochs=1))
+        return [line.split("  ")[0] for line in text.splitlines() if line.startswith(("Pop, ", "Transitions, "))]
+
+    baselines = ["Pop, test", "Transitions, test", "Pop, trained items only", "Transitions, trained items only"]
+    assert titles("GRU4Rec") == baselines and titles("BPR") == baselines[::2]
+    assert titles("Transitions") == [
+        "Transitions, test", "Transitions, best valid", "Pop, test", "Transitions, trained items only",
+        "Pop, trained items only",
+    ]  # fmt: skip
