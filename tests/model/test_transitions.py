@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_gen import cli, quick_start
 from recbole_gen.checkpoint import load, save
+from recbole_gen.data.rows import training_pairs_of_items
 from recbole_gen.errors import UserError
 from recbole_gen.model.transitions import LEAST_WEIGHT, TransitionCounts, Transitions
 from recbole_gen.recommending.recommender import Recommender
@@ -91,6 +92,14 @@ def test_every_protocol_counts_its_training_part(protocol, log, few):
     values, sequences = PROTOCOLS[protocol]
     log({user: ("abcde" * 3)[start : start + 9] for start, user in enumerate("uvwxy")})
     assert counts_of_run(few(protocol=protocol, **values)) == adjacent(*sequences)
+
+
+def test_dense_histories_have_the_same_pairs(run):
+    """RecBole's own rows, which DIEN is trained on."""
+    rows = quick_start.load(run("Transitions", empty_history=True)["run_dir"]).train._dataset.inter_feat
+    fields = "item_id", "item_id_list", "item_length"
+    found, expected = (training_pairs_of_items(each, *fields) for each in (rows[:], rows))
+    assert torch.equal(torch.stack(found), torch.stack(expected)) and (expected[0] == 0).sum() == 60
 
 
 def test_split_files_have_one_pair_a_row(few, write_atomic):
