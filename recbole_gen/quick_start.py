@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import EvaluatorType, init_seed, set_color
+from recbole.utils import EvaluatorType, ModelType, init_seed, set_color
 
 from recbole_gen import checkpoint, compat, distributed
 from recbole_gen.config.blame import blaming_settings
@@ -20,13 +20,14 @@ from recbole_gen.config.config import Config
 from recbole_gen.config.resume import changed_settings, configure, finished_config
 from recbole_gen.data import cache
 from recbole_gen.data.loaders import create_loaders, history_lengths
-from recbole_gen.data.rows import training_item_counts
+from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
 from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.model.dropout import use_fast_dropout
+from recbole_gen.model.transitions import TransitionCounts
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
 from recbole_gen.training.processes import run_in_processes
@@ -312,8 +313,14 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     by_length = config["group_metrics"] == "length"
     if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
-    counts = training_item_counts(train_data._dataset.inter_feat, dataset.iid_field, dataset.item_num)
-    diagnostics = Diagnostics(config, counts, trainer.tie_order(dataset, dataset.iid_field))
+    rows, items = train_data._dataset.inter_feat, dataset.iid_field
+    counts = training_item_counts(rows, items, dataset.item_num)
+    transitions = None
+    if config["diagnostics"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL and distributed.is_main_process():
+        transitions = TransitionCounts(dataset.item_num).to(config["device"])
+        fields = items, items + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"]
+        transitions.count(*training_pairs_of_items(rows, *fields), counts)
+    diagnostics = Diagnostics(config, counts, trainer.tie_order(dataset, items), transitions)
     result = trainer.evaluate(
         test_data, load_best_model=has_best, show_progress=config["show_progress"], diagnostics=diagnostics
     )

@@ -112,6 +112,8 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         f"{name}, trained items only": (f"trained_items_only.model.{summary.main_metric}", ".4f"),
         f"Pop {name}": (f"pop.{summary.main_metric}", ".4f"),
         f"Pop {name}, trained items only": (f"trained_items_only.pop.{summary.main_metric}", ".4f"),
+        f"Transitions {name}": (f"transitions.{summary.main_metric}", ".4f"),
+        f"Transitions {name}, trained items only": (f"trained_items_only.transitions.{summary.main_metric}", ".4f"),
         "distinct items in all lists": ("lists.distinct_items", ",.0f"),
         "items that two lists share": ("lists.mean_overlap", ".2f"),
         "places of untrained items": ("lists.untrained_share", ".1%"),

@@ -22,6 +22,7 @@ MODELS = {
     "PreferDiff": "recbole_gen.model.pasrec",
     "ACVAE": "recbole_gen.model.acvae",
     "DSPnet": "recbole_gen.model.dspnet",
+    "Transitions": "recbole_gen.model.transitions",
 }
 NEEDS: dict[str, tuple[str, ...]] = {"PASRec": ("times",), "DSPnet": ("scenes",)}
 """What our models read beside items, with the defaults of their YAML files; their `needs_times` and `needs_scenes` say

@@ -229,6 +229,19 @@ def _zero_padding(padding: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return values.masked_fill_(padding.reshape(padding.shape + (1,) * (values.dim() - padding.dim())), 0)
 
 
+def training_pairs_of_items(
+    train_rows: Interaction, item_field: str, list_field: str, length_field: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last item of the history and the target of each training row, [n] each; 0 before an empty history's."""
+    if not isinstance(train_rows, SequenceRows):
+        last = (train_rows[length_field] - 1).unsqueeze(1)
+        return train_rows[list_field].gather(1, last).squeeze(1), train_rows[item_field]
+    rows = train_rows
+    last = (rows.start + rows.history_length - 1).clamp(min=0)
+    previous = _gather(rows.lists[list_field], last).masked_fill_(rows.history_length == 0, 0)
+    return previous, rows[item_field]
+
+
 def training_item_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
     """How often each item occurs in the training part: as a target, only in a history, or in no row: [n_items], float.
 

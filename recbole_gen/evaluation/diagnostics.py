@@ -1,4 +1,4 @@
-"""The diagnostics that keep a generative recommender honest: beside Pop, on trained items only, by length of history.
+"""What keeps a generative recommender honest: beside Pop and Transitions, on trained items only, by length of history.
 
 A score matrix has one row a user (or history) and one column an item; column 0 is padding. Excluded items score -inf.
 """
@@ -14,6 +14,7 @@ import torch
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.evaluation.ranking import TopKMetrics, count_scores_beside, hit_matrix, top_items
 from recbole_gen.model.layers import FUTURE
+from recbole_gen.model.transitions import TransitionCounts
 
 LIST_LENGTH = 20
 """Length of the recommendation lists that the diagnostics compare."""
@@ -67,6 +68,22 @@ def item_table_statistics(table: torch.Tensor, trained: torch.Tensor) -> dict[st
     return out
 
 
+def _exact_type(largest: int) -> torch.dtype:
+    """The smaller type of those that hold every whole number up to ``largest``."""
+    return torch.float32 if largest < 2**24 else torch.float64
+
+
+def _places_from_last(counts: torch.Tensor, tie_order: torch.Tensor) -> torch.Tensor:
+    """[I], 0 to I - 1: the place of each item from the last one, by popularity, of equal counts by the order.
+
+    As scores they rank as the counts do, but have no ties, which take long to decide for every row.
+    """
+    by_order = tie_order.cpu().argsort(descending=True)  # what comes first has the largest score
+    ascending = by_order[counts.cpu()[by_order].argsort(stable=True)]
+    places = torch.arange(len(counts), dtype=_exact_type(len(counts)))
+    return torch.empty_like(places).scatter_(0, ascending, places)
+
+
 class Diagnostics:
     """What a metric alone does not show; one batch of test scores at a time.
 
@@ -74,9 +91,16 @@ class Diagnostics:
         config: the run's.
         train_counts: [n_items], how often each item occurs in training; Pop ranks by it, zero means never trained.
         tie_order: [n_items] which of equal scores comes first, see `ties`.
+        transitions: what has followed what in the training rows; None for a model that reads no histories.
     """
 
-    def __init__(self, config, train_counts: torch.Tensor, tie_order: torch.Tensor):
+    def __init__(
+        self,
+        config,
+        train_counts: torch.Tensor,
+        tie_order: torch.Tensor,
+        transitions: TransitionCounts | None = None,
+    ):
         self.metrics_of_hits = TopKMetrics(config).metrics_of_hits
         self.k = max(config["topk"])
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
@@ -84,7 +108,8 @@ class Diagnostics:
         self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
         scenes = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
         self.scene_fields = (FUTURE + scenes, scenes)
-        self.counts, self._tie_order = train_counts, tie_order
+        self.counts, self._tie_order, self._transitions = train_counts, tie_order, transitions
+        self._popularity = _places_from_last(train_counts, tie_order)
         self.trained = train_counts > 0
         self.trained[0] = False
         self.list_counts = torch.zeros(len(train_counts), dtype=torch.int64)
@@ -105,7 +130,6 @@ class Diagnostics:
         device = scores.device
         u, i = positive_u.to(device), positive_i.to(device)
         excluded = scores == -torch.inf
-        pop = self.counts.to(device).expand_as(scores).masked_fill(excluded, -torch.inf)
         untrained = ~self.trained.to(device)
         known = ~untrained[i]
         order = self._tie_order.to(device)
@@ -114,10 +138,18 @@ class Diagnostics:
         self._add("model", hit_matrix(best, u, i))
         found = best[u] == i.unsqueeze(1)
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
-        self._add("pop", hit_matrix(top_items(pop, self.k, order), u, i))
-        for name, values in (("model_trained", scores), ("pop_trained", pop)):
-            trained = top_items(values.masked_fill(untrained, -torch.inf), self.k, order)
-            self._add(name, hit_matrix(trained, u[known], i[known]))
+        trained = top_items(scores.masked_fill(untrained, -torch.inf), self.k, order)
+        self._add("model_trained", hit_matrix(trained, u[known], i[known]))
+        baselines = {"pop": self._popularity.to(device).repeat(len(scores), 1)}
+        if self._transitions is not None:
+            baselines["transitions"] = self._transition_scores(self._transitions, interaction, device)
+        for name, values in baselines.items():
+            values.masked_fill_(excluded, -torch.inf)
+            top_all = top_trained = top_items(values, self.k, order)
+            if untrained[top_all].any():  # seldom: they are the last of each ranking
+                top_trained = top_items(values.masked_fill_(untrained, -torch.inf), self.k, order)
+            self._add(name, hit_matrix(top_all, u, i))
+            self._add(f"{name}_trained", hit_matrix(top_trained, u[known], i[known]))
         if self.scene_fields[0] in interaction:
             next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
             last = interaction[self.length_field].to(device) - 1
@@ -134,6 +166,16 @@ class Diagnostics:
             length = (interaction[self.list_field] != 0).sum(1)
             self._add("has_history", length > 0)
             self._add("history_length", length.to(device)[u])
+
+    def _transition_scores(self, transitions: TransitionCounts, interaction, device: torch.device) -> torch.Tensor:
+        """[B, I], without ties: by how often an item has followed the last one of the history, then by popularity."""
+        last = interaction[self.length_field].to(device) - 1
+        items = interaction[self.list_field].to(device).gather(1, last.unsqueeze(1)).squeeze(1)
+        n_items = len(self.counts)
+        largest = n_items * (1 + int(transitions.times.max())) if len(transitions.times) else n_items
+        scores = self._popularity.to(device, _exact_type(largest)).repeat(len(items), 1)
+        transitions.add_followers(scores, items, n_items)
+        return scores
 
     def _add(self, name: str, part: torch.Tensor) -> None:
         self._parts.setdefault(name, []).append(part.cpu())
@@ -152,6 +194,9 @@ class Diagnostics:
                 "pop": self.metrics_of_hits(parts["pop_trained"][rows]),
             },
         }
+        if "transitions" in parts:
+            out["transitions"] = self.metrics_of_hits(parts["transitions"])
+            out["trained_items_only"]["transitions"] = self.metrics_of_hits(parts["transitions_trained"][rows])
         if "has_history" in parts:
             for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
                 if chosen.any():
@@ -179,7 +224,7 @@ class Diagnostics:
         untrained_hits = ~self.trained[parts["target"][parts["rank"] <= LIST_LENGTH]]
         n, c = len(rows), self.list_counts.double()
         c[0] = 0  # stands where nothing was left to recommend
-        shown = float(c.sum())
+        shown = max(1.0, float(c.sum()))  # of nothing that is shown, nothing is of untrained items
         out["lists"] = {
             "length": round(shown / n),
             "distinct_items": int((c > 0).sum()),

@@ -159,6 +159,24 @@ class EvaluationLoop(RecBoleTrainer):
         self.wandblogger.log_eval_metrics(result, head="eval")
         return {name: float(value) for name, value in result.items()}, self._exact_valid_score(struct, tasks)
 
+    def _neg_sample_batch_eval(self, batched_data):
+        """(rows, scores, row of each positive, item of each positive); scores [B, I] are -inf but for the candidates,
+        or, of an evaluation of values, [P].
+
+        RecBole's own matrix is float32, and takes no scores of a model that gives float64.
+        """
+        interaction, row, positive_u, positive_i = batched_data
+        if len(interaction) > self.test_batch_size:
+            found = self._spilt_predict(interaction, len(interaction))
+        else:
+            found = self.model.predict(interaction.to(self.device))
+        if self.config["eval_type"] != EvaluatorType.RANKING:
+            return interaction, found, positive_u, positive_i
+        users, items = int(positive_u[-1]) + 1, int(self.tot_item_num or 0)
+        scores = torch.full((users, items), -torch.inf, dtype=found.dtype, device=self.device)
+        scores[row, interaction[self.config["ITEM_ID_FIELD"]]] = found
+        return interaction, scores, positive_u, positive_i
+
     def _exact_valid_score(self, struct: DataStruct, tasks: list[_ExtraTask]) -> float | None:
         """The `valid_metric` to more decimals than are reported, of what has been collected; None if it has no value.
 

@@ -8,6 +8,9 @@ from tabulate import tabulate
 
 from recbole_gen.evaluation.ranking import EXTRA_TASKS
 
+BASELINES = ("Pop", "Transitions")
+"""Models that the diagnostics of every run have beside its own, under their names in lower case."""
+
 
 def describe_result(result: dict[str, Any]) -> str:
     """Test result and diagnostics as a table for people."""
@@ -23,13 +26,12 @@ def describe_result(result: dict[str, Any]) -> str:
     notes = []
     if diagnostics:
         rows[0][1] = diagnostics["rows"]
-        beside_pop = model != "Pop"  # else its rows would come twice
-        if beside_pop:
-            rows.append(["Pop, test", diagnostics["rows"], diagnostics["pop"]])
+        # A baseline's own run would have its rows twice.
+        beside = [name for name in BASELINES if name != model and name.lower() in diagnostics]
+        rows += [[f"{name}, test", diagnostics["rows"], diagnostics[name.lower()]] for name in beside]
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
-        rows.append([f"{model}, trained items only", trained["rows"], trained["model"]])
-        if beside_pop:
-            rows.append(["Pop, trained items only", trained["rows"], trained["pop"]])
+        for name, key in [(model, "model"), *((name, name.lower()) for name in beside)]:
+            rows.append([f"{name}, trained items only", trained["rows"], trained[key]])
         groups = [key for key in ("with_history", "without_history") if key in diagnostics]
         if "without_history" in groups:  # else the one row would repeat the first
             for key in groups:

@@ -25,6 +25,7 @@ from torch.nn.utils.clip_grad import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_gen import checkpoint, distributed
+from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.training.evaluation_loop import EvaluationLoop
@@ -351,8 +352,34 @@ class Trainer(EvaluationLoop):
         self.logger.info(f"Resuming {path} after epoch {self.start_epoch}")
 
 
+class CountingTrainer(Trainer):
+    """For a model that learns by counting: `count_transitions(previous, following, popularity)` gets all training rows.
+
+    Whatever `epochs` says, there is one. With several processes each of them counts everything.
+    """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.epochs = min(1, self.epochs)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        data = train_data._dataset
+        fields = data.iid_field, data.iid_field + self.config["LIST_SUFFIX"], data.item_list_length_field
+        counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
+        self.model.count_transitions(*training_pairs_of_items(data.inter_feat, *fields), counts)
+        return 0.0
+
+
 def create_trainer(config, model) -> Trainer:
     """Our trainer; RecBole's models that need steps of their own (S3Rec, RecVAE, ...) get theirs on top of it."""
+    trainer = _trainer_of(config, model)
+    trainer.eval_step = min(trainer.eval_step, trainer.epochs)  # some have one epoch, whatever the configuration says
+    return trainer
+
+
+def _trainer_of(config, model) -> Trainer:
+    if hasattr(model, "count_transitions"):
+        return CountingTrainer(config, model)
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)

@@ -16,6 +16,7 @@ from recbole_gen.evaluation.diagnostics import (
     item_table_statistics,
     latent_statistics,
 )
+from recbole_gen.model.transitions import TransitionCounts
 from recbole_gen.training.trainer import create_trainer
 
 N_ITEMS = 31  # with the padding item
@@ -90,6 +91,38 @@ def test_T34_a_constant_recommender_shows_in_the_lists():
         "untrained_share": 5 / 20,
         "untrained_items": 5,
         "untrained_hit_share": 5 / 25,
+    }
+
+
+def test_lists_in_which_nothing_is_left_have_shares_of_nothing():
+    result, _ = diagnose(torch.full((2, N_ITEMS), -torch.inf), [3, 4])
+    assert result["lists"]["distinct_items"] == result["lists"]["untrained_share"] == 0
+
+
+def test_transitions_by_hand():
+    """1 is followed by 4 twice, by 9 and the untrained 28 once each; what is equal is ranked by popularity."""
+    transitions = TransitionCounts(N_ITEMS)
+    transitions.count(torch.tensor([1, 1, 1, 1, 2]), torch.tensor([4, 4, 28, 9, 7]), COUNTS)
+    scores = ranking(5).repeat(5, 1)
+    scores[1, 4] = -torch.inf  # left out of row 1
+    histories = [[3, 1, 0], [1, 0, 0], [3, 2, 1], [1, 2, 0], [6, 0, 0]]
+    diagnostics = Diagnostics(CONFIG, COUNTS.clone(), torch.arange(N_ITEMS), transitions)
+    scores[:, 0] = -torch.inf
+    rows = {"user_id": torch.arange(5), "item_id_list": torch.tensor(histories)}
+    rows["item_length"] = (rows["item_id_list"] > 0).sum(1)
+    diagnostics.add(scores, rows, torch.arange(5), torch.tensor([9, 28, 28, 1, 3]))
+    result = diagnostics.result(torch.nn.Module())
+    # Lists: 4, 9, 28; 9, 28, 1; 4, 9, 28; 7, 1, 2; 1, 2, 3. Places of the targets: 2, 2, 3, 2, 3.
+    mrr = pytest.approx((3 / 2 + 2 / 3) / 5, abs=1e-6)
+    assert result["transitions"] == {"hit@1": 0, "hit@3": 1, "mrr@1": 0, "mrr@3": mrr}
+    # Without 28, and the two rows whose target it is.
+    only = result["trained_items_only"]
+    assert only["rows"] == 3
+    assert only["transitions"] == {
+        "hit@1": 0,
+        "hit@3": 1,
+        "mrr@1": 0,
+        "mrr@3": pytest.approx((1 + 1 / 3) / 3, abs=1e-6),
     }
 
 

@@ -40,6 +40,7 @@ SHORT = {  # enough to see it, in seconds
         "learning_rate": 0.003,
         "beta_k": 0.1,
     },
+    "Transitions": {},
 }
 
 

@@ -347,3 +347,9 @@ def test_peak_memory_is_that_of_the_run(run):
             large.write(bytes(1 << 20))
         before = environment.peak_memory()["process"]
     assert run("SASRec", epochs=1)["peak_memory_mib"]["process"] < before - 300
+
+
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
+def test_a_model_of_one_epoch_is_validated_whatever_the_step(run, model):
+    result = run(model, epochs=10, eval_step=5)
+    assert result["best_valid_result"] and (Path(result["run_dir"]) / "best.pth").exists()
