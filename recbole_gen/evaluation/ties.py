@@ -63,7 +63,7 @@ def _resolve(
     scores: torch.Tensor, values: torch.Tensor, ids: torch.Tensor, order: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for rows with ties: scores [b, I] and what torch has found, [b, k]."""
-    k, last = values.shape[1], len(order)
+    k, last = values.shape[1], torch.iinfo(order.dtype).max  # behind all places, also those of a part of the items
     least = values[:, -1:]
     # Of all that score as the last one, those that are first in the order; the better ones are there already.
     places = torch.where(scores == least, order, last).topk(k, dim=-1, largest=False)

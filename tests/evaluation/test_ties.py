@@ -60,9 +60,11 @@ def test_best_of_pairs():
     ]  # fmt: skip
 
 
-def test_search_in_blocks_decides_as_all_scores_do(monkeypatch):
-    items = torch.randint(0, 2, (60, 3)).float()
-    queries, order = torch.randint(0, 2, (8, 3)).float(), tie_order([str(n) for n in range(60)], 1)
+@pytest.mark.parametrize("seed", range(40))
+def test_search_in_blocks_decides_as_all_scores_do(seed, monkeypatch):
+    draw = torch.Generator().manual_seed(seed)
+    items = torch.randint(0, 2, (60, 3), generator=draw).float()
+    queries, order = torch.randint(0, 2, (8, 3), generator=draw).float(), tie_order([str(n) for n in range(60)], seed)
     scores = queries @ items.T
     scores[:, 0] = -torch.inf
     monkeypatch.setattr(item_index, "SCORES_AT_ONCE", 1)
