@@ -27,6 +27,8 @@ Differences from the paper (its code was never published; where it builds on Pre
     - Squared errors are averaged over the dimensions (eq. 14 prints a norm): `error: mse_sum` is the other.
     - The range over which times are scaled is not said: `time_range`. Sizes and the shapes of M_phi and of the MLP of
       eq. 9 are not said: PreferDiff's sizes, and two layers with GELU.
+    - The history can have vectors of its own (`history_vectors: own`, `history_optimizer`); PreferDiff's code has one
+      table.
     - By default no gradient reaches the target's vector (`detach_target`, `detach_noised`); in PreferDiff's code one
       does.
     - `train_pairs: positions` reads the guidance before every target of a user from one pass of the encoder; the same
@@ -39,6 +41,8 @@ Differences from PreferDiff's code
 """
 
 from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +167,13 @@ class PASRec(Calendar, SequentialRecommender):
 
         # N(0, 1), the diffusion's unit variance: smaller initial vectors would drown in the noise of the first steps.
         self.item_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
+        # Its own vectors become a memory of what follows each item, while those of the targets can stay as they are.
+        self.has_own_history = one_of(config, "history_vectors", ("shared", "own")) == "own"
+        self.history_optimizer = config["history_optimizer"]
+        if self.has_own_history:
+            self.history_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
+        elif self.history_optimizer is not None:
+            raise UserError("history_optimizer is for history_vectors: own; vectors that are shared learn as the rest")
         self.encoder = GuidanceEncoder(d, n_heads, config["dropout_prob"])
         self.null_guidance = nn.Parameter(torch.randn(d))
         self.step_embedding = StepEmbedding(d)
@@ -217,7 +228,30 @@ class PASRec(Calendar, SequentialRecommender):
                 )
         return super().load_state_dict(state_dict, *args, **kwargs)
 
+    def optimizer_spec(self) -> dict[str, tuple[list[nn.Parameter], dict | None]] | None:
+        """The optimiser of the history's own vectors beside that of the rest; None where one has them all."""
+        if self.history_optimizer is None:
+            return None
+        own = self.history_embedding.weight
+        others = [parameter for parameter in self.parameters() if parameter is not own]
+        return {"main": (others, None), "history": ([own], self.history_optimizer)}
+
     # Time of interest, sections 4.2 and 4.3
+
+    def history_table(self) -> nn.Embedding:
+        """The vectors of the items of a history."""
+        return self.history_embedding if self.has_own_history else self.item_embedding
+
+    @contextmanager
+    def looked_up(self, histories: torch.Tensor, targets: torch.Tensor):
+        """Within it the vectors of these items are gathered once, from the table that each is read from."""
+        with ExitStack() as tables:
+            if self.has_own_history:
+                tables.enter_context(looked_up_once(self.history_embedding, histories))
+                tables.enter_context(looked_up_once(self.item_embedding, targets))
+            else:
+                tables.enter_context(looked_up_once(self.item_embedding, torch.cat([histories, targets])))
+            yield
 
     def represent(self, interaction) -> tuple[torch.Tensor, torch.Tensor | None]:
         """g_u [B, d] of eq. 7 and section 4.3, and the predicted time of interest, tau_n hat of eq. 8 [B, d].
@@ -240,11 +274,11 @@ class PASRec(Calendar, SequentialRecommender):
             added = once_each(self.time_encoding, times[0])
         else:
             added = self.position_embedding.weight[: item_seq.shape[1]]
-        return self.encoder(self.item_embedding(item_seq) + added, item_seq != 0, last)
+        return self.encoder(self.history_table()(item_seq) + added, item_seq != 0, last)
 
     def represent_at_positions(self, interaction) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """The same before every target of a batch of windows, [P, d] each, and the targets [P]."""
-        items = self.item_embedding(interaction[self.ITEM_SEQ])  # of all windows at once: one gradient of the table
+        items = self.history_table()(interaction[self.ITEM_SEQ])  # of all windows at once: one gradient of the table
         if self.uses_time:
             added = once_each(self.time_encoding, interaction[self.TOI_SEQ])  # [W, L, d]
         else:
@@ -300,7 +334,7 @@ class PASRec(Calendar, SequentialRecommender):
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
         """Eq. 17, its terms with their weights: eta lambda L_Normal, eta (1 - lambda) L_BPR, (1 - eta) L_ToI."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
-        with looked_up_once(self.item_embedding, torch.cat([item_seq.flatten(), item])):
+        with self.looked_up(item_seq.flatten(), item):
             g, tau_hat = self.represent(interaction)
             return self.target_loss(item, interaction[self.TOI] if self.uses_time else None, g, tau_hat)
 
@@ -308,9 +342,7 @@ class PASRec(Calendar, SequentialRecommender):
         """Eq. 17 at every target of a batch of windows, each with a step, noise and guidance of its own."""
         following = interaction[NEXT + self.ITEM_SEQ]
         time = interaction[NEXT + self.TOI_SEQ][following != 0] if self.uses_time else None
-        with looked_up_once(
-            self.item_embedding, torch.cat([interaction[self.ITEM_SEQ].flatten(), following.flatten()])
-        ):
+        with self.looked_up(interaction[self.ITEM_SEQ].flatten(), following.flatten()):
             g, tau_hat, target = self.represent_at_positions(interaction)
             return self.target_loss(target, time, g, tau_hat)
 

@@ -82,8 +82,8 @@ class Trainer(EvaluationLoop):
     in evaluation makes them of seed and history (`recbole_gen.model.layers.HistoryNoise`). A model with adversaries
     declares its optimisers in ``optimizer_spec()``, name -> (parameters, settings), in the order of their steps;
     settings are a mapping of learner, learning_rate and weight_decay, by custom in the key NAME_optimizer, or None for
-    those of the run. ``active_optimizers(step)``, if there is one, says which of them take training step ``step``
-    (None: all).
+    those of the run; None instead of it all means one optimiser. ``active_optimizers(step)``, if there is one, says
+    which of them take training step ``step`` (None: all).
 
     With several processes (`recbole_gen.distributed`) every one trains on its share of each batch; the first evaluates
     and writes.
@@ -139,9 +139,9 @@ class Trainer(EvaluationLoop):
     def _build_optimizer(self, **kwargs):
         tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
         sparse = [table.weight for table in self.model.modules() if isinstance(table, tables) and table.sparse]
-        if kwargs or not hasattr(self.model, "optimizer_spec"):
+        spec = None if kwargs or not hasattr(self.model, "optimizer_spec") else self.model.optimizer_spec()
+        if spec is None:
             return with_fused_step(super()._build_optimizer(**kwargs), sparse)
-        spec = self.model.optimizer_spec()
         covered = {id(parameter) for parameters, _ in spec.values() for parameter in parameters}
         left = [name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in covered]
         if left:

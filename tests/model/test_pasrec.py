@@ -1228,3 +1228,41 @@ def test_mistakes_in_the_config_are_named(changes, message):
 def test_preferdiff_takes_no_time_encoding(encoding):
     with pytest.raises(UserError, match=f"time_encoding must be one of position, got '{encoding}'"):
         fresh(PreferDiff, **ENCODINGS[encoding])
+
+
+# Vectors of the history's own
+
+
+@pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
+def test_own_vectors_of_the_history_take_the_place_of_the_items(model_class):
+    shared, own = build(model_class), build(model_class, history_vectors="own")
+    own.load_state_dict(shared.state_dict(), strict=False)
+    with torch.no_grad():
+        own.history_embedding.weight.copy_(shared.item_embedding.weight)
+    before = own.full_sort_predict(batch(HISTORIES, TARGETS))
+    torch.testing.assert_close(before, shared.full_sort_predict(batch(HISTORIES, TARGETS)))
+    with torch.no_grad():
+        own.history_embedding.weight[1] += 1
+    assert (own.full_sort_predict(batch(HISTORIES, TARGETS)) != before).any(dim=1).tolist() == [
+        1 in history for history in HISTORIES
+    ]
+
+
+@pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
+def test_own_vectors_learn_from_the_history_and_the_items_from_being_targets(model_class):
+    model = build(model_class, history_vectors="own", detach_target=False, detach_noised=False).train()
+    sum(model.calculate_loss(batch(HISTORIES, TARGETS))).backward()
+    learned = {name: set(table.weight.grad.abs().sum(1).nonzero().flatten().tolist()) for name, table in (
+        ("history", model.history_embedding), ("items", model.item_embedding)
+    )}  # fmt: skip
+    assert learned == {"history": {item for history in HISTORIES for item in history}, "items": set(TARGETS)}
+
+
+@pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
+def test_own_vectors_have_an_optimiser_if_they_are_to(model_class):
+    settings = {"learner": "adamw", "learning_rate": 0.03, "weight_decay": 0.0}
+    assert build(model_class, history_vectors="own").optimizer_spec() is None
+    spec = build(model_class, history_vectors="own", history_optimizer=settings).optimizer_spec()
+    assert spec["history"][1] == settings and [tuple(each.shape) for each in spec["history"][0]] == [(N_ITEMS, D)]
+    with pytest.raises(UserError, match="history_optimizer is for history_vectors: own"):
+        build(model_class, history_optimizer=settings)
