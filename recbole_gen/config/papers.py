@@ -25,6 +25,8 @@ KEYS = {
 }  # fmt: skip
 OPTIONAL = ("sd", "baselines", "about")
 """Keys of the section that may be left out."""
+SAME_AS = "same_as"
+"""Names another setting of the same table, whose section stands behind the keys that are given beside it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Published:
         sd: row -> metric -> standard deviation, where the paper has it.
         baselines: row, or a model that the table lacks -> what it runs with; `model` where the row names none.
         about: what to know of the baselines' settings.
+        same_as: the published setting, where this one is another that is set beside the same numbers.
     """
 
     paper: str
@@ -49,6 +52,7 @@ class Published:
     sd: dict[str, dict[str, float]] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     about: str = ""
+    same_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,10 @@ def read_paper(name: Any) -> PaperSetting:
 
 def _read_section(section: Any, settings: Mapping[str, Any], path: Path) -> Published:
     where = f"{path}, {SECTION}"
-    if isinstance(section, str):  # another setting of the same table: the same numbers
-        other = places.property_file("paper", section)
-        section = read_yaml(other).get(SECTION)
-        if not isinstance(section, dict):
-            raise UserError(f"{where}: {other} has no such section with numbers in it")
+    same_as = ""
+    if isinstance(section, dict) and SAME_AS in section:
+        same_as = str(section[SAME_AS])
+        section = _numbers_of(section[SAME_AS], where) | {key: section[key] for key in section if key != SAME_AS}
     _require_shape(section, where)
     metrics = [str(metric) for metric in section["metrics"]]
     _require_measured(metrics, settings, where)
@@ -100,16 +103,26 @@ def _read_section(section: Any, settings: Mapping[str, Any], path: Path) -> Publ
     baselines = {str(row): dict(values or {}) for row, values in section.get("baselines", {}).items()}
     rows, about = as_fractions(section["rows"]), " ".join(section.get("about", "").split())
     sd = as_fractions(section.get("sd", {}))
-    return Published(section["paper"], section["table"], decimals, tuple(metrics), rows, sd, baselines, about)
+    return Published(section["paper"], section["table"], decimals, tuple(metrics), rows, sd, baselines, about, same_as)
+
+
+def _numbers_of(name: Any, where: str) -> dict[str, Any]:
+    """The section of the setting that has the numbers itself."""
+    other = places.property_file("paper", name)
+    section = read_yaml(other).get(SECTION)
+    if not isinstance(section, dict) or SAME_AS in section:
+        raise UserError(f"{where}: {SAME_AS}: {other} has no such section with numbers in it")
+    return section
 
 
 def _require_shape(section: Any, where: str) -> None:
     """Raise UserError unless the section has its keys, and each row a number, or ~, for each metric."""
     if not isinstance(section, dict):
-        raise UserError(f"{where}: it must hold {', '.join(KEYS)}, or name the setting that has the same numbers")
+        raise UserError(f"{where}: it must hold {', '.join(KEYS)}, or {SAME_AS}, a setting that does")
     for key in section:
         if key not in KEYS:
-            raise UserError(f"{where}: unknown key '{key}'.{did_you_mean(key, KEYS)} There are: {', '.join(KEYS)}")
+            known = [*KEYS, SAME_AS]
+            raise UserError(f"{where}: unknown key '{key}'.{did_you_mean(key, known)} There are: {', '.join(known)}")
     for key, kind in KEYS.items():
         if key not in section and key in OPTIONAL:
             continue

@@ -182,7 +182,7 @@ def changed_settings(outcome: Outcome, plan: Plan) -> list[str]:
     """In what the runs of the setting's model differ from the published setting, a line a key."""
     job = next(job for job in outcome.jobs if job.label == plan.label)
     where: dict[str, Any] = {key: job.values[key] for key in ("data_path", "use_gpu") if key in job.values}
-    mine, theirs = job.settings, Config(config_dict={"paper": plan.name, **where}).settings()
+    mine, theirs = job.settings, Config(config_dict={"paper": plan.published.same_as or plan.name, **where}).settings()
     ignored = {*KEYS_WITHOUT_EFFECT, *KEYS_OF_COMPARISONS}
     keys = [key for key in sorted(mine.keys() | theirs.keys()) if key not in ignored]
     lines = [f"{key} {mine.get(key)} instead of {theirs.get(key)}" for key in keys if mine.get(key) != theirs.get(key)]

@@ -205,10 +205,11 @@ def test_a_wrong_section_is_refused_by_a_run_too(write_paper, changes, told):
 
 def test_a_setting_can_have_the_numbers_of_another(write_paper):
     write_paper()
-    write_paper("larger", section="mine")
+    write_paper("larger", section={"same_as": "mine", "baselines": {"Caser": {"epochs": 3}}})
     found = read_paper("larger").published
     assert found.rows == {"DreamRec": {"Hit@5": 0.041}, "Caser": {"Hit@5": 0.0395}} and found.decimals == 4
+    assert found.baselines == {"Caser": {"epochs": 3}} and found.same_as == "mine"
     assert Config(config_dict={"paper": "larger"})["published"] is None
-    write_paper("lost", section="larger")  # which has none of its own
+    write_paper("lost", section={"same_as": "larger"})  # which has none of its own
     with pytest.raises(UserError, match="no such section"):
         read_paper("lost")
