@@ -42,7 +42,7 @@ Differences from PreferDiff's code
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -245,12 +245,9 @@ class PASRec(Calendar, SequentialRecommender):
     @contextmanager
     def looked_up(self, histories: torch.Tensor, targets: torch.Tensor):
         """Within it the vectors of these items are gathered once, from the table that each is read from."""
-        with ExitStack() as tables:
-            if self.has_own_history:
-                tables.enter_context(looked_up_once(self.history_embedding, histories))
-                tables.enter_context(looked_up_once(self.item_embedding, targets))
-            else:
-                tables.enter_context(looked_up_once(self.item_embedding, torch.cat([histories, targets])))
+        own = looked_up_once(self.history_table(), histories) if self.has_own_history else nullcontext()
+        read = targets if self.has_own_history else torch.cat([histories, targets])
+        with own, looked_up_once(self.item_embedding, read):
             yield
 
     def represent(self, interaction) -> tuple[torch.Tensor, torch.Tensor | None]:
