@@ -105,7 +105,7 @@ MISTAKES = {
     "--eval_args={order: XX}": "order must be RO .random. or TO",
     "--eval_args=5": "eval_args must be a mapping",
     # rows and times
-    "--train_pairs=foo": "train_pairs must be one of all, positions, last, window, cut, after, got 'foo'",
+    "--train_pairs=foo": "train_pairs must be one of all, prefixes, positions, last, window, cut, after, got 'foo'",
     "--window_step=0": "window_step must be a whole number of at least 1 or ~, got 0",
     "--window_step=2.5": "window_step must be a whole number or ~, got 2.5",
     "--time_range=foo": "time_range must be one of all, train, got 'foo'",
