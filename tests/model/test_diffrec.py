@@ -27,6 +27,7 @@ TOY = {
     "loss": "softmax",
     # The paper's reading; the defaults' are tested by name.
     "embedding_std": 1.0,
+    "step_scale": 1.0,
     "detach_target": False,
     "detach_noised": False,
     "hidden_size": D,
