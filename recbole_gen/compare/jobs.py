@@ -146,7 +146,10 @@ def _comparable_config(values: dict[str, Any]) -> Config:
     if config["nproc"] > 1:
         raise UserError("a comparison runs each model in one process: nproc must be 1")
     if config["eval_type"] != EvaluatorType.RANKING or config["eval_args"]["mode"]["test"] != "full":
-        raise UserError("it is not evaluated by ranking all items")
+        raise UserError(
+            "it is not evaluated by ranking all items, which a comparison needs: eval_args: mode: full, and a model "
+            "that ranks"
+        )
     if not config["save_ranks"]:
         raise UserError("the tests per user read the ranks of all targets: save_ranks must be True")
     if not any(metric.lower() in significance.PER_ROW_METRICS for metric in config["metrics"]):

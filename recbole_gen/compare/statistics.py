@@ -85,6 +85,7 @@ def summarise(
         len(base.users), int(base.rows.sum()), compared, lengths.groups, lengths.length_of,
         [*reading_notes(runs, base), *lengths.notes], run_facts(runs), dict(left_out or {}), dict(failed or {}),
         tuple(tie_seed_of(run) for run in tied.get(chosen, ())), tied[chosen][0].seed if tied else None,
+        any(run.config.get("tie_order") == "random" for run in runs[chosen]),
     )  # fmt: skip
 
 

@@ -106,6 +106,7 @@ class Summary:
         facts: data set, protocol, versions and such, as (title, text).
         left_out, failed: label -> reason.
         tie_seeds, tie_run_seed: of the runs over tie orders: the seeds of the orders, and that of all these runs.
+        seeds_have_drawn_orders: whether the runs over seeds have drawn orders, too, instead of the file's.
     """
 
     dataset: str
@@ -127,6 +128,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     tie_seeds: tuple[int, ...] = ()
     tie_run_seed: int | None = None
+    seeds_have_drawn_orders: bool = False
 
     @property
     def main_metric(self) -> str:

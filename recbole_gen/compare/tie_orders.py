@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from scipy import stats
 
 from recbole_gen.compare.finished_runs import FinishedRun, describe_run, read_run, require_comparable
 from recbole_gen.compare.summary import BaselineDifference, Contender, SeedStatistics, Summary, metric_title
@@ -97,17 +100,26 @@ def tie_note(summary: Summary) -> str:
 
 
 def _odd(summary: Summary) -> str:
-    """A sentence about models that do better or worse in the order of the runs over seeds than in all drawn ones."""
+    """A sentence about models that do better or worse in the file's order, with the same seed, than in drawn ones.
+
+    That is, outside of the interval in which another drawn order would be with 99 %, by Student's t.
+    """
     name, outside = summary.main_metric, list[str]()
+    if summary.seeds_have_drawn_orders:
+        return ""
     for contender in summary.contenders:
-        values = contender.over_ties[name].values
+        drawn = contender.over_ties[name]
+        n = len(drawn.values)
+        if n < 2 or drawn.sd is None:
+            continue
+        margin = float(stats.t.ppf(0.995, n - 1)) * drawn.sd * math.sqrt(1 + 1 / n)
         by_seed = zip(contender.seeds, contender.test[name].values, strict=True)
-        if any(seed == summary.tie_run_seed and not min(values) <= own <= max(values) for seed, own in by_seed):
+        if any(seed == summary.tie_run_seed and abs(own - drawn.mean) > margin for seed, own in by_seed):
             outside.append(contender.label)
     if not outside:
         return ""
     return (
         f" The order that the seeds have is not like a drawn one for {', '.join(outside)}, whose {metric_title(name)} "
-        f"with the same seed is outside of all that drawn orders give: the spread does not tell how much that order "
-        f"matters."
+        f"with the same seed is where fewer than 1 % of drawn orders would put it (Student's t): the spread does not "
+        f"tell how much that order matters."
     )

@@ -352,14 +352,14 @@ class WindowedSequences(TimedLog):
             toi = self.config["TOI_FIELD"]
             rows.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
         parts = [rows.take(chosen) for chosen in split.parts]
+        kept = self.config["train_pairs"]
+        if by_time is None and kept in ("prefixes", "positions"):
+            parts[0] = every_prefix(parts[0], self.config["LIST_SUFFIX"], self.uid_field, kept)
         for part, (future, seen) in zip(parts, sets, strict=True):
             part.future_counts, part.seen_counts = future, part.seen_counts if seen is None else seen
             if model_needs(self.config, "future"):
                 fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if model_needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
-        kept = self.config["train_pairs"]
-        if by_time is None and kept in ("prefixes", "positions"):
-            parts[0] = every_prefix(parts[0], self.config["LIST_SUFFIX"], self.uid_field, kept)
         if splits.cuts_users(self):
             parts[0].further_events = torch.from_numpy(splits.only_events(rows.targets[self.uid_field].numpy()))
         if by_time is not None:

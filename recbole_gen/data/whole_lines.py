@@ -12,15 +12,15 @@ from recbole_gen.errors import UserError, counted
 def every_prefix(rows: SequenceRows, list_suffix: str, user_field: str, kept: str) -> SequenceRows:
     """Rows of split files as rows over one log, in which every event but the first of a line is a target.
 
-    The rows that there were are among them, as the last of each line; a history reaches back to the line's begin, also
-    where `rows` cut it.
+    The rows that there were are among them, as the last of each line, also where its history is empty; a history
+    reaches back to the line's begin, also where `rows` cut it.
 
     Args:
         rows: the training part, whose ``seen_counts`` are the lengths of the lines' histories.
         kept: the value of `train_pairs`, for messages.
 
-    Raises UserError where a user has several lines, which may be such prefixes already, and for a column of histories
-    without one of targets.
+    Raises UserError where a user has several lines, which may be such prefixes already, for a column of histories
+    without one of targets, and for windows of a line that has no history.
     """
     users = rows.targets[user_field][rows.target]
     number = torch.bincount(users.long())
@@ -38,6 +38,11 @@ def every_prefix(rows: SequenceRows, list_suffix: str, user_field: str, kept: st
             f"'{fields[alone[0]]}' beside '{alone[0]}': use train_pairs: all"
         )
     length = rows.history_length.long() if rows.seen_counts is None else rows.seen_counts.long()
+    if kept == "positions" and (empty := int((length == 0).sum())):
+        raise UserError(
+            f"train_pairs: positions learns no event from an empty history, and {counted(empty, 'line')} of the "
+            f"training file have none: use train_pairs: prefixes"
+        )
     begin = rows.start.long() + rows.history_length.long() - length
     line = torch.repeat_interleave(torch.arange(len(length)), length + 1)
     place = torch.arange(len(line)) - ((length + 1).cumsum(0) - length - 1)[line]
@@ -50,7 +55,9 @@ def every_prefix(rows: SequenceRows, list_suffix: str, user_field: str, kept: st
         values = rows.lists[list_field][source].to(rows.targets[field].dtype)
         shape = is_target.view(-1, *[1] * (values.dim() - 1))
         log[field] = lists[list_field] = compact_integers(torch.where(shape, log[field].to(values.dtype), values))
-    target, start, size = map(torch.from_numpy, splits.history_windows(line.numpy(), rows.width, False))
+    windows = splits.history_windows(line.numpy(), rows.width, True)
+    is_row = ((place > 0) | (length[line] == 0)).numpy()
+    target, start, size = (torch.from_numpy(each[is_row]) for each in windows)
     prefixes = SequenceRows(log, lists, target, start, size, rows.width, rows.length_field)
-    prefixes.seen_counts = place[prefixes.target.long()]
+    prefixes.seen_counts = place[target.long()]
     return prefixes

@@ -79,7 +79,8 @@ WHY_NOT = {
 
 def refuse_unless_positions(config) -> None:
     """Raise UserError unless the model of a configuration can train on every position of a window."""
-    name, cure = config["model"], "use --train_pairs=all"
+    name = config["model"]
+    cure = f"use --train_pairs={'prefixes' if config['benchmark_filename'] else 'all'}"
     if not hasattr(config.model_class, "calculate_positions_loss"):
         if not config.is_recbole_model:
             raise UserError(

@@ -20,6 +20,11 @@ FIXED_KEYS = {
     "model": "the model", "dataset": "the data set", "protocol": "the protocol", "paper": "the setting",
 }  # fmt: skip
 """Keys that would compare the published numbers with those of something else."""
+WHAT_IS_SCORED = (
+    "eval_args", "benchmark_filename", "targets", "empty_history", "sequence_order", "positives", "period_start",
+    "least_history", "least_future",
+)  # fmt: skip
+"""Keys of protocols, which would change what is held out under the same name."""
 TRAINING_KEYS = (
     "MAX_ITEM_LIST_LENGTH", "train_pairs", "positions_batch_size", "window_step", "future_events", "lr_scheduler",
     "warmup_steps", "loss", "loss_negatives", "gbce_t", "time_range", "transform", "enable_amp", "enable_scaler",
@@ -86,8 +91,11 @@ def make_plan(setting: PaperSetting, given: dict[str, Any], baselines: Any = "al
     files = [(str(file), read_yaml(Path(file))) for file in str(given.get("config_files") or "").split()]
     for origin, layer in files:
         _require_same_question(setting, layer, f" ({origin})")
-    users, paper = [*files, (COMMAND_LINE, given)], (f"paper/{setting.name}.yaml", setting.settings)
     own_keys, selecting = _keys_of_training(model), ("model", "paper", "config_files")
+    _require_known(
+        model, own_keys, {key for _, layer in [*files, ("", given)] for key in layer if key not in selecting}
+    )
+    users, paper = [*files, (COMMAND_LINE, given)], (f"paper/{setting.name}.yaml", setting.settings)
 
     def own(layer: Layer) -> Layer:
         return layer[0], {key: value for key, value in layer[1].items() if key in own_keys}
@@ -125,8 +133,26 @@ def _require_same_question(setting: PaperSetting, given: dict[str, Any], where: 
                 f"--{key}={given[key]}{where} would change {what}, and the published numbers are for {wanted}: leave "
                 f"it out. What it gives by itself: recbole-gen --paper={setting.name} --{key}={given[key]}"
             )
+    for key in WHAT_IS_SCORED:
+        if key in given and given[key] != setting.settings.get(key):
+            raise UserError(
+                f"--{key}={given[key]}{where} would change what is trained and tested on, and the published numbers "
+                f"are for {setting.settings.get('protocol')}: leave it out. What it gives by itself: recbole-gen "
+                f"--paper={setting.name} --{key}=..."
+            )
     if "resume" in given:
         raise UserError("--resume is not for reproduce: the same command again goes on where it stopped")
+
+
+def _require_known(model: str, own_keys: set[str], given: set[str]) -> None:
+    """Raise UserError for keys that neither the setting's model nor all models have: they would be baselines' alone."""
+    files = [read_yaml(places.PROPERTIES / f"{name}.yaml").keys() for name in ("overall", "recbole")]
+    shared = {*own_keys, *EVALUATION_KEYS}.union(*keys.argument_lists().values(), *files)
+    if unknown := sorted(given - shared):
+        raise UserError(
+            f"unknown key '{unknown[0]}': neither {model}, whose setting this is, nor every model has it, and "
+            f"baselines run with what the setting's file says.{did_you_mean(unknown[0], own_keys)}"
+        )
 
 
 def _require_measured(setting: PaperSetting, values: dict[str, Any]) -> None:

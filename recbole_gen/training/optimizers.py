@@ -155,7 +155,15 @@ def checked_settings(name: str, settings: Any) -> dict[str, Any]:
     keys = ("learner", "learning_rate", "weight_decay")
     key, example = f"{name}_optimizer", "{learner: sgd, learning_rate: 0.001, weight_decay: 0.0}"
     if not isinstance(settings, dict) or set(settings) != set(keys):
-        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}")
+        wrong = ""
+        if isinstance(settings, dict):
+            missing, unknown = (
+                ", ".join(map(str, each)) for each in (set(keys) - set(settings), set(settings) - set(keys))
+            )
+            wrong = "".join(
+                [f"; {missing} is missing" if missing else "", f"; {unknown} is unknown" if unknown else ""]
+            )
+        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}{wrong}")
     require_learner(f"the learner of {key}", settings["learner"])
     if settings["learner"].lower() == "sparse_adam":
         raise UserError(f"{key}: sparse_adam is for sparse gradients, which these parameters do not have")

@@ -83,6 +83,14 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
     rates: list[dict[str, Any]] = [
         {key: group[key] for key in ("lr", "weight_decay") if key in group} for group in groups
     ]
+    saved_as_one = "param_groups" in content["optimizer"]
+    if saved_as_one == isinstance(optimizer, CompositeOptimizer):
+        one, several = "one optimiser for all weights", "optimisers of their own for some weights"
+        begun, now = (one, several) if saved_as_one else (several, one)
+        raise checkpoint.CheckpointError(
+            f"{path} is of a run with {begun}, and these settings have {now}: go on with the settings that it "
+            f"has in its config.yaml"
+        )
     optimizer.load_state_dict(content["optimizer"])
     groups = [group for inner in inner_optimizers(optimizer) for group in inner.param_groups]
     for group, rate in zip(groups, rates, strict=True):  # what the user has changed for the rest of the run

@@ -156,3 +156,14 @@ def test_lines_that_may_be_prefixes_already_are_refused(split_files, make_config
     config = make_config("SASRec", train_pairs=kept, **values)
     with pytest.raises(UserError, match=f"train_pairs: {kept} .* several lines of 1 user, "):
         create_loaders(config, create_dataset(config))
+
+
+def test_lines_without_a_history_are_rows_of_prefixes_and_no_windows(split_files, make_config):
+    values = split_files([*LINES["train"], ("e", "", "9")])
+    config = make_config("SASRec", train_pairs="prefixes", **values)
+    train = create_loaders(config, create_dataset(config))[0]
+    rows = train._dataset.inter_feat
+    assert len(rows) == 9 and rows.history_length.tolist().count(0) == 1
+    config = make_config("SASRec", train_pairs="positions", **values)
+    with pytest.raises(UserError, match="1 line of the training file have none: use train_pairs: prefixes"):
+        create_loaders(config, create_dataset(config))

@@ -228,6 +228,7 @@ def test_a_baseline_that_fails_is_named(line, tmp_path, capsys, custom, properti
         (("--resume=saved/x",), "the same command again goes on"),
         (("--baselines=Popp",), "no baseline 'Popp' that is run. Did you mean Pop"),
         (("--seeds=0",), "--seeds must be a number"),
+        (("--eval_args={split: {RS: [2, 1, 7]}}",), "would change what is trained and tested on"),
         (("--hiden_size=8",), "unknown key 'hiden_size'"),
         (("--n_layers=1",), "unknown key 'n_layers'"),
         (("--hidden_size=many",), "hidden_size"),

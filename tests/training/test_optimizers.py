@@ -576,6 +576,19 @@ def test_resume_refuses_other_optimisers(train, given, named, refused, capsys):
     assert (Path(part["run_dir"]) / "last.pth").read_bytes() == before
 
 
+OWN = {"learner": "adamw", "learning_rate": 0.03, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(("begun", "given"), [(OWN, "~"), (None, OWN)])
+def test_resume_goes_not_on_with_several_optimisers_for_one(train, begun, given, refused, capsys):
+    part = train("PreferDiff", state="ERROR", hidden_size=8, history_vectors="own", history_optimizer=begun)
+    before = (Path(part["run_dir"]) / "last.pth").read_bytes()
+    capsys.readouterr()
+    line = [f"--resume={part['run_dir']}", "--epochs=2", f"--history_optimizer={given}"]
+    refused(line, "go on with the settings that it has in its config.yaml")
+    assert (Path(part["run_dir"]) / "last.pth").read_bytes() == before
+
+
 # A run
 
 TERMS = {"ACVAE": ACVAE.loss_names, "DSPnet": ("items", "scenes", "prior", "contrast", "discriminator")}
