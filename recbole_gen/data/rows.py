@@ -134,13 +134,16 @@ class SequenceRows(Interaction):
         )
         return taken
 
-    def in_some_history(self) -> torch.Tensor:
-        """Which events lie in the history of at least one row: [M] bool."""
+    def in_some_history(self, whole: bool = False) -> torch.Tensor:
+        """Which events lie in the history of at least one row: [M] bool; ``whole``: also what `width` cuts off it."""
         size = len(next(iter(self.lists.values())))
+        begin, end = self.start, self.start + self.history_length
+        if whole and self.seen_counts is not None:
+            begin = (end - self.seen_counts).to(self.start.dtype)
         # +1 where a window opens, -1 behind its end: positive sums lie in some window.
         edges = torch.zeros(size + 1, dtype=self.start.dtype)
-        edges.index_add_(0, self.start, torch.ones_like(self.start))
-        edges.index_add_(0, self.start + self.history_length, -torch.ones_like(self.start))
+        edges.index_add_(0, begin, torch.ones_like(begin))
+        edges.index_add_(0, end, -torch.ones_like(begin))
         return edges.cumsum(0)[:size] > 0
 
     def add_field(self, field: str, list_field: str, targets: torch.Tensor, lists: torch.Tensor) -> None:
@@ -251,7 +254,7 @@ def training_item_counts(train_rows: Interaction, item_field: str, n_items: int)
         return torch.bincount(train_rows[item_field], minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
     targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
-    shown = train_rows.in_some_history()
+    shown = train_rows.in_some_history(whole=histories is not targets)  # files hold all of a line, however much is read
     if histories is targets:  # one log: an event that is both counts once
         shown[train_rows.target] = True
         if train_rows.further_events is not None:

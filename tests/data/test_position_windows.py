@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.data.rows import training_item_counts
 from recbole_gen.errors import UserError
 
 
@@ -167,3 +168,14 @@ def test_lines_without_a_history_are_rows_of_prefixes_and_no_windows(split_files
     config = make_config("SASRec", train_pairs="positions", **values)
     with pytest.raises(UserError, match="1 line of the training file have none: use train_pairs: prefixes"):
         create_loaders(config, create_dataset(config))
+
+
+def test_how_often_an_item_occurs_in_split_files_is_not_what_is_read_of_them(split_files, make_config):
+    values, counted = split_files(LINES["train"]), set()
+    for changes in ({}, {"MAX_ITEM_LIST_LENGTH": 2}, {"train_pairs": "prefixes", "MAX_ITEM_LIST_LENGTH": 1}):
+        config = make_config("SASRec", **values, **changes)
+        dataset = create_dataset(config)
+        rows = create_loaders(config, dataset)[0]._dataset.inter_feat
+        counts = training_item_counts(rows, "item_id", dataset.item_num)
+        counted.add(tuple(int(counts[dataset.token2id("item_id", token)]) for token in "123456789"))
+    assert counted == {(2, 2, 1, 1, 1, 1, 1, 1, 1)}
