@@ -99,7 +99,9 @@ class Config(RecBoleConfig):
         )
         values["MODEL_TYPE"] = self.model_class.type
         self._require_input_type(choice.info.settings)
-        folder = places.find_dataset(self.dataset, values["data_path"]) if needs_data else values["data_path"]
+        folder = values["data_path"]
+        if needs_data:
+            folder = places.find_dataset(self.dataset, folder, values.get("benchmark_filename"))
         for step in (self._set_default_parameters, self._init_device, self._set_train_neg_sample_args):
             _as_user_error(step)
         for phase in ("valid", "test"):

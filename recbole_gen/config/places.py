@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from recbole_gen import compat
 from recbole_gen.errors import MissingDataset, UserError, did_you_mean
@@ -38,8 +39,10 @@ def property_file(folder: str, name: str) -> Path:
     return path
 
 
-def find_dataset(name: str, data_path: str) -> Path:
+def find_dataset(name: str, data_path: str, parts: Any = None) -> Path:
     """The folder of a data set: under ``data_path``, under our dataset/, or ml-100k inside the recbole package.
+
+    ``parts`` are the names of split files (`benchmark_filename`), where the run reads such.
 
     Raises MissingDataset that says where it was looked for and how to get it.
     """
@@ -53,7 +56,9 @@ def find_dataset(name: str, data_path: str) -> Path:
     from recbole_gen.prepare import missing_dataset  # the recipes' readers take their time to load
     from recbole_gen.prepare.recipes import recipe_names
 
-    looked = "\n  ".join(dict.fromkeys(str((place / f"{name}.inter").absolute()) for place in places))
+    files = [f"{name}.{part}.inter" for part in parts] if isinstance(parts, list) and parts else [f"{name}.inter"]
+    found_at = dict.fromkeys(str((place / file).absolute()) for place in places for file in files)
+    looked = "\n  ".join(found_at)
     urls = read_yaml(RECBOLE_PROPERTIES / "dataset/url.yaml")
     url = urls.get(name)
     source = (
@@ -62,6 +67,11 @@ def find_dataset(name: str, data_path: str) -> Path:
         else "Write it as atomic files (a tab-separated table with a title line such as "
         "'user_id:token<tab>item_id:token<tab>timestamp:float')."
     )
+    if len(files) > 1 and not url:
+        source = (
+            f"It is read as {len(files)} files that are split already, a line a history (a title line such as "
+            f"'session_id:token<tab>item_id_list:token_seq<tab>item_id:token')."
+        )
     hint = ""
     if missing_dataset.has_recipe(name):
         source = f"`recbole-gen prepare {name}` makes it. {source if url else ''}".strip()

@@ -93,6 +93,10 @@ def test_a_missing_data_set_has_its_name_in_the_error(tmp_path, recipes):
     assert (error.value.name, error.value.data_path) == ("toy", str(tmp_path))
     with pytest.raises(MissingDataset, match=r"`recbole-gen prepare by-recipe` makes it\. --data_path"):
         find_dataset("by-recipe", str(tmp_path))
+    with pytest.raises(
+        MissingDataset, match=r"(?s)toy\.train\.inter.*toy\.test\.inter.*3 files that are split already"
+    ):
+        find_dataset("toy", str(tmp_path), ["train", "valid", "test"])
 
 
 def test_a_run_gets_what_recbole_offers(mirror, quick, tmp_path, capsys):
