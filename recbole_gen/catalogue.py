@@ -99,7 +99,7 @@ def model_list() -> str:
     rows = [
         [
             name,
-            textwrap.fill(paper_of_model(name), 35),
+            textwrap.fill(paper_of_model(name), 29),
             "\n".join(registry.NEEDS.get(name, ())),
             "\n".join(key for key, setting in published.items() if setting["model"] == name),
             "\n".join(

@@ -143,7 +143,7 @@ def test_files_of_parts_count_apart_and_need_histories_of_what_is_read(said, wri
     page = said(catalogue.datasets, "prefdiff-toys", f"--data_path={tmp_path}")
     assert "users: 2, with 3.0 rows on average" in page and "items: 4\n" in page
     assert "times of targets: 5 to 7, which are no seconds" in page and "--protocol=benchmark" in page
-    assert "--paper=pasrec-toys-benchmark, --paper=preferdiff-toys-benchmark" in page
+    assert "--paper=pasrec-toys-benchmark, --paper=pasrec-toys-benchmark-small," in page
 
 
 def test_one_data_set_in_detail(said):
