@@ -52,7 +52,20 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 where runs have failed, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line; returns the exit code: 0, 1 where runs have failed, 2 for bad input, 130 after Ctrl-C.
+
+    141, as after SIGPIPE, where the reader of the output has gone, such as `| head`.
+    """
+    try:
+        code = _main(argv)
+        sys.stdout.flush()  # here, since at the end of Python nobody could answer for it
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["run"]:
         arguments.pop(0)
@@ -98,8 +111,5 @@ def _run(arguments: list[str]) -> int:
         run(argv=arguments)
         return 0
     config, _ = configure(argv=given)
-    try:
-        print(config.describe(), flush=True)
-    except BrokenPipeError:  # the reader of the pipe, such as `| head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(config.describe())
     return 0

@@ -1,6 +1,9 @@
 """Verbs of the command line: which there are, and what an unknown one is told."""
 
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -31,3 +34,15 @@ def test_an_unknown_verb_names_the_nearest(refused):
 )
 def test_a_suggested_option_can_be_pasted_into_a_shell(value, said):
     assert quoted_option("resume", value) == said and shlex.split(said) == [f"--resume={value}"]
+
+
+@pytest.mark.parametrize(
+    "line", [["models"], ["datasets"], ["reproduce"], ["--help"], ["tune", "--help"]], ids=" ".join
+)
+def test_a_reader_that_has_seen_enough_is_no_error(line):
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from recbole_gen import cli; sys.exit(cli.main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *line], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
