@@ -43,6 +43,8 @@ def every_prefix(rows: SequenceRows, list_suffix: str, user_field: str, kept: st
             f"train_pairs: positions learns no event from an empty history, and {counted(empty, 'line')} of the "
             f"training file have none: use train_pairs: prefixes"
         )
+    if not length.any():
+        return rows
     begin = rows.start.long() + rows.history_length.long() - length
     line = torch.repeat_interleave(torch.arange(len(length)), length + 1)
     place = torch.arange(len(line)) - ((length + 1).cumsum(0) - length - 1)[line]
@@ -52,9 +54,9 @@ def every_prefix(rows: SequenceRows, list_suffix: str, user_field: str, kept: st
     log = {field: compact_integers(values[of_line]) for field, values in rows.targets.items()}
     lists = {}
     for list_field, field in fields.items():
-        values = rows.lists[list_field][source].to(rows.targets[field].dtype)
+        values = rows.lists[list_field][source]
         shape = is_target.view(-1, *[1] * (values.dim() - 1))
-        log[field] = lists[list_field] = compact_integers(torch.where(shape, log[field].to(values.dtype), values))
+        log[field] = lists[list_field] = torch.where(shape, log[field], values)  # in the wider of their types
     windows = splits.history_windows(line.numpy(), rows.width, True)
     is_row = ((place > 0) | (length[line] == 0)).numpy()
     target, start, size = (torch.from_numpy(each[is_row]) for each in windows)

@@ -93,6 +93,7 @@ def test_validation_and_test_events_are_no_targets(train_of):
     assert not held_out & {item for history, _ in targets_of_an_epoch(train) for item in history}
 
 
+START = 1_390_000_001  # seconds, which have no place in 32-bit numbers
 LINES = {"train": [("a", "1 2 3 4", "5"), ("b", "6", "7"), ("c", "8 9 2", "1")], "valid": [("d", "2 3", "4")]}
 
 
@@ -108,7 +109,7 @@ def split_files(tmp_path):
                 "session_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp_list:float_seq\ttimestamp:float\n"
             )
             for user, history, target in lines:
-                times = [str(10 * n) for n in range(1, len(history.split()) + 2)]
+                times = [str(START + 10 * n) for n in range(1, len(history.split()) + 2)]
                 text += f"{user}\t{history}\t{target}\t{' '.join(times[:-1])}\t{times[-1]}\n"
             (folder / f"lines.{part}.inter").write_text(text)
         values = {"USER_ID_FIELD": "session_id", "protocol": "benchmark", "positions_batch_size": 2}
@@ -129,7 +130,8 @@ def test_prefixes_of_split_files_are_rows_of_their_own(split_files, make_config)
         ):
             tokens = [dataset.id2token("item_id", item) for item in history if item]
             user, *tokens = dataset.id2token("session_id", user), *tokens, dataset.id2token("item_id", target)
-            found.append((str(user), *map(str, tokens), *filter(None, times), time))
+            seconds = [each - START for each in (*filter(None, times), time)]
+            found.append((str(user), *map(str, tokens), *seconds))
     assert set(found) == {
         ("a", "1", "2", 10, 20), ("a", "1", "2", "3", 10, 20, 30), ("a", "2", "3", "4", 20, 30, 40),
         ("a", "3", "4", "5", 30, 40, 50), ("b", "6", "7", 10, 20), ("c", "8", "9", "2", 10, 20, 30),
