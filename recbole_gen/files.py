@@ -116,6 +116,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_output(path: Path, text: str) -> Path:
+    """The same for a file that a user has asked for; returns its path. Raises UserError if it cannot be written."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from None
+    return path
+
+
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a name beside ``path``, of this process alone, for what gets that name once the block has ended without an

@@ -13,8 +13,7 @@ from recbole_gen.compare.latex import latex_text
 from recbole_gen.compare.markdown import markdown_text
 from recbole_gen.compare.page import page_text, with_prefixed_ids
 from recbole_gen.compare.summary import Summary
-from recbole_gen.errors import UserError
-from recbole_gen.files import write_text
+from recbole_gen.files import write_output
 
 
 def write_files(summary: Summary, folder: Path, command: str) -> list[Path]:
@@ -27,30 +26,21 @@ def write_files(summary: Summary, folder: Path, command: str) -> list[Path]:
     """
     folder = Path(folder)
     written = [
-        _write_file(folder / "comparison.csv", _csv_of_runs(summary)),
-        _write_file(folder / "summary.csv", _csv_of_contenders(summary)),
+        write_output(folder / "comparison.csv", _csv_of_runs(summary)),
+        write_output(folder / "summary.csv", _csv_of_contenders(summary)),
     ]
     if summary.tie_seeds:
-        written.append(_write_file(folder / "tie_orders.csv", _csv_of_tie_orders(summary)))
+        written.append(write_output(folder / "tie_orders.csv", _csv_of_tie_orders(summary)))
     drawn = dict(draw_figures(summary))
     svgs = {name: with_prefixed_ids(figures.svg_element(figure), name) for name, figure in drawn.items()}
     written += [
-        _write_file(folder / "comparison.md", markdown_text(summary, command, list(drawn))),
-        _write_file(folder / "comparison.tex", latex_text(summary)),
-        _write_file(folder / "comparison.html", page_text(summary, command, svgs)),
+        write_output(folder / "comparison.md", markdown_text(summary, command, list(drawn))),
+        write_output(folder / "comparison.tex", latex_text(summary)),
+        write_output(folder / "comparison.html", page_text(summary, command, svgs)),
     ]
     for name, figure in drawn.items():
         written += figures.save_figure(figure, folder / f"figures/{name}.png")
     return written
-
-
-def _write_file(path: Path, content: str) -> Path:
-    """Write a file; returns its path."""
-    try:
-        write_text(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
-    return path
 
 
 def _csv_of_runs(summary: Summary) -> str:

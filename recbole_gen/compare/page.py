@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -14,15 +15,8 @@ from recbole_gen.compare.tie_orders import tie_note, tie_table
 
 def page_text(summary: Summary, command: str, svgs: dict[str, str]) -> str:
     """The page, with its figures by name as SVG."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
+    return render_page(
+        Path(__file__).with_name("page.html"),
         summary=summary,
         title=metric_title,
         seeds=tables.all_seeds(summary),
@@ -44,6 +38,19 @@ def page_text(summary: Summary, command: str, svgs: dict[str, str]) -> str:
         figures=svgs,
         command=command,
     )
+
+
+def render_page(template: Path, **values: Any) -> str:
+    """A page of HTML by a template, which may use what is in parts.html."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template.name).render(**values)
 
 
 def with_prefixed_ids(svg: str, name: str) -> str:

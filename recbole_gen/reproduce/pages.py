@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jinja2
-
-from recbole_gen import compare, figures
+from recbole_gen import figures
 from recbole_gen.compare.markdown import escape_marks, pipe_table
-from recbole_gen.compare.page import with_prefixed_ids
-from recbole_gen.errors import UserError
-from recbole_gen.files import write_text
+from recbole_gen.compare.page import render_page, with_prefixed_ids
+from recbole_gen.files import write_output
 from recbole_gen.reproduce import tables
 from recbole_gen.reproduce.drawings import CAPTIONS, draw_figures
 from recbole_gen.reproduce.results import VERDICTS, Reproduction, read_result, write_result
@@ -26,19 +23,17 @@ INDEX = "README.md"
 def write_documents(found: Reproduction, folder: Path) -> list[Path]:
     """Write the numbers of a reproduction and its page into a folder, and the list of all that are there; returns the
     paths. Raises UserError if a file cannot be written."""
-    path, index = result_file(folder, found.name), folder / INDEX
+    path = result_file(folder, found.name)
     write_result(found, path)
     written = write_page(found, folder)
-    _write(index, index_text(read_results(folder)))
-    return [path, *written, index]
+    return [path, *written, write_output(folder / INDEX, index_text(read_results(folder)))]
 
 
 def rewrite_pages(folder: Path) -> list[Path]:
     """Write all pages of a folder, and their list, anew from their numbers; returns the paths."""
     results = read_results(folder)
     written = [file for found in results for file in write_page(found, folder)]
-    _write(folder / INDEX, index_text(results))
-    return [*written, folder / INDEX]
+    return [*written, write_output(folder / INDEX, index_text(results))]
 
 
 def read_results(folder: Path) -> list[Reproduction]:
@@ -55,16 +50,8 @@ def write_page(found: Reproduction, folder: Path) -> list[Path]:
         written += figures.save_figure(figure, folder / "figures" / f"{found.name}-{name}.svg")
     svgs = {name: with_prefixed_ids(figures.svg_element(figure), name) for name, figure in drawn.items()}
     for suffix, text in ((".md", markdown_text(found)), (".html", page_text(found, svgs))):
-        written.append(folder / f"{found.name}{suffix}")
-        _write(written[-1], text)
+        written.append(write_output(folder / f"{found.name}{suffix}", text))
     return written
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
 
 
 def markdown_text(found: Reproduction) -> str:
@@ -102,16 +89,8 @@ def _table(table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
 
 def page_text(found: Reproduction, svgs: dict[str, str]) -> str:
     """The page as HTML that needs nothing beside it."""
-    own, shared = Path(__file__).parent, Path(compare.__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([own, shared]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("reproduction.html").render(
+    return render_page(
+        Path(__file__).with_name("reproduction.html"),
         found=found,
         title=tables.title(found),
         conclusion=tables.conclusion(found),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.errors import UserError
-from recbole_gen.files import read_json, write_text
+from recbole_gen.files import read_json, write_output
 
 VERSION = 1
 """Of the JSON file's form."""
@@ -143,10 +143,7 @@ def overall_verdict(found: Reproduction) -> str:
 def write_result(found: Reproduction, path: Path) -> None:
     """Write the JSON file of a reproduction; equal ones give equal bytes. Raises UserError if it cannot be written."""
     content = {"version": VERSION, **dataclasses.asdict(found)}
-    try:
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+    write_output(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_result(path: Path) -> Reproduction | None:
