@@ -23,6 +23,11 @@ UNLISTED_KEYS = {
     "user_defined_transform",
 }  # fmt: skip
 """Keys that RecBole's code reads without a default in its YAML files, and those that choose the layers."""
+PROTOCOL_KEYS = (
+    "eval_args", "benchmark_filename", "targets", "empty_history", "sequence_order", "positives", "period_start",
+    "least_history", "least_future",
+)  # fmt: skip
+"""Keys of protocols that decide what is held out."""
 DICT, COMMAND_LINE, RESUMED = "dict", "command line", "resumed run"
 """Origins of values that are for this run alone; all other origins are files."""
 SHOWN = 4

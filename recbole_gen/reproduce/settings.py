@@ -20,11 +20,6 @@ FIXED_KEYS = {
     "model": "the model", "dataset": "the data set", "protocol": "the protocol", "paper": "the setting",
 }  # fmt: skip
 """Keys that would compare the published numbers with those of something else."""
-WHAT_IS_SCORED = (
-    "eval_args", "benchmark_filename", "targets", "empty_history", "sequence_order", "positives", "period_start",
-    "least_history", "least_future",
-)  # fmt: skip
-"""Keys of protocols, which would change what is held out under the same name."""
 TRAINING_KEYS = (
     "MAX_ITEM_LIST_LENGTH", "train_pairs", "positions_batch_size", "window_step", "future_events", "lr_scheduler",
     "warmup_steps", "loss", "loss_negatives", "gbce_t", "time_range", "transform", "enable_amp", "enable_scaler",
@@ -133,7 +128,7 @@ def _require_same_question(setting: PaperSetting, given: dict[str, Any], where: 
                 f"--{key}={given[key]}{where} would change {what}, and the published numbers are for {wanted}: leave "
                 f"it out. What it gives by itself: recbole-gen --paper={setting.name} --{key}={given[key]}"
             )
-    for key in WHAT_IS_SCORED:
+    for key in keys.PROTOCOL_KEYS:
         if key in given and given[key] != setting.settings.get(key):
             raise UserError(
                 f"--{key}={given[key]}{where} would change what is trained and tested on, and the published numbers "

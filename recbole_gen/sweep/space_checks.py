@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from recbole_gen.config.key_table import KeyTable
+from recbole_gen.config.keys import PROTOCOL_KEYS
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_number, is_whole
 from recbole_gen.sweep.space import BOUNDS, CONTINUOUS, Dimension, is_among
@@ -14,9 +15,7 @@ from recbole_gen.sweep.space import BOUNDS, CONTINUOUS, Dimension, is_among
 SWEEP_KEYS = ("model", "dataset", "paper", "resume", "config_files", "nproc", "checkpoint_dir")
 """Keys that a space may not have, because they are those of all trials together."""
 EVALUATION_KEYS = (
-    "protocol", "eval_args", "benchmark_filename", "positives", "mask_history", "mask_seen", "metrics", "topk",
-    "valid_metric", "tie_order", "tie_seed", "targets", "empty_history", "sequence_order", "period_start",
-    "least_history", "least_future",
+    "protocol", *PROTOCOL_KEYS, "mask_history", "mask_seen", "metrics", "topk", "valid_metric", "tie_order", "tie_seed",
 )  # fmt: skip
 """Keys that decide what is scored: with different values trials could not be compared."""
 Entry = tuple[Dimension, str]
