@@ -26,13 +26,12 @@ from recbole_gen.reproduce.results import Measured, ModelResult, Reproduction, w
 from recbole_gen.reproduce.settings import Plan
 from recbole_gen.reproduce.states import PLAN_FILE, result_file
 from recbole_gen.reproduce.tables import terminal_text
+from recbole_gen.training.result_text import BASELINES
 
 KEYS_OF_COMPARISONS = ("seed", "mask_seen", "group_metrics", "paper", "model", "show_progress", "state", "nproc")
 """Keys in which a run of a comparison differs from a run of the setting by itself without another result."""
 PLACES = ("data_path", "checkpoint_dir", "output", "docs", "address")
 """Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
-COUNTED = ("Pop", "Transitions")
-"""Models whose numbers on the same rows every run has in its diagnostics."""
 
 
 def run_reproduction(plan: Plan, asked: dict[str, Any], docs: Path | None, arguments: Sequence[str]) -> int:
@@ -105,7 +104,7 @@ def reproduction(outcome: Outcome, summary: Summary, plan: Plan, is_quick: bool,
     own, (heads, lines) = by_label[plan.label], difference_table(summary, summary.metrics)
     have = {model.model.removeprefix("recbole.") for model in models}
     counted: dict[str, dict[str, float]] = {}
-    for name in COUNTED:
+    for name in BASELINES:
         numbers = {metric: own.diagnostics.get(f"{name.lower()}.{metric.lower()}") for metric in published.metrics}
         if name not in have and any(value is not None for value in numbers.values()):
             counted[name] = {metric: value for metric, value in numbers.items() if value is not None}
