@@ -155,15 +155,10 @@ def checked_settings(name: str, settings: Any) -> dict[str, Any]:
     keys = ("learner", "learning_rate", "weight_decay")
     key, example = f"{name}_optimizer", "{learner: sgd, learning_rate: 0.001, weight_decay: 0.0}"
     if not isinstance(settings, dict) or set(settings) != set(keys):
-        wrong = ""
-        if isinstance(settings, dict):
-            missing, unknown = (
-                ", ".join(map(str, each)) for each in (set(keys) - set(settings), set(settings) - set(keys))
-            )
-            wrong = "".join(
-                [f"; {missing} is missing" if missing else "", f"; {unknown} is unknown" if unknown else ""]
-            )
-        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}{wrong}")
+        found = settings if isinstance(settings, dict) else keys
+        wrong = [f"; {each} is missing" for each in keys if each not in found]
+        wrong += [f"; {each} is unknown" for each in found if each not in keys]
+        raise UserError(f"{key} must be a mapping such as {example}, got {settings!r}{''.join(wrong)}")
     require_learner(f"the learner of {key}", settings["learner"])
     if settings["learner"].lower() == "sparse_adam":
         raise UserError(f"{key}: sparse_adam is for sparse gradients, which these parameters do not have")
