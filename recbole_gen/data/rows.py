@@ -233,16 +233,23 @@ def _zero_padding(padding: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def training_pairs_of_items(
-    train_rows: Interaction, item_field: str, list_field: str, length_field: str
+    train_rows: Interaction, item_field: str, list_field: str, length_field: str, apart: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last item of the history and the target of each training row, [n] each; 0 before an empty history's."""
-    if not isinstance(train_rows, SequenceRows):
-        last = (train_rows[length_field] - 1).unsqueeze(1)
-        return train_rows[list_field].gather(1, last).squeeze(1), train_rows[item_field]
-    rows = train_rows
-    last = (rows.start + rows.history_length - 1).clamp(min=0)
-    previous = _gather(rows.lists[list_field], last).masked_fill_(rows.history_length == 0, 0)
-    return previous, rows[item_field]
+    """The item ``apart`` places before the target of each training row, and the target, [n] each.
+
+    Rows whose history has no such item are left out; but with ``apart`` 1 an empty history has the padding item, 0.
+    """
+    if isinstance(train_rows, SequenceRows):
+        length, start, values = train_rows.history_length, train_rows.start, train_rows.lists[list_field]
+    else:
+        lists = train_rows[list_field]
+        length, values = train_rows[length_field], lists.flatten()
+        start = torch.arange(len(lists), device=lists.device) * lists.shape[1]
+    if apart == 1:
+        previous = _gather(values, (start + length - 1).clamp(min=0)).masked_fill_(length == 0, 0)
+        return previous, train_rows[item_field]
+    known = length >= apart
+    return _gather(values, (start + length - apart)[known]), train_rows[item_field][known]
 
 
 def training_item_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:

@@ -4,13 +4,15 @@ JMLR 2005, in its plainest form: counts of what has followed what.
 A baseline that tells memory from learning: it learns no vectors, and knows no more than which item has come right after
 which, how often. What a sequential model has above it, it has learned; what is below it could have been looked up.
 
-    C[a, b]     how many training rows have a as the last item of their history and b as their target
+    C[a, b]     how many training rows have a as the last item of their history and b as their target; with skip_decay,
+                a further back counts, too: skip_decay^j if it is the j-th before the last
     p[b]        how many interactions of the training part are of b, as Pop counts them
     score(b) =  sum over k of decay^k C[a_k, b]  +  w p[b] / (1 + max p)
 
 a_0 is the last item of the history, a_1 the one before it, and so on through the MAX_ITEM_LIST_LENGTH items that are
-read; `decay: 0` reads a_0 alone. w is the weight of the earliest item that is read, so that popularity stays below a
-single count: it decides between equal counts, and ranks what has never followed the history.
+read; `decay: 0` reads a_0 alone. w is the least weight of an item that is read times that of a pair that is counted, so
+that popularity stays below a single count: it decides between equal counts, and ranks what has never followed the
+history.
 
 What is counted is what any other sequential model would train on under the same settings, and nothing of validation and
 test: with `train_pairs: all` these are all adjacent pairs of a user's training events, with `train_pairs: last` one
@@ -19,21 +21,34 @@ pair a user. Where a row has an empty history (`empty_history: true`), its targe
 Differences from the paper
     - Its states are the last k items and its scores maximum-likelihood estimates, smoothed by clustering and by mixing
       k. Here k is 1, and counts are not divided by those of their item: with `decay: 0` this changes no ranking.
-    - Its skipping counts the pairs of items further apart, at 2^-distance. Here pairs are adjacent, and what is
-      weighted by distance is the history that is read.
+    - Its skipping counts the pairs of items further apart, halved with each step: `skip_decay: 0.5`. By default pairs
+      are adjacent. Weighing the history that is read (`decay`) is not in the paper.
 
 Session-based evaluations (Ludewig and Jannach, UMUAI 2018) have the plain chain as `mc`. No code of others is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
+Pairs = tuple[torch.Tensor, torch.Tensor]
+"""Items, and those that have come behind them: [n] each."""
+
 LEAST_WEIGHT = 1e-6
 """Items of the history whose decay^k is smaller are not read: popularity, which stays below it, keeps its digits."""
+
+LEAST_COUNT = 1e-3
+"""Pairs so far apart that skip_decay^j is smaller are not counted, for the same reason."""
+
+
+def decreasing_weights(decay: float, number: int, least: float) -> list[float]:
+    """1, decay, decay^2, ..., at most so many and none below ``least``; 1 alone for a decay of 0."""
+    return [weight for weight in (decay**k for k in range(number if decay else 1)) if weight >= least]
 
 
 class TransitionCounts(nn.Module):
@@ -43,7 +58,7 @@ class TransitionCounts(nn.Module):
 
     Attributes:
         pairs: [P] int64, ascending: item * n_items + the item behind it.
-        times: [P] int32, how often.
+        times: [P] float32, how often, with the weight that each time has.
         popularity: [n_items] float64.
     """
 
@@ -55,15 +70,23 @@ class TransitionCounts(nn.Module):
         super().__init__()
         self.n_items = n_items
         self.register_buffer("pairs", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("times", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("times", torch.zeros(0))
         self.register_buffer("popularity", torch.zeros(n_items, dtype=torch.float64))
 
     def count(self, previous: torch.Tensor, following: torch.Tensor, popularity: torch.Tensor) -> None:
         """Count these pairs, [n] each, in place of all before; popularity: [n_items]."""
+        self.pairs, self.times = self.pairs[:0], self.times[:0]
+        self.popularity = popularity.double().to(self.popularity.device)
+        self.add(previous, following)
+
+    def add(self, previous: torch.Tensor, following: torch.Tensor, weight: float = 1.0) -> None:
+        """Count these pairs, [n] each, ``weight`` times, beside those that have been counted."""
         pairs, times = torch.unique(previous.long() * self.n_items + following, return_counts=True)
         device = self.pairs.device
-        self.pairs, self.times = pairs.to(device), times.int().to(device)
-        self.popularity = popularity.double().to(device)
+        all_pairs = torch.cat([self.pairs, pairs.to(device)])
+        self.pairs, place = torch.unique(all_pairs, return_inverse=True)
+        weighted = torch.cat([self.times.double(), weight * times.to(device).double()])
+        self.times = weighted.new_zeros(len(self.pairs)).index_add_(0, place, weighted).float()
 
     def popularity_scores(self) -> torch.Tensor:
         """[n_items] in [0, 1): below a single count."""
@@ -117,15 +140,19 @@ class Transitions(SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        decay, read = config["decay"], self.max_seq_length
-        weights = [decay**k for k in range(read)] if decay else [1.0]
-        self.weights = [weight for weight in weights if weight >= LEAST_WEIGHT]
+        self.weights = decreasing_weights(config["decay"], self.max_seq_length, LEAST_WEIGHT)
+        self.skip_weights = decreasing_weights(config["skip_decay"], self.max_seq_length, LEAST_COUNT)
         self.transitions = TransitionCounts(self.n_items)
         self.no_weight = nn.Parameter(torch.zeros(1))  # optimisers refuse a model that has none
 
-    def count_transitions(self, previous: torch.Tensor, following: torch.Tensor, popularity: torch.Tensor) -> None:
-        """Learn: the last item of the history and the target of every training row, [n] each; popularity: [n_items]."""
-        self.transitions.count(previous, following, popularity)
+    def count_transitions(self, pairs_apart: Callable[[int], Pairs], popularity: torch.Tensor) -> None:
+        """Learn from the pairs of items so many places apart, [n] and [n], which the training rows have.
+
+        popularity: [n_items].
+        """
+        self.transitions.count(*pairs_apart(1), popularity)
+        for apart, weight in enumerate(self.skip_weights[1:], 2):
+            self.transitions.add(*pairs_apart(apart), weight)
 
     def calculate_loss(self, interaction) -> torch.Tensor:
         """0: steps teach it nothing."""
@@ -133,10 +160,13 @@ class Transitions(SequentialRecommender):
 
     calculate_positions_loss = calculate_loss  # every event but a user's first is the target of a row anyway
 
+    def popularity_scores(self) -> torch.Tensor:
+        """[n_items] float64: below the least that a pair can add to a score."""
+        return self.weights[-1] * self.skip_weights[-1] * self.transitions.popularity_scores()
+
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Scores of all items, [B, n_items] float64: counts and popularity side by side need its digits."""
-        popularity = self.weights[-1] * self.transitions.popularity_scores()
-        scores = popularity.repeat(len(interaction), 1)
+        scores = self.popularity_scores().repeat(len(interaction), 1)
         for items, weight in self._weighted_history(interaction):
             self.transitions.add_followers(scores, items, weight)
         return scores
@@ -144,7 +174,7 @@ class Transitions(SequentialRecommender):
     def predict(self, interaction) -> torch.Tensor:
         """Scores of the items in the batch, [B] float64, the same as among all items."""
         item = interaction[self.ITEM_ID]
-        scores = self.weights[-1] * self.transitions.popularity_scores()[item]
+        scores = self.popularity_scores()[item]
         for items, weight in self._weighted_history(interaction):
             scores = scores + weight * self.transitions.times_followed(items, item).double()
         return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -353,7 +354,7 @@ class Trainer(EvaluationLoop):
 
 
 class CountingTrainer(Trainer):
-    """For a model that learns by counting: `count_transitions(previous, following, popularity)` gets all training rows.
+    """For a model that learns by counting: `count_transitions(pairs_apart, popularity)` gets all training rows.
 
     Whatever `epochs` says, there is one. With several processes each of them counts everything.
     """
@@ -366,7 +367,7 @@ class CountingTrainer(Trainer):
         data = train_data._dataset
         fields = data.iid_field, data.iid_field + self.config["LIST_SUFFIX"], data.item_list_length_field
         counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
-        self.model.count_transitions(*training_pairs_of_items(data.inter_feat, *fields), counts)
+        self.model.count_transitions(partial(training_pairs_of_items, data.inter_feat, *fields), counts)
         return 0.0
 
 

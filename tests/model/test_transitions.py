@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -77,6 +77,39 @@ def test_a_first_event_follows_the_padding_where_histories_may_be_empty(log, few
     assert counts_of_run(few(empty_history=True)) == rest | first
 
 
+def skipping(skip_decay: float, reach: int, *sequences: str) -> dict[str, float]:
+    """Every pair of a sequence up to ``reach`` apart, at skip_decay^(places between)."""
+    total = Counter[str]()
+    for items in sequences:
+        for (n, a), (m, b) in combinations(enumerate(items), 2):
+            if m - n <= reach:
+                total[a + b] += skip_decay ** (m - n - 1)
+    return dict(total)
+
+
+@pytest.mark.parametrize(
+    ("values", "reach"),
+    [({}, 50), ({"train_pairs": "positions"}, 50), ({"MAX_ITEM_LIST_LENGTH": 2}, 2), ({"MAX_ITEM_LIST_LENGTH": 1}, 1)],
+)
+def test_pairs_further_apart_count_less(values, reach, log, few):
+    log()
+    training = [items.partition("/")[0] for items in LOG.values()]
+    found = counts_of_run(few(skip_decay=0.5, **values))
+    assert found == skipping(0.5, reach, *training)
+    assert (found == BY_HAND) == (reach == 1)
+
+
+def test_further_pairs_of_split_files_end_in_the_target(few, write_atomic):
+    rows = [("a b c", "d"), ("b c", "d"), ("a", "b")]
+    for part, lines in (("train", rows), ("valid", [("c", "a")]), ("test", [("c", "a")])):
+        histories, items = zip(*lines)
+        users = [f"{part}{n}" for n in range(len(lines))]
+        write_atomic(
+            {"user_id:token": users, "item_id_list:token_seq": histories, "item_id:token": items}, f"{part}.inter"
+        )
+    assert counts_of_run(few(protocol="benchmark", skip_decay=0.5)) == {"cd": 2, "bd": 1, "ad": 0.25, "ab": 1}
+
+
 SETS = {"metrics": ["Hit"], "mask_history": False}
 WHOLE = ["abcdeabcd", "bcdeabcde", "cdeabcdea"]  # of three users of five
 PROTOCOLS = {
@@ -100,6 +133,9 @@ def test_dense_histories_have_the_same_pairs(run):
     fields = "item_id", "item_id_list", "item_length"
     found, expected = (training_pairs_of_items(each, *fields) for each in (rows[:], rows))
     assert torch.equal(torch.stack(found), torch.stack(expected)) and (expected[0] == 0).sum() == 60
+    for apart in (2, 3, 5):
+        found, expected = (training_pairs_of_items(each, *fields, apart=apart) for each in (rows[:], rows))
+        assert torch.equal(torch.stack(found), torch.stack(expected)) and expected[0].all() and len(expected[0])
 
 
 def test_split_files_have_one_pair_a_row(few, write_atomic):
@@ -118,12 +154,16 @@ def test_split_files_have_one_pair_a_row(few, write_atomic):
 
 @pytest.fixture
 def made():
-    """made(decay, n_items, pairs, popularity): a model that has counted these pairs; histories of up to 4 items."""
+    """made(decay, n_items, pairs, popularity): a model that has counted these pairs; histories of up to 4 items.
 
-    def make(decay, n_items, pairs, popularity):
+    With skip_decay the ``pairs`` are those of neighbours, and each distance has those of ``further``.
+    """
+
+    def make(decay, n_items, pairs, popularity, skip_decay=0.0, further=()):
         names = {
             "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
             "ITEM_LIST_LENGTH_FIELD": "length", "MAX_ITEM_LIST_LENGTH": 4, "device": "cpu", "decay": decay,
+            "skip_decay": skip_decay,
         }  # fmt: skip
 
         class Sizes:
@@ -131,8 +171,10 @@ def made():
                 return n_items
 
         model = Transitions(names, Sizes()).eval()
-        previous, following = torch.tensor(pairs).T
-        model.count_transitions(previous, following, torch.tensor(popularity))
+        model.count_transitions(
+            lambda apart: torch.tensor(pairs if apart == 1 else further).long().view(-1, 2).unbind(1),
+            torch.tensor(popularity),
+        )
         return model
 
     return make
@@ -186,10 +228,12 @@ def test_a_history_has_the_same_scores_in_any_company(made):
     assert torch.equal(together, torch.cat(alone))
 
 
+@pytest.mark.parametrize("skip_decay", [0.0, 0.002, 0.5, 1.0])
 @pytest.mark.parametrize("decay", [0.0, 0.001, 0.5, 0.99, 1.0])
-def test_popularity_never_outranks_a_single_count(made, decay):
-    """Not even that behind the earliest item that is read."""
-    model = made(decay, 4, [(1, 2)], [0.0, 0.0, 0.0, 1e7])
+def test_popularity_never_outranks_a_single_count(made, decay, skip_decay):
+    """Not even that of a pair as far apart as is counted, behind the earliest item that is read."""
+    neighbours = [] if skip_decay else [(1, 2)]
+    model = made(decay, 4, neighbours, [0.0, 0.0, 0.0, 1e7], skip_decay, [(1, 2)])
     history = {0.0: [1], 0.001: [3, 1, 3, 3]}.get(decay, [1, 3, 3, 3])
     (scores,) = model.full_sort_predict(histories(history))
     assert scores[2] > scores[3] > scores[1] and min(model.weights) >= LEAST_WEIGHT
