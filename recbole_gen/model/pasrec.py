@@ -29,6 +29,8 @@ Differences from the paper (its code was never published; where it builds on Pre
       eq. 9 are not said: PreferDiff's sizes, and two layers with GELU.
     - The history can have vectors of its own (`history_vectors: own`, `history_optimizer`); PreferDiff's code has one
       table.
+    - The encoder can begin as one that hands on the last item (`encoder_start: last_item`); PreferDiff's code draws all
+      of its weights.
     - By default no gradient reaches the target's vector (`detach_target`, `detach_noised`); in PreferDiff's code one
       does.
     - `train_pairs: positions` reads the guidance before every target of a user from one pass of the encoder; the same
@@ -71,6 +73,9 @@ CHANCES = 2**20
 COMPOSED_UP_TO = 512
 """Largest hidden_size for which `sampler: auto` composes the steps: beyond, d x d products cost more than they save."""
 
+POSITION_SPREADS = {"drawn": 1.0, "last_item": 0.1}
+"""Of the position vectors, by `encoder_start`: small where the guidance is to begin as the last item's vector."""
+
 PLACES = 1024
 """Places of a batch up to which its histories are read in one piece: most of the work is that of a row."""
 
@@ -81,9 +86,11 @@ class GuidanceEncoder(nn.Module):
     As in PreferDiff's code: the query alone is normalised, scores are scaled by the full size, there is no output
     projection, the feed-forward net has inner size d and ReLU, and the input is added to the attention's result and
     that to the output.
+
+    With ``start`` "last_item", not "drawn", it begins as a function of the last token's direction alone.
     """
 
-    def __init__(self, size: int, n_heads: int, dropout: float):
+    def __init__(self, size: int, n_heads: int, dropout: float, start: str = "drawn"):
         super().__init__()
         self.n_heads = n_heads
         self.query_norm, self.attention_norm = nn.LayerNorm(size), nn.LayerNorm(size)
@@ -95,6 +102,10 @@ class GuidanceEncoder(nn.Module):
         nn.init.zeros_(self.query.bias), nn.init.zeros_(self.value.bias)
         self.feed_forward = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), Dropout(dropout))
         self.dropout = Dropout(dropout)
+
+        if start == "last_item":  # neither attention nor feed-forward net add to the last token yet
+            nn.init.zeros_(self.value.weight)
+            nn.init.zeros_(self.feed_forward_norm.weight)
 
     def forward(self, tokens: torch.Tensor, real: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Items with their times or positions [B, L, d], real [B, L], last [B] (index) -> g_u [B, d]."""
@@ -174,7 +185,8 @@ class PASRec(Calendar, SequentialRecommender):
             self.history_embedding = nn.Embedding(self.n_items, d, padding_idx=0)
         elif self.history_optimizer is not None:
             raise UserError("history_optimizer is for history_vectors: own; vectors that are shared learn as the rest")
-        self.encoder = GuidanceEncoder(d, n_heads, config["dropout_prob"])
+        start = one_of(config, "encoder_start", tuple(POSITION_SPREADS))
+        self.encoder = GuidanceEncoder(d, n_heads, config["dropout_prob"], start)
         self.null_guidance = nn.Parameter(torch.randn(d))
         self.step_embedding = StepEmbedding(d)
         kind = one_of(config, "denoiser", ("linear", "mlp"))
@@ -196,6 +208,7 @@ class PASRec(Calendar, SequentialRecommender):
                     f"(got {self.gamma} and {self.eta}); --model=PreferDiff has them so"
                 )
             self.position_embedding = nn.Embedding(self.max_seq_length, d)  # N(0, 1), from the oldest kept item
+            self.position_embedding.weight.data.mul_(POSITION_SPREADS[start])
             self.loss_names = self.loss_names[:2]
 
         self.diffusion = GaussianDiffusion(
@@ -385,10 +398,8 @@ class PASRec(Calendar, SequentialRecommender):
 
     def generate(self, h: torch.Tensor, noise: HistoryNoise) -> torch.Tensor:
         """Generated items [B, d] for guidance h [B, d]: DDIM with classifier-free guidance, eq. 20-21."""
-        if self.oracle == "mean":
-            x_T = torch.zeros_like(h)  # for a linear denoiser the expectation over all starts
-        else:
-            x_T = noise.normal(h.shape[1]).to(h)
+        # For a linear denoiser, 0 gives the expectation over all starts.
+        x_T = torch.zeros_like(h) if self.oracle == "mean" else noise.normal(h.shape[1]).to(h)
         # Eq. 20 on the two conditions: a linear denoiser is affine in them, so this guides its output.
         guided = guide(h, self.null_guidance, self.guidance_scale)
         if self.use_closed_form:

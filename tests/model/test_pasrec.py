@@ -17,7 +17,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.model import day_search, pasrec
 from recbole_gen.model.layers import HistoryNoise
 from recbole_gen.model.next_day import TimeEncoding
-from recbole_gen.model.pasrec import PASRec, PreferDiff
+from recbole_gen.model.pasrec import GuidanceEncoder, PASRec, PreferDiff
 
 N_ITEMS, D, LENGTH, TIMESTEPS, STRIDE = 30, 16, 6, 20, 5
 FIRST, LAST = 1000, 7000
@@ -1266,3 +1266,34 @@ def test_own_vectors_have_an_optimiser_if_they_are_to(model_class):
     assert spec["history"][1] == settings and [tuple(each.shape) for each in spec["history"][0]] == [(N_ITEMS, D)]
     with pytest.raises(UserError, match="history_optimizer is for history_vectors: own"):
         build(model_class, history_optimizer=settings)
+
+
+# How the encoder begins
+
+
+def test_an_encoder_that_starts_at_the_last_item_reads_it_alone_and_learns_to_read_the_rest():
+    encoder = GuidanceEncoder(16, 2, 0.0, start="last_item")
+    tokens = torch.randn(2, 5, 16)
+    tokens[1, 3] = tokens[0, 3]  # two histories of four with the same last item
+    real, last = torch.tensor([[True] * 4 + [False]] * 2), torch.tensor([3, 3])
+    guidance = encoder(tokens, real, last)
+    assert torch.equal(guidance[0], guidance[1])
+    assert torch.cosine_similarity(guidance[0], tokens[0, 3], dim=0) > 0.95
+    torch.testing.assert_close(encoder.at_every_token(tokens[:1])[0, 3], guidance[0])
+    optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    (guidance * torch.randn(2, 16)).sum().backward()
+    optimiser.step()
+    after = encoder(tokens, real, last)
+    assert (after[0] - after[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("model_class", [PASRec, PreferDiff])
+def test_where_the_encoder_begins_is_a_key(model_class):
+    drawn, last_item = (fresh(model_class, encoder_start=start) for start in ("drawn", "last_item"))
+    assert drawn.encoder.value.weight.any() and not last_item.encoder.value.weight.any()
+    rows = batch([[3, 4, 5], [9, 8, 7, 5]])
+    if model_class is PreferDiff:
+        g, h = (model.eval().represent(rows)[0] for model in (drawn, last_item))
+        assert torch.cosine_similarity(*h, dim=0) > 0.9 > torch.cosine_similarity(*g, dim=0)
+    with pytest.raises(UserError, match="encoder_start must be one of drawn, last_item"):
+        fresh(model_class, encoder_start="first_item")
