@@ -23,11 +23,13 @@ class MissingDataset(UserError):
         self.name, self.data_path = name, data_path
 
 
-def did_you_mean(given: object, known: Iterable[object], form: str = " Did you mean {}?", most: int = 1) -> str:
+def did_you_mean(
+    given: object, known: Iterable[object], form: str = " Did you mean {}?", most: int = 1, cutoff: float = 0.6
+) -> str:
     """What to add to a message about an unknown name: ``form`` with the nearest of the known ones, at most so many,
-    upper and lower case being alike; nothing if none is near."""
+    upper and lower case being alike; nothing if none is as near as ``cutoff``, of 1 for the same."""
     names = {str(name).lower(): str(name) for name in known}
-    near = difflib.get_close_matches(str(given).lower(), names, n=most)
+    near = difflib.get_close_matches(str(given).lower(), names, n=most, cutoff=cutoff)
     return form.format(" or ".join(names[match] for match in near)) if near else ""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gen import options
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_file_output
-from recbole_gen.options import parse_arguments
+from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
 
@@ -52,7 +52,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 def main(arguments: Sequence[str]) -> None:
     """The `recommend` verb of the command line. Raises UserError for bad input."""
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(USAGE, end="")
         return
     values = options.verb_options(parse_arguments(_join_between(arguments)), DEFAULTS, "recommend")

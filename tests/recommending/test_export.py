@@ -199,7 +199,7 @@ def test_after_an_error_there_is_no_folder(folder, users, tmp_path):
     [
         (["--checkpoint=x"], "export needs --output=FOLDER"),
         (["--checkpoint=x", "--output=y", "--format=pickle"], "--format must be one of numpy, safetensors, got pickle"),
-        (["--checkpoint=x", "--output=y", "--ouput=z"], "export has no option --ouput; its options are --checkpoint"),
+        (["--checkpoint=x", "--output=y", "--ouput=z"], "export has no option --ouput: did you mean --output"),
         (["--checkpoint=x", "--output=y", "--histories=z"], "there is no file z"),
         (["--checkpoint=x", "--output=y"], "there is no run in x"),
     ],
