@@ -314,7 +314,7 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
     rows, items = train_data._dataset.inter_feat, dataset.iid_field
-    counts = training_item_counts(rows, items, dataset.item_num)
+    counts = training_item_counts(train_data._dataset)
     transitions = None
     if config["diagnostics"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL and distributed.is_main_process():
         transitions = TransitionCounts(dataset.item_num).to(config["device"])

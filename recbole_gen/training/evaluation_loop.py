@@ -82,7 +82,7 @@ class EvaluationLoop(RecBoleTrainer):
         data = train_data._dataset
         self.eval_collector.data_collect(train_data)
         self.eval_collector.tie_order = self.tie_order(data, data.iid_field)
-        self.eval_collector.set_training_counts(training_item_counts(data.inter_feat, data.iid_field, data.item_num))
+        self.eval_collector.set_training_counts(training_item_counts(data))
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, diagnostics=None):

@@ -365,8 +365,20 @@ class CountingTrainer(Trainer):
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         data = train_data._dataset
         fields = data.iid_field, data.iid_field + self.config["LIST_SUFFIX"], data.item_list_length_field
-        counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
+        counts = training_item_counts(data)
         self.model.count_transitions(*training_pairs_of_items(data.inter_feat, *fields), counts)
+        return 0.0
+
+
+class PopularityTrainer(CountingTrainer):
+    """For RecBole's Pop, which ranks by what the line `Pop` of every result ranks by: all events of the training part.
+
+    Its own steps see the targets of rows, and in split files most events are in histories.
+    """
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        counts = training_item_counts(train_data._dataset).to(self.model.item_cnt).unsqueeze(1)
+        self.model.item_cnt, self.model.max_cnt = counts, counts.max(dim=0)[0]
         return 0.0
 
 
@@ -380,6 +392,8 @@ def create_trainer(config, model) -> Trainer:
 def _trainer_of(config, model) -> Trainer:
     if hasattr(model, "count_transitions"):
         return CountingTrainer(config, model)
+    if config.is_recbole_model and config["model"] == "Pop":
+        return PopularityTrainer(config, model)
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)
