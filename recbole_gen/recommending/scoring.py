@@ -52,7 +52,10 @@ class Scorer:
     def refuse_nan(self, scores: torch.Tensor) -> None:
         """Raise UserError if any of them is NaN."""
         if torch.isnan(scores).any():
-            raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
+            raise UserError(
+                f"{self.config['model']} gives scores that are not numbers: its training has diverged, or one of its "
+                f"settings is far from the usual"
+            )
 
     @torch.no_grad()
     def user_vectors(self, interaction: Interaction) -> torch.Tensor:

@@ -28,6 +28,7 @@ from recbole_gen import checkpoint, distributed
 from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
+from recbole_gen.training.divergence import usual_causes
 from recbole_gen.training.evaluation_loop import EvaluationLoop
 from recbole_gen.training.losses import training_loss
 from recbole_gen.training.optimizers import (
@@ -287,10 +288,10 @@ class Trainer(EvaluationLoop):
                 bad = ", ".join(f"'{name}' is {value}" for name, value in pairs if not np.isfinite(value))
                 last = self.run_dir / "last.pth"
                 kept = f"the epoch starts from {last}, which is kept" if last.exists() else "no epoch is finished yet"
+                untrained = self.steps - (last_step - step) == 1
                 raise NonFiniteLoss(
-                    f"training loss {bad} in epoch {epoch + 1}, step {step}; {kept}. Try a smaller learning_rate, "
-                    f"clip_grad_norm (--clip_grad_norm='{{max_norm: 1.0}}'), or look for extreme values in the float "
-                    f"features."
+                    f"training loss {bad} in epoch {epoch + 1}, step {step}; {kept}. "
+                    f"{usual_causes(self.config, untrained)}"
                 )
             sums = [total + value for total, value in zip(sums or [0.0] * len(values), values, strict=True)]
         return sums
