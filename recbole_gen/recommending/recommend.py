@@ -26,8 +26,8 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
   --checkpoint=FOLDER  the folder of a run; its data set need not be here
   --histories=FILE     .csv, .tsv, .inter (a log, a row an event; or a row a user with the items in a column `history`,
                        blanks between them), .jsonl ({"user": "u", "history": ["i", "j"], "times": [...]}) or .parquet
-  --output=FILE        .csv, .jsonl or .parquet: user, rank, item, score, by; dates of models that predict times, the
-                       next scene of those that predict scenes
+  --output=FILE        .csv, .jsonl or .parquet: user, rank, item, score, by; of models that predict times `when`, the
+                       likeliest day, in the window `from` to `until`; of those that predict scenes the next scene
   --k=10               items for each user
   --exclude_seen=true  do not recommend what is in the history
   --candidates=FILE    recommend these items only, one a line

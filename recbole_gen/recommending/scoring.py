@@ -103,6 +103,7 @@ class Scorer:
         day, earliest, latest = (part.cpu().numpy() for part in predicted)
         if self._window is not None:
             earliest, latest = self._window.around(day, last)
+            day = np.clip(day, earliest, latest)  # where the true days are all later than said, or all earlier
         return {
             name: days.astype("datetime64[D]").astype("datetime64[s]")
             for name, days in (("when", day), ("from", earliest), ("until", latest))
