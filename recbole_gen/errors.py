@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
@@ -31,6 +32,13 @@ def did_you_mean(
     names = {str(name).lower(): str(name) for name in known}
     near = difflib.get_close_matches(str(given).lower(), names, n=most, cutoff=cutoff)
     return form.format(" or ".join(names[match] for match in near)) if near else ""
+
+
+def refuse_shared_columns(columns: Mapping[str, object], hint: str = "") -> None:
+    """Raise UserError where two of these, each an option or key -> the column that it names, name one column."""
+    for (first, column), (second, other) in itertools.combinations(columns.items(), 2):
+        if column and column == other:
+            raise UserError(f"{first} and {second} must name two columns, got {column!r} for both{hint}")
 
 
 def quoted_option(key: str, value: object) -> str:
