@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from recbole.utils import EvaluatorType, ModelType, init_seed, set_color
@@ -59,7 +59,7 @@ def run(
     run_dir: str | Path | None = None,
     test: bool = True,
     on_epoch: Callable[[EpochResult], None] | None = None,
-    quiet: bool = False,
+    quiet: bool | Literal["errors"] = False,
     data_cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
@@ -72,7 +72,7 @@ def run(
         run_dir: the run's folder; by default a new one in checkpoint_dir, or that of the run that goes on.
         test: whether to test the best epoch; a search for hyper-parameters must not look.
         on_epoch: called after every epoch, once its checkpoints are written.
-        quiet: whether the log goes to run.log alone, and only warnings to the terminal.
+        quiet: whether the log goes to run.log alone, and only warnings to the terminal; with "errors" not these either.
         data_cache: a folder of this machine in which runs share the data set that they read, see `data.cache`; wins
             over the key of that name.
 
