@@ -25,7 +25,7 @@ from recbole_gen.config.papers import paper_names, read_paper
 from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, dataset_names, find_dataset
 from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
-from recbole_gen.options import parse_arguments, read_yaml
+from recbole_gen.options import asks_for_help, parse_name, read_yaml, verb_options
 from recbole_gen.reading.rules import title_line
 
 if TYPE_CHECKING:
@@ -77,20 +77,15 @@ def _print_list_or_page(
     arguments: Sequence[str], verb: str, usage: str, options: dict[str, Any], list_all: Callable, describe_one: Callable
 ) -> None:
     """Print the usage, or what ``list_all(**options)`` or, with a name, ``describe_one(name, **options)`` returns."""
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(usage, end="")
         return
-    names = [argument for argument in arguments[:1] if not argument.startswith("-")]
-    for key, value in parse_arguments(arguments[len(names) :]).items():
-        if key not in options:
-            known = f"its options are {', '.join('--' + option for option in options)}" if options else "it has none"
-            raise UserError(f"{verb} has no option --{key}; {known} (recbole-gen {verb} --help)")
-        kind, what = (bool, "true or false") if isinstance(options[key], bool) else (str, "text")
-        if not isinstance(value, kind):
-            raise UserError(f"--{key} must be {what}, got {value!r}")
-        options[key] = value
+    name, given = parse_name(arguments)
+    options = verb_options(given, options, verb)
+    if not isinstance(options.get("data_path", ""), str):
+        raise UserError(f"--data_path must be text, got {options['data_path']!r}")
     of_list = {"with_offered": options.pop("all")} if "all" in options else {}
-    print(describe_one(*names, **options) if names else list_all(**options, **of_list))
+    print(list_all(**options, **of_list) if name is None else describe_one(name, **options))
 
 
 def model_list() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.files import CANNOT_WRITE_ERRORS
+from recbole_gen.options import asks_for_help
 
 USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
@@ -36,6 +37,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
   --key=value          any key of RecBole, of the model or of properties/overall.yaml; values are read as YAML
 """
 
+PRINT_CONFIG = "--print-config"
 VERBS = {
     "tune": ("sweep.command", "main"),
     "compare": ("compare.command", "main"),
@@ -69,11 +71,12 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["run"]:
         arguments.pop(0)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    is_run = not arguments or arguments[0].startswith("-") or "=" in arguments[0]
+    if not arguments or arguments[0] == "help" or (is_run and asks_for_help(arguments)):
         print(USAGE, end="")
         return 0
     try:
-        if arguments[0].startswith("-") or "=" in arguments[0]:
+        if is_run:
             return _run(arguments)
         return _import_verb(arguments[0])(arguments[1:]) or 0
     except UserError as error:
@@ -100,10 +103,12 @@ def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def _run(arguments: list[str]) -> int:
-    given = [argument for argument in arguments if argument != "--print-config"]
+    given = [argument for argument in arguments if argument != PRINT_CONFIG]
+    if wrong := next((argument for argument in given if argument.startswith(f"{PRINT_CONFIG}=")), None):
+        raise UserError(f"{wrong}: {PRINT_CONFIG} takes no value, and shows all keys and their values")
     from recbole_gen.config.early_checks import check_command_line
 
-    check_command_line(given)  # before what takes its time to load
+    check_command_line(given, options=(PRINT_CONFIG.lstrip("-"), "help"))  # before what takes its time to load
 
     from recbole_gen.quick_start import configure, run
 

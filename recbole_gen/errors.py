@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
@@ -23,12 +24,21 @@ class MissingDataset(UserError):
         self.name, self.data_path = name, data_path
 
 
-def did_you_mean(given: object, known: Iterable[object], form: str = " Did you mean {}?", most: int = 1) -> str:
+def did_you_mean(
+    given: object, known: Iterable[object], form: str = " Did you mean {}?", most: int = 1, cutoff: float = 0.6
+) -> str:
     """What to add to a message about an unknown name: ``form`` with the nearest of the known ones, at most so many,
-    upper and lower case being alike; nothing if none is near."""
+    upper and lower case being alike; nothing if none is as near as ``cutoff``, of 1 for the same."""
     names = {str(name).lower(): str(name) for name in known}
-    near = difflib.get_close_matches(str(given).lower(), names, n=most)
+    near = difflib.get_close_matches(str(given).lower(), names, n=most, cutoff=cutoff)
     return form.format(" or ".join(names[match] for match in near)) if near else ""
+
+
+def refuse_shared_columns(columns: Mapping[str, object], hint: str = "") -> None:
+    """Raise UserError where two of these, each an option or key -> the column that it names, name one column."""
+    for (first, column), (second, other) in itertools.combinations(columns.items(), 2):
+        if column and column == other:
+            raise UserError(f"{first} and {second} must name two columns, got {column!r} for both{hint}")
 
 
 def quoted_option(key: str, value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -53,17 +53,32 @@ def parse_scalar(text: str) -> Any:
         return text
 
 
-def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether the arguments of a verb ask for its help: `help` in front, or `--help` or `-h` anywhere."""
+    return [*arguments[:1]] == ["help"] or any(word == "-h" or word.partition("=")[0] == "--help" for word in arguments)
+
+
+def parse_name(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The arguments of a verb that may have a name in front: the name, None without one, and the others as a dict.
+
+    Raises UserError as `parse_arguments` does.
+    """
+    named = bool(arguments) and not arguments[0].startswith("-")
+    rest = parse_arguments(arguments[named:], "; a name stands right behind the verb, and there is one at most")
+    return arguments[0] if named else None, rest
+
+
+def parse_arguments(argv: Sequence[str], advice: str = "") -> dict[str, Any]:
     """`--key=value`, `--key value`, `--switch` (true), -m MODEL and -d DATASET, as a dict.
 
-    Raises UserError for anything else, and for a key given twice with different values.
+    Raises UserError for anything else, with the advice behind it, and for a key given twice with different values.
     """
     parsed: dict[str, Any] = {}
     tokens = [{"-m": "--model", "-d": "--dataset"}.get(token, token) for token in argv]
     while tokens:
         token = tokens.pop(0)
         if not token.startswith("--"):
-            raise UserError(f"'{token}' is not of the form --key=value")
+            raise UserError(f"'{token}' is not of the form --key=value{advice}")
         key, equals, text = token[2:].partition("=")
         if equals:
             value = parse_scalar(text)
@@ -95,15 +110,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def split_options(
     given: dict[str, Any], defaults: dict[str, Any], verb: str, refused: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A verb's own options over their defaults, and the keys of a run; raises UserError for keys in ``refused``."""
+    """A verb's own options over their defaults, and the keys of a run.
+
+    Raises UserError for keys in ``refused``, and for options without a value, or with one where true or false is meant.
+    """
+    help_says = f"`recbole-gen {verb} --help` says"
     for key in refused:
         if key in given:
-            raise UserError(f"--{key} is not for {verb}; `recbole-gen {verb} --help` says what is")
+            near = did_you_mean(key, defaults, ": did you mean --{}?", cutoff=0.9) or ";"
+            raise UserError(f"--{key} is not for {verb}{near} {help_says} what is")
     chosen = {key: value for key, value in given.items() if key in defaults}
     for key, value in chosen.items():
         is_switch = isinstance(defaults[key], bool)
-        if value is True and not is_switch:
-            raise UserError(f"--{key} needs a value: --{key}=...")
+        if not is_switch and (value is True or (isinstance(value, str) and not value.strip())):
+            raise UserError(f"--{key} needs a value: --{key}=...; {help_says} what it may be")
         if is_switch and not isinstance(value, bool):
             raise UserError(f"--{key} must be true or false, got {value!r}")
     return {**defaults, **chosen}, {key: value for key, value in given.items() if key not in defaults}
@@ -112,9 +132,10 @@ def split_options(
 def verb_options(given: dict[str, Any], defaults: dict[str, Any], verb: str) -> dict[str, Any]:
     """The options of a verb that takes no keys of a run, over their defaults; raises UserError for any other key."""
     values, others = split_options(given, defaults, verb, ())
-    if others:
-        known = ", ".join("--" + key for key in defaults)
-        raise UserError(f"{verb} has no option --{next(iter(others))}; its options are {known}")
+    for key in others:
+        near = did_you_mean(key, [*defaults, "help"], ": did you mean --{}? All its") or "; its"
+        known = ", ".join(f"--{name}" for name in [*defaults, "help"])
+        raise UserError(f"{verb} has no option --{key}{near} options are {known}")
     return values
 
 

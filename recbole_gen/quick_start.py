@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from recbole.utils import EvaluatorType, ModelType, init_seed, set_color
@@ -59,7 +59,7 @@ def run(
     run_dir: str | Path | None = None,
     test: bool = True,
     on_epoch: Callable[[EpochResult], None] | None = None,
-    quiet: bool = False,
+    quiet: bool | Literal["errors"] = False,
     data_cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a model, test its best epoch, and leave everything of the run in one folder.
@@ -72,7 +72,7 @@ def run(
         run_dir: the run's folder; by default a new one in checkpoint_dir, or that of the run that goes on.
         test: whether to test the best epoch; a search for hyper-parameters must not look.
         on_epoch: called after every epoch, once its checkpoints are written.
-        quiet: whether the log goes to run.log alone, and only warnings to the terminal.
+        quiet: whether the log goes to run.log alone, and only warnings to the terminal; with "errors" not these either.
         data_cache: a folder of this machine in which runs share the data set that they read, see `data.cache`; wins
             over the key of that name.
 
@@ -314,7 +314,7 @@ def _test_best_epoch(config, trainer: Trainer, dataset, train_data, test_data, r
     if not (ranks_all and (config["diagnostics"] or config["save_ranks"] or by_length)):
         return trainer.evaluate(test_data, load_best_model=has_best, show_progress=config["show_progress"]), None
     rows, items = train_data._dataset.inter_feat, dataset.iid_field
-    counts = training_item_counts(rows, items, dataset.item_num)
+    counts = training_item_counts(train_data._dataset)
     transitions = None
     if config["diagnostics"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL and distributed.is_main_process():
         transitions = TransitionCounts(dataset.item_num).to(config["device"])

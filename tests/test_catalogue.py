@@ -218,11 +218,11 @@ def test_of_a_very_large_file_the_first_part_is_counted(tmp_path, monkeypatch):
     "verb, arguments, message",
     [
         (catalogue.models, ["DreamRek"], "unknown model 'DreamRek'. Did you mean DreamRec"),
-        (catalogue.models, ["--kind=ours"], "models has no option --kind; it has none"),
+        (catalogue.models, ["--kind=ours"], "models has no option --kind; its options are --help"),
         (catalogue.models, ["DreamRec", "PASRec"], "'PASRec' is not of the form"),
         (catalogue.datasets, ["nowhere"], "there is no data set 'nowhere'"),
-        (catalogue.datasets, ["--path=x"], "datasets has no option --path; its options are --data_path"),
-        (catalogue.datasets, ["--data_path"], "--data_path must be text, got True"),
+        (catalogue.datasets, ["--path=x"], "datasets has no option --path: did you mean --data_path\\?"),
+        (catalogue.datasets, ["--data_path"], "--data_path needs a value"),
         (catalogue.datasets, ["--data_path=nowhere"], "there is no folder nowhere"),
     ],
 )

@@ -18,7 +18,7 @@ from recbole_gen.compare.arguments import (
 )
 from recbole_gen.config.early_checks import check_models
 from recbole_gen.errors import UserError
-from recbole_gen.options import parse_arguments, split_options
+from recbole_gen.options import asks_for_help, parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources
 
 USAGE = """\
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises UserError for bad input, before the first run, and Interrupted on Ctrl-C.
     """
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or asks_for_help(arguments):
         print(USAGE, end="")
         return 0
     asked, values = split_options(parse_arguments(arguments), OPTIONS, "compare", REFUSED_KEYS)
     _check_options(asked)
-    check_models(values, {label: _own_files(asked, label) for label in asked["models"]})
+    check_models(values, {label: _own_files(asked, label) for label in asked["models"]}, OPTIONS)
     from recbole_gen.compare.runs import run_comparison
 
     return run_comparison(asked, values, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import traceback
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from recbole_gen.config import places
 from recbole_gen.config.config import Config
 from recbole_gen.config.keys import COMMAND_LINE, DICT, RESUMED
 from recbole_gen.errors import UserError
-from recbole_gen.options import read_yaml
+from recbole_gen.options import is_number, read_yaml
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = {"model": ("model",), "data": ("data", "sampler")}
@@ -21,6 +22,8 @@ OF_EVERY_MODEL = (
     "numerical_features",
 )  # fmt: skip
 """Keys beside its own by which a model can be made to fail."""
+FAR = 100
+"""A number so many times its default, or such a part of it, is worth a look where something has gone wrong."""
 SHOWN = 8
 """Settings that a message names."""
 
@@ -60,6 +63,21 @@ def changed_settings(config: Config, what: str) -> list[str]:
         own = read_yaml(places.RECBOLE_PROPERTIES / f"model/{config['model']}.yaml") if config.is_recbole_model else {}
         keys = {*own, *OF_EVERY_MODEL}
     return sorted(key for key in keys if _is_users(config.origins.get(key)))
+
+
+def far_settings(config: Config) -> list[str]:
+    """`key value (default ...)` of the user's real numbers that are FAR times their defaults or more, or as far below,
+    the farthest first."""
+    distances = {}
+    for key, default in config.defaults.items():
+        value = config.final_config_dict.get(key)
+        if not (is_number(value) and is_number(default) and isinstance(value + default, float) and value and default):
+            continue
+        distance = abs(math.log(abs(value)) - math.log(abs(default)))
+        if distance >= math.log(FAR) and _is_users(config.origins.get(key)):
+            distances[key] = distance
+    keys = sorted(distances, key=lambda key: -distances[key])
+    return [f"{key} {config.final_config_dict[key]} (default {config.defaults[key]})" for key in keys[:SHOWN]]
 
 
 def _is_users(origin: str | None) -> bool:

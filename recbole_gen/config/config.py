@@ -80,6 +80,7 @@ class Config(RecBoleConfig):
         shipped, protocol = shipped_layers(choice.info, selected)
         given, self.ignored = keys.require_known_keys(choice.info, shipped, [selected.paper, *user_layers])
         self._merge([*shipped, *given])
+        self.defaults = merge_layers(shipped)
         self.chosen = {key for origin, layer in given if origin != RESUMED for key in layer}
         values = self.final_config_dict
         values.update(model=self.model, dataset=self.dataset, protocol=protocol)

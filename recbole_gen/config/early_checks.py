@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,15 +22,16 @@ from recbole_gen.errors import UserError
 LABEL_HINT = " (A label of your own needs a file with `model: NAME` in it, see --model_configs.)"
 
 
-def check_command_line(argv: Sequence[str]) -> None:
+def check_command_line(argv: Sequence[str], options: Iterable[str] = ()) -> None:
     """The command line of a run: its keys, files, model, protocol and paper, and the checkpoint that it resumes.
 
+    ``options`` are words of the command line beside the keys, which one that is unknown may have been meant for.
     Raises UserError as `Config` does. A class of the user's own, and the settings of a resumed run, would have to be
     loaded: what depends on them is left to `Config`.
     """
     layers = read_user_layers(argv=argv)
     if resumed_checkpoint(merge_layers(layers)) is None:
-        _check_layers(layers)
+        _check_layers(layers, options)
 
 
 def check_values(
@@ -39,15 +39,15 @@ def check_values(
 ) -> None:
     """The same for what a verb gives its runs, as `layers.run_values` takes it.
 
-    ``options`` are the verb's own: a message about an unknown key that is near to one of them says so.
+    ``options`` are the verb's own: a message about an unknown key that is near to one of them names it.
     """
     try:
-        _check_layers([("", more), *layers_of_verb(values, files)])
+        _check_layers([("", more), *layers_of_verb(values, files)], options)
     except keys.UnknownKeys as error:
-        raise UserError("\n".join([without_print_config(str(error)), *option_hints(values, options)])) from None
+        raise UserError(without_print_config(str(error))) from None
 
 
-def check_models(values: dict[str, Any], files: Mapping[str, Sequence[Source]]) -> None:
+def check_models(values: dict[str, Any], files: Mapping[str, Sequence[Source]], options: Iterable[str] = ()) -> None:
     """The same for several models with settings in common: ``files`` has for each label those that it has alone.
 
     A label names its model where its files do not. A key that some of the models lack is no mistake, see
@@ -73,7 +73,7 @@ def check_models(values: dict[str, Any], files: Mapping[str, Sequence[Source]]) 
     if nobodys:
         origins = next(iter(lacking.values()))
         unknown = {key: origin for key, origin in origins.items() if key in nobodys}
-        raise UserError(keys.describe_unknown_to_all(list(files), unknown, known))
+        raise UserError(keys.describe_unknown_to_all(list(files), unknown, known, options))
 
 
 def keys_of_others(values: dict[str, Any], files: Mapping[str, Sequence[Source]]) -> dict[str, set[str]]:
@@ -94,16 +94,10 @@ def keys_of_others(values: dict[str, Any], files: Mapping[str, Sequence[Source]]
     return {label: (shared & somebodys) - known[label] if label in declares else set() for label in files}
 
 
-def option_hints(values: Mapping[str, Any], options: Iterable[str]) -> list[str]:
-    """A line about each key that is near to an option of `tune`, or of another verb that runs are made by."""
-    near = {key: difflib.get_close_matches(key, list(options), n=1, cutoff=0.8) for key in values}
-    return [f"--{key}: tune has an option --{found[0]}" for key, found in near.items() if found]
-
-
-def _check_layers(layers: Sequence[Layer]) -> None:
+def _check_layers(layers: Sequence[Layer], options: Iterable[str] = ()) -> None:
     selected = selected_run(layers)
     info = None if isinstance(selected.model, type) else registry.model_info(str(selected.model))
     if info is None:
         return
     shipped, _ = shipped_layers(info, selected)
-    keys.require_known_keys(info, shipped, [selected.paper, *layers])
+    keys.require_known_keys(info, shipped, [selected.paper, *layers], options)

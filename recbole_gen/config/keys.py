@@ -69,15 +69,16 @@ def _keys_of_models(folder: Path) -> dict[str, set[Any]]:
 
 
 def require_known_keys(
-    info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer]
+    info: ModelInfo, shipped: Sequence[Layer], given: Sequence[Layer], options: Iterable[str] = ()
 ) -> tuple[list[Layer], list[str]]:
     """What `without_keys_of_others` returns. Raises UnknownKeys for all other keys that the model does not have: with
-    the nearest one that it has, or the models that have it."""
+    the nearest one that it has, of the command line also the nearest of a verb's ``options``, or the models that have
+    it."""
     kept, ignored = without_keys_of_others(info, shipped, given)
     known = known_keys(shipped)
     wrong = {key: origin for origin, layer in kept for key in layer if key not in known}
     if wrong:
-        raise UnknownKeys(_describe_unknown(info, wrong, known), wrong)
+        raise UnknownKeys(_describe_unknown(info, wrong, known, options), wrong)
     return kept, ignored
 
 
@@ -111,10 +112,15 @@ def _list_models(models: Sequence[str], first: Sequence[str] = ()) -> str:
     return ", ".join(models[:SHOWN]) + (" ..." if len(models) > SHOWN else "")
 
 
-def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str]) -> str:
+def _nearest(key: Any, origin: str, known: set[str], options: Iterable[str]) -> str:
+    """What to add to a message about an unknown key; options of a verb are on its command line only."""
+    return did_you_mean(key, known.union(options if origin == COMMAND_LINE else ()), ": did you mean '{}'?") or "."
+
+
+def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str], options: Iterable[str]) -> str:
     lines = []
     for key, origin in unknown.items():
-        hint, owners = did_you_mean(key, known, ": did you mean '{}'?") or ".", models_with(key)
+        hint, owners = _nearest(key, origin, known, options), models_with(key)
         if owners:
             hint = f" for {info.name}: it is a key of {_list_models(owners)}."
             if not info.missing_settings:
@@ -126,11 +132,14 @@ def _describe_unknown(info: ModelInfo, unknown: dict[Any, str], known: set[str])
     return "\n".join([*lines, "--print-config shows every key of a run with its value and origin."])
 
 
-def describe_unknown_to_all(models: Sequence[str], unknown: dict[Any, str], known: set[str]) -> str:
-    """The message about keys that none of several models has; ``known`` are those that some of them has."""
+def describe_unknown_to_all(
+    models: Sequence[str], unknown: dict[Any, str], known: set[str], options: Iterable[str] = ()
+) -> str:
+    """The message about keys that none of several models has; ``known`` are those that some of them has, ``options``
+    those of a verb."""
     lines = []
     for key, origin in unknown.items():
-        hint, owners = did_you_mean(key, known, ": did you mean '{}'?") or ".", models_with(key)
+        hint, owners = _nearest(key, origin, known, options), models_with(key)
         if owners:
             hint = f": it is a key of {_list_models(owners)}, and not of {' or '.join(models)}. Leave it out."
         lines.append(f"unknown key '{key}' ({origin}){hint}")

@@ -59,7 +59,7 @@ def selected_run(
 
 
 def _require(value: Any, key: str) -> Any:
-    if value is None or value is True:
+    if value is None or value is True or value == "":
         raise UserError(f"no {key} given: say --{key}=... (for a first try: --model=DreamRec --dataset=ml-100k)")
     return value
 
@@ -68,10 +68,10 @@ def resumed_checkpoint(values: dict[str, Any]) -> Path | None:
     """The checkpoint that a run with these values goes on from, None without `resume`. Raises UserError if there is no
     such file."""
     folder = values.get("resume")
+    if folder is True or folder == "":
+        raise UserError("--resume needs the folder of the run that is to go on")
     if not folder:
         return None
-    if folder is True:
-        raise UserError("--resume needs the folder of the run that is to go on")
     path = Path(str(folder)) / "last.pth" if Path(str(folder)).is_dir() else Path(str(folder))
     if not path.exists():
         raise UserError(f"--resume={folder}: there is no checkpoint {path}; a run has one after its first epoch")

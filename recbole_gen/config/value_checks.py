@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from recbole_gen.config.keys import Layer
 from recbole_gen.config.layers import merge_layers
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.data.splits import SPLITS
-from recbole_gen.errors import UserError, did_you_mean, quoted_option
+from recbole_gen.errors import UserError, did_you_mean, quoted_option, refuse_shared_columns
 from recbole_gen.options import is_number, is_whole
 from recbole_gen.reading.parsing import time_unit_of
 
@@ -72,9 +71,7 @@ class Checks:
         cache = values["data_cache"]
         if isinstance(cache, str) and cache != "auto" and cache.casefold() in ("auto", "true", "false", "none"):
             self._refuse("data_cache", "auto, True, False or the name of a folder")
-        for first, second in itertools.combinations(COLUMNS, 2):
-            if values[first] == values[second]:
-                raise UserError(f"{first} and {second} must name two columns, got {values[first]!r} for both")
+        refuse_shared_columns({key: values[key] for key in COLUMNS})
         self._check_undeclared({key for key in values if key not in table}, shipped)
 
     def _check_undeclared(self, keys: set[str], shipped: Sequence[Layer]) -> None:

@@ -21,13 +21,23 @@ else:
     _DatasetBase = object
 
 
-class LeaveOneOutAsSequences(_DatasetBase):
-    """RecBole's data set, whose leave-one-out tests the users whom it tests with a sequential model.
+class TestedAsSequences(_DatasetBase):
+    """RecBole's data set, with the test rows and the items that a sequential model has.
 
-    RecBole leaves out the last interaction of everybody with two or more; of a sequence model it leaves out the last
-    ROW, and a user's first interaction is none: with two interactions he has one row, which trains, and with three he
-    has none to validate. The same here for all, so that models of both kinds are compared on the same rows.
+    The histories of split files, where they are loaded, hold items as their targets do: an item that is in histories
+    only is one of those that are ranked. What learns from rows reads their targets alone, as in RecBole.
+
+    By leave-one-out RecBole leaves out the last interaction of everybody with two or more; of a sequence model it
+    leaves out the last ROW, and a user's first interaction is none: with two interactions he has one row, which trains,
+    and with three he has none to validate. The same here for all, so that models of both kinds are compared on the
+    same rows.
     """
+
+    def _set_alias(self, alias_name, default_value):
+        lists = [field + self.config["LIST_SUFFIX"] for field in default_value if field]
+        if alias_name == "item_id" and self.benchmark_filename_list is not None:
+            default_value = [*default_value, *(name for name in lists if name in self.field2type)]
+        super()._set_alias(alias_name, default_value)
 
     def build(self):
         """RecBole's parts, with what too short users would be tested on moved to training.
@@ -58,11 +68,11 @@ class LeaveOneOutAsSequences(_DatasetBase):
         return parts
 
 
-class GeneralDataset(LeaveOneOutAsSequences, Dataset):
+class GeneralDataset(TestedAsSequences, Dataset):
     """RecBole's `Dataset` with the test rows of sequential models."""
 
 
-class KnowledgeDataset(LeaveOneOutAsSequences, KnowledgeBasedDataset):
+class KnowledgeDataset(TestedAsSequences, KnowledgeBasedDataset):
     """The same with a knowledge graph beside it."""
 
 

@@ -153,8 +153,7 @@ def create_dataset(config):
     dataset = _dataset_class(config)(config)
     dataset.notes = [*notes, *getattr(dataset, "notes", ())]
     simultaneous.shuffle_simultaneous(dataset)
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # other models read no histories
-        padding.tell_padding(dataset)
+    padding.tell_padding(dataset)
     spellings.tell_two_spellings(dataset)
     return dataset
 

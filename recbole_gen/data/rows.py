@@ -6,8 +6,13 @@ it, and a batch gathers its histories by one vectorised index.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from recbole.data.interaction import Interaction
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
 
 class SequenceRows(Interaction):
@@ -252,13 +257,19 @@ def training_pairs_of_items(
     return _gather(values, (start + length - apart)[known]), train_rows[item_field][known]
 
 
-def training_item_counts(train_rows: Interaction, item_field: str, n_items: int) -> torch.Tensor:
-    """How often each item occurs in the training part: as a target, only in a history, or in no row: [n_items], float.
+def training_item_counts(train: Dataset) -> torch.Tensor:
+    """How often each item occurs in the training part of a data set: as a target, only in a history, or in no row:
+    [n_items], float.
 
-    For models with and without sequences it is the same number.
+    For models with and without sequences it is the same number, also where split files have events in histories only.
     """
+    train_rows, item_field, n_items = train.inter_feat, train.iid_field, train.item_num
     if not isinstance(train_rows, SequenceRows):
-        return torch.bincount(train_rows[item_field], minlength=n_items).float()
+        items, histories = train_rows[item_field], item_field + train.config["LIST_SUFFIX"]
+        if train.benchmark_filename_list is not None and histories in train_rows:
+            listed = train_rows[histories]
+            items = torch.cat([items, listed[listed > 0]])  # the rest is padding
+        return torch.bincount(items, minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
     targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
     shown = train_rows.in_some_history(whole=histories is not targets)  # files hold all of a line, however much is read

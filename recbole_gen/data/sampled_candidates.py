@@ -86,7 +86,7 @@ class SampledCandidatesLoader(RowBatchLoader):
         ]
         self._weights = None
         if args["distribution"] == "popularity":
-            self._weights = training_item_counts(train.inter_feat, self.iid_field, dataset.item_num).double().numpy()
+            self._weights = training_item_counts(train).double().numpy()
         self._drawn: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._told = False
 

@@ -12,7 +12,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gen.data.columns import INTER, ITEM, Titles
 from recbole_gen.data.rows import SequenceRows
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError, did_you_mean, refuse_shared_columns
 
 SCENE_RULES = ("first", "frequent")
 SCENE_TYPES = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
@@ -23,6 +23,8 @@ def require_scene_column(config) -> None:
 
     Raises UserError, naming data sets that have scenes, if there is none.
     """
+    roles = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "SCENE_FIELD")
+    refuse_shared_columns({key: config[key] for key in roles})
     field, titles = config["SCENE_FIELD"], Titles(config)
     of_items = field in titles.of.get(ITEM, ())
     source = INTER

@@ -105,7 +105,9 @@ class Calendar:
         Raises UserError if tau_hat is not finite.
         """
         if not torch.isfinite(tau_hat).all():
-            raise UserError("predicted times are not numbers: the model's weights have diverged")
+            raise UserError(
+                "predicted times are not numbers: the training has diverged, or a setting is far from the usual"
+            )
         first, last = (int(day) for day in self.day_range)
         end = last + horizon
         if self.time_encoding.name == "gaussian":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_gen.errors import UserError, did_you_mean
-from recbole_gen.options import parse_arguments
+from recbole_gen.options import asks_for_help, parse_arguments, verb_options
 
 
 @dataclass(frozen=True)
@@ -117,24 +117,19 @@ FIGURES = {
 
 def main(arguments: Sequence[str]) -> None:
     """The `plot` verb of the command line. Raises UserError for bad input."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
+    if not arguments or asks_for_help(arguments):
+        asked = next((word for word in arguments if word in FIGURES), None)
+        print(_usage() if asked is None else _usage_of_figure(asked))
         return
     name = arguments[0]
     if name not in FIGURES:
-        near = did_you_mean(name, FIGURES, ", did you mean {}?")
-        raise UserError(f"there is no figure '{name}'{near}; there are: {', '.join(FIGURES)}")
+        if name.startswith("-"):
+            raise UserError(f"plot what? A figure stands right behind the verb: {', '.join(FIGURES)}")
+        near = did_you_mean(name, FIGURES)
+        raise UserError(f"there is no figure '{name}'.{near} There are: {', '.join(FIGURES)}")
     figure = FIGURES[name]
-    if "-h" in arguments or "--help" in arguments:
-        print(_usage_of_figure(name))
-        return
-    options = {key: option.default for key, option in figure.options.items()}
-    for key, value in parse_arguments(arguments[1:]).items():
-        if key not in options:
-            known = ", ".join(f"--{option}" for option in options)
-            near = did_you_mean(key, options, ", did you mean --{}?")
-            raise UserError(f"plot {name} has no option --{key}{near}; its options are {known}")
-        options[key] = value
+    defaults = {key: option.default for key, option in figure.options.items()}
+    options = verb_options(parse_arguments(arguments[1:]), defaults, f"plot {name}")
     importlib.import_module(f"recbole_gen.plot.{name}").draw(options)
 
 

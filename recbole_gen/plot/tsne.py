@@ -64,7 +64,7 @@ def item_vectors_and_counts(run: LoadedRun) -> tuple[np.ndarray, np.ndarray]:
     Raises UserError for a model without a table of item vectors.
     """
     data = run.train._dataset
-    counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
+    counts = training_item_counts(data)
     table = item_vectors(run.model, len(counts))
     if table is None:
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.errors import UserError
-from recbole_gen.options import parse_arguments, verb_options
+from recbole_gen.options import asks_for_help, parse_name, verb_options
 from recbole_gen.prepare.recipes import RECIPES, resolve_recipe
 from recbole_gen.reading.rules import MAX_BAD, TIME_UNITS
 
@@ -42,22 +42,21 @@ RECIPE_OPTIONS = {"as": "", "raw": "", "agree": False}
 
 def main(arguments: Sequence[str]) -> None:
     """The `prepare` verb of the command line. Raises UserError for bad input."""
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(USAGE, end="")
         return
-    names = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    first, given = parse_name(arguments)
     defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, "name": "", "data_path": "dataset"}
-    given = parse_arguments(arguments[len(names) :])
     values = verb_options(given, defaults, "prepare")
-    if not names and not given:
+    if first is None and not given:
         print(recipe_table())
         return
-    name = _require_name(str(values["name"] or (names[0] if names else "")))
+    name = _require_name(str(values["name"] or first or ""))
     _refuse_mixed_options(given)
     if values["from"]:
         _prepare_log(name, values)
     else:
-        _prepare_recipe(names[0] if names else name, name if values["name"] else None, values)
+        _prepare_recipe(first or name, name if values["name"] else None, values)
 
 
 def _require_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_gen import __version__
-from recbole_gen.errors import UserError, counted
+from recbole_gen.errors import UserError, counted, refuse_shared_columns
 from recbole_gen.prepare import filters
 from recbole_gen.prepare.atomic_file import FORBIDDEN_IN_TOKENS, write_atomic_file
 from recbole_gen.prepare.dataset_folder import require_replaceable
@@ -91,6 +91,9 @@ def prepare_log(
 
 
 def log_columns(user: str, item: str, moment: str, scene: str | None) -> dict[str, str]:
-    """The columns of a log as `prepare_log` takes them."""
+    """The columns of a log as `prepare_log` takes them. Raises UserError where one is to be two things."""
     names = {USER: user, ITEM: item, TIME: moment, **({SCENE: scene} if scene else {})}
-    return {field: plain_title(name) for field, name in names.items()}
+    columns = {field: plain_title(name) for field, name in names.items()}
+    options = {USER: "--user", ITEM: "--item", TIME: "--time", SCENE: "--scene"}
+    refuse_shared_columns({options[field]: column for field, column in columns.items()})
+    return columns

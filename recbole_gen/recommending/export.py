@@ -11,7 +11,7 @@ from typing import Any
 
 from recbole_gen import options
 from recbole_gen.errors import UserError, counted
-from recbole_gen.options import parse_arguments
+from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.new_folder import require_new
 
@@ -45,7 +45,7 @@ FORMATS = ("numpy", "safetensors")
 
 def main(arguments: Sequence[str]) -> None:
     """The `export` verb of the command line. Raises UserError for bad input."""
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(USAGE, end="")
         return
     values = options.verb_options(parse_arguments(arguments), DEFAULTS, "export")

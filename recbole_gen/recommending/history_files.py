@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from recbole_gen.config.config import Config
-from recbole_gen.errors import UserError, counted, did_you_mean
+from recbole_gen.errors import UserError, counted, did_you_mean, refuse_shared_columns
 from recbole_gen.prepare import filters
 from recbole_gen.prepare.fields import ITEM, SCENE, TIME, USER
 from recbole_gen.prepare.log import log_from_batches
@@ -271,6 +271,11 @@ def _find_columns(titles: list[str], names: Mapping[str, str]) -> dict[str, str]
                 f"there is no column of {'users' if field == USER else 'items'} ({wanted or ' or '.join(known)}) among "
                 f"{titles}.{hint} Name it with --{'user' if field == USER else 'item'}=COLUMN.{row_a_user}"
             )
+    options = {USER: "--user", ITEM: "--item", TIME: "--time", SCENE: "--scene"}
+    refuse_shared_columns(
+        {options[field]: column for field, column in columns.items()},
+        f" (an option that is not given is named as in the run's data set); the file has {titles}",
+    )
     return columns
 
 

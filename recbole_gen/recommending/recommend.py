@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gen import options
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_file_output
-from recbole_gen.options import parse_arguments
+from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
 from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
 
@@ -26,8 +26,8 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
   --checkpoint=FOLDER  the folder of a run; its data set need not be here
   --histories=FILE     .csv, .tsv, .inter (a log, a row an event; or a row a user with the items in a column `history`,
                        blanks between them), .jsonl ({"user": "u", "history": ["i", "j"], "times": [...]}) or .parquet
-  --output=FILE        .csv, .jsonl or .parquet: user, rank, item, score, by; dates of models that predict times, the
-                       next scene of those that predict scenes
+  --output=FILE        .csv, .jsonl or .parquet: user, rank, item, score, by; of models that predict times `when`, the
+                       likeliest day, in the window `from` to `until`; of those that predict scenes the next scene
   --k=10               items for each user
   --exclude_seen=true  do not recommend what is in the history
   --candidates=FILE    recommend these items only, one a line
@@ -52,7 +52,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 def main(arguments: Sequence[str]) -> None:
     """The `recommend` verb of the command line. Raises UserError for bad input."""
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(USAGE, end="")
         return
     values = options.verb_options(parse_arguments(_join_between(arguments)), DEFAULTS, "recommend")

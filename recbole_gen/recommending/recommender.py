@@ -127,8 +127,9 @@ class Recommender:
         """The day of each user's next interaction: user, when, from, until (dates), one row a user.
 
         From and until bound the days in which a given share of the true ones have been for rows of validation (see
-        `calibration`); of a run without that measurement, the days that the prediction cannot be told from. NaT for a
-        history without a known item.
+        `calibration`); of a run without that measurement, the days that the prediction cannot be told from. When is the
+        day that the model says or, where it errs so much to one side that this day is outside of the window, the
+        window's nearest. NaT for a history without a known item.
 
         Raises UserError for a model that predicts no times.
         """

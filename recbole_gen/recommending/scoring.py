@@ -52,7 +52,10 @@ class Scorer:
     def refuse_nan(self, scores: torch.Tensor) -> None:
         """Raise UserError if any of them is NaN."""
         if torch.isnan(scores).any():
-            raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
+            raise UserError(
+                f"{self.config['model']} gives scores that are not numbers: its training has diverged, or one of its "
+                f"settings is far from the usual"
+            )
 
     @torch.no_grad()
     def user_vectors(self, interaction: Interaction) -> torch.Tensor:
@@ -100,6 +103,7 @@ class Scorer:
         day, earliest, latest = (part.cpu().numpy() for part in predicted)
         if self._window is not None:
             earliest, latest = self._window.around(day, last)
+            day = np.clip(day, earliest, latest)  # where the true days are all later than said, or all earlier
         return {
             name: days.astype("datetime64[D]").astype("datetime64[s]")
             for name, days in (("when", day), ("from", earliest), ("until", latest))

@@ -12,11 +12,11 @@ from typing import Any
 
 from recbole_gen.compare.arguments import parse_seeds, parse_tie_seeds, require_test
 from recbole_gen.config.early_checks import check_models
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.files import require_folder_output
-from recbole_gen.options import parse_arguments, split_options, verb_options
+from recbole_gen.options import asks_for_help, parse_name, split_options, verb_options
 from recbole_gen.reproduce.results import VERDICTS
-from recbole_gen.reproduce.settings import FIXED_KEYS, make_plan, published_setting
+from recbole_gen.reproduce.settings import make_plan, published_setting
 from recbole_gen.reproduce.states import SAVED, docs_folder, list_text
 from recbole_gen.sweep.cluster import Resources
 
@@ -62,16 +62,21 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises UserError for bad input, before the first run, and Interrupted on Ctrl-C.
     """
-    if arguments and arguments[0] in ("-h", "--help", "help"):
+    if asks_for_help(arguments):
         print(USAGE, end="")
         return 0
-    if not arguments or arguments[0].startswith("-"):
-        return _list_settings(arguments)
-    name, given = arguments[0], parse_arguments(arguments[1:])
+    name, given = parse_name(arguments)
+    if name is None:
+        return _list_settings(given)
     setting = published_setting(name)
+    if "pages" in given:
+        raise UserError(
+            f"--pages writes all pages anew, and goes without a name: recbole-gen reproduce --pages (that of {name} "
+            f"is written at the end of its runs)"
+        )
     asked, values = split_options(given, OPTIONS, "reproduce", ())
     _check_options(asked, name)
-    plan = make_plan(setting, values, asked["baselines"], asked["quick"])
+    plan = make_plan(setting, values, asked["baselines"], asked["quick"], OPTIONS)
     check_models(plan.values, plan.files)
     docs = Path(str(asked["docs"])).absolute() if asked["docs"] else docs_folder()
     if docs is not None and not asked["quick"]:
@@ -81,11 +86,17 @@ def main(arguments: Sequence[str]) -> int:
     return run_reproduction(plan, asked, docs, arguments)
 
 
-def _list_settings(arguments: Sequence[str]) -> int:
-    given = parse_arguments(arguments)
-    for key in (*FIXED_KEYS, *OPTIONS):
-        if key in given and key not in LIST_OPTIONS:
-            raise UserError(f"--{key} needs the name of a setting: recbole-gen reproduce NAME --{key}=...")
+def _list_settings(given: dict[str, Any]) -> int:
+    known = [*LIST_OPTIONS, *OPTIONS, "help"]
+    for key in [key for key in given if key not in LIST_OPTIONS]:
+        near = did_you_mean(key, known, "did you mean --{}?")
+        if near and key not in known:
+            raise UserError(f"reproduce has no option --{key}: {near} (recbole-gen reproduce --help)")
+        value = "" if given[key] is True else "=..."
+        raise UserError(
+            f"--{key} needs the name of a setting: recbole-gen reproduce NAME --{key}{value} (`recbole-gen reproduce` "
+            f"lists the names)"
+        )
     asked = verb_options(given, LIST_OPTIONS, "reproduce")
     docs = Path(str(asked["docs"])) if asked["docs"] else docs_folder()
     if asked["pages"]:

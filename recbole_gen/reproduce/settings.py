@@ -3,7 +3,7 @@ for it that is large."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,20 @@ def published_setting(name: str) -> PaperSetting:
     return setting
 
 
-def make_plan(setting: PaperSetting, given: dict[str, Any], baselines: Any = "all", is_quick: bool = False) -> Plan:
+def make_plan(
+    setting: PaperSetting,
+    given: dict[str, Any],
+    baselines: Any = "all",
+    is_quick: bool = False,
+    options: Iterable[str] = (),
+) -> Plan:
     """What is run for a setting.
 
     Args:
         given: the user's keys of a run. Those of training and of the model are for the setting's model alone, the
             others for all.
         baselines: ``all``, ``none``, or some of the setting's, by name.
+        options: of the verb, which an unknown key may have been meant for.
 
     Raises UserError for keys that would make the published numbers those of something else, and for unknown baselines.
     """
@@ -88,7 +95,7 @@ def make_plan(setting: PaperSetting, given: dict[str, Any], baselines: Any = "al
         _require_same_question(setting, layer, f" ({origin})")
     own_keys, selecting = _keys_of_training(model), ("model", "paper", "config_files")
     _require_known(
-        model, own_keys, {key for _, layer in [*files, ("", given)] for key in layer if key not in selecting}
+        model, own_keys, {key for _, layer in [*files, ("", given)] for key in layer if key not in selecting}, options
     )
     users, paper = [*files, (COMMAND_LINE, given)], (f"paper/{setting.name}.yaml", setting.settings)
 
@@ -139,14 +146,17 @@ def _require_same_question(setting: PaperSetting, given: dict[str, Any], where: 
         raise UserError("--resume is not for reproduce: the same command again goes on where it stopped")
 
 
-def _require_known(model: str, own_keys: set[str], given: set[str]) -> None:
+def _require_known(model: str, own_keys: set[str], given: set[str], options: Iterable[str]) -> None:
     """Raise UserError for keys that neither the setting's model nor all models have: they would be baselines' alone."""
     files = [read_yaml(places.PROPERTIES / f"{name}.yaml").keys() for name in ("overall", "recbole")]
     shared = {*own_keys, *EVALUATION_KEYS}.union(*keys.argument_lists().values(), *files)
-    if unknown := sorted(given - shared):
+    for key in sorted(given - shared):
+        near = "" if keys.models_with(key) else did_you_mean(key, shared.union(options), ": did you mean '{}'?")
         raise UserError(
-            f"unknown key '{unknown[0]}': neither {model}, whose setting this is, nor every model has it, and "
-            f"baselines run with what the setting's file says.{did_you_mean(unknown[0], own_keys)}"
+            f"unknown key '{key}'{near}"
+            if near
+            else f"unknown key '{key}': neither {model}, whose setting this is, nor every model has it, and baselines "
+            f"run with what the setting's file says"
         )
 
 
@@ -174,6 +184,8 @@ def _chosen(published: Published, baselines: Any, name: str) -> list[str]:
     if baselines in ("all", "none", None, False):
         return list(published.baselines) if baselines == "all" else []
     asked = [str(each).strip() for each in (baselines if isinstance(baselines, list) else str(baselines).split(","))]
+    if not any(asked):
+        raise UserError(f"--baselines names none: all, none, or some of {', '.join(published.baselines)}")
     for label in asked:
         if label not in published.baselines:
             raise UserError(

@@ -51,7 +51,10 @@ def query_and_answer(limits: Limits, n_items: int) -> tuple[Any, Any]:
         user: str | int
         by: Literal["model", "popularity"] | None = Field(description="null where no item is left to recommend")
         items: list[Item]
-        when: str | None = Field(None, description="day of the next event, of a model that predicts times")
+        when: str | None = Field(
+            None,
+            description="likeliest day of the next event, in the window from..until, of a model that predicts times",
+        )
         until: str | None = None
         from_: str | None = Field(None, alias="from")
         next_scene: str | None = Field(None, description="of a model that predicts scenes")

@@ -13,7 +13,7 @@ from typing import Any
 
 from recbole_gen import options
 from recbole_gen.errors import UserError
-from recbole_gen.options import parse_arguments
+from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.serving.limits import Limits
 
 USAGE = """\
@@ -49,7 +49,7 @@ UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 def main(arguments: Sequence[str]) -> None:
     """The `serve` verb of the command line. Raises UserError for bad input."""
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(USAGE, end="")
         return
     limits = {field.name: field.default for field in fields(Limits)}

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from recbole_gen.config.early_checks import check_values
-from recbole_gen.errors import UserError
-from recbole_gen.options import is_whole, parse_arguments, split_options
+from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.options import asks_for_help, is_whole, parse_arguments, split_options
 from recbole_gen.sweep.cluster import Resources
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep, read_sweep
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises UserError, also if all trials have failed, or Interrupted on Ctrl-C.
     """
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or asks_for_help(arguments):
         print(USAGE, end="")
         return 0
     given = parse_arguments(arguments)
@@ -70,12 +70,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _resumed_sweep(given: dict[str, Any]) -> Sweep:
     """The sweep of `--resume`, with the options that may be others now."""
-    if given["resume"] is True:
+    if given["resume"] is True or given["resume"] == "":
         raise UserError("--resume needs the folder of the sweep that is to go on")
     stored = read_sweep(str(given["resume"]))
     for key in given.keys() - {*ON_RESUME, "resume"}:
         can = ", ".join(f"--{name}" for name in ON_RESUME)
-        raise UserError(f"--{key} cannot change when a sweep goes on; what can: {can}")
+        near = "" if key in OPTIONS else did_you_mean(key, ON_RESUME, ": did you mean --{}?")
+        raise UserError(f"--{key} cannot change when a sweep goes on{near or ';'} what can: {can}")
+    split_options(given, OPTIONS, "tune", refused=())  # each has a value
     if missing := ", ".join(OPTIONS.keys() - stored.options.keys()):
         raise UserError(
             f"{stored.folder}/sweep.json is damaged (it has no option {missing}): start the sweep anew in another "

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.config.config import Config
-from recbole_gen.config.early_checks import option_hints
 from recbole_gen.config.layers import run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data import requirements
-from recbole_gen.errors import UserError, quoted_option
+from recbole_gen.errors import UserError, did_you_mean, quoted_option
 from recbole_gen.files import require_folder_output
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.sweep import state
@@ -69,7 +68,10 @@ def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable
     try:
         return with_dataset_fetched(partial(Config, config_dict=values))
     except UserError as error:
-        raise UserError("\n".join([with_origins(error, given), *option_hints(given, options)])) from None
+        message = with_origins(error, given)
+        near = {key: did_you_mean(key, options, "--{}", cutoff=0.8) for key in getattr(error, "unknown", ())}
+        hints = [f"--{key}: tune has an option {option}" for key, option in near.items() if option]
+        raise UserError("\n".join([message, *hints])) from None
 
 
 def planned_points(sweep: Sweep) -> list[dict[str, Any]]:

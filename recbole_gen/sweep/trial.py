@@ -84,7 +84,8 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
             _report_to_scheduler([line])
 
     cache = sweep.data_cache(get_runtime_context().get_node_id())
-    result = run(config_dict=values, run_dir=folder, test=False, on_epoch=on_epoch, quiet=True, data_cache=cache)
+    quiet: Any = True if trial["number"] == 0 else "errors"  # what all trials would warn of is told once
+    result = run(config_dict=values, run_dir=folder, test=False, on_epoch=on_epoch, quiet=quiet, data_cache=cache)
     if not lines or lines[-1]["epoch"] < result["epochs"]:  # killed between the last checkpoint and its line
         known = {"score": result["best_valid_score"], "best_epoch": result["best_epoch"] + 1}
         lines.append({"epoch": result["epochs"], "valid_score": None, "train_loss": result["train_loss"][-1], **known})
@@ -109,7 +110,7 @@ def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingE
     if best["status"] == "pruned":  # it is not to train on; its process may have died before it wrote its last line
         values["epochs"] = checkpoint.load(folder / "last.pth")["next_epoch"]
     cache = sweep.data_cache(get_runtime_context().get_node_id())
-    result = run(config_dict=values, run_dir=folder, quiet=True, data_cache=cache)
+    result = run(config_dict=values, run_dir=folder, quiet="errors", data_cache=cache)
     if best["status"] == "pruned":
         result["config"]["epochs"] = checkpoint.load(folder / "last.pth")["config"]["epochs"]
         write_json(folder / "result.json", result)

@@ -62,9 +62,18 @@ def run_sweep(sweep: Sweep) -> int:
             for file in report.write_results(Path(sweep.folder), trials, best, config, sweep.trial_settings):
                 print(f"written: {file}")
     if best is None:
-        reasons = "\n".join(f"trial {each['number']}: {each.get('reason', 'not validated')}" for each in trials)
-        raise UserError(f"no trial came to a validation score:\n{reasons}")
+        raise UserError(f"no trial came to a validation score:\n{reasons_text(trials)}")
     return 0
+
+
+def reasons_text(trials: list[dict[str, Any]]) -> str:
+    """Why trials have no score, a line a reason."""
+    of_reason: dict[str, list[str]] = {}
+    for each in trials:
+        of_reason.setdefault(each.get("reason", "not validated"), []).append(str(each["number"]))
+    return "\n".join(
+        f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {reason}" for reason, numbers in of_reason.items()
+    )
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.evaluation.ranking import TopKCollector, TopKMetrics, distinct_positives, with_decimals
 from recbole_gen.evaluation.ties import tie_order
 from recbole_gen.model.layers import FUTURE
+from recbole_gen.training.divergence import describe_bad_scores
 
 RETURN_MEMORY_BYTES = 1 << 29
 """Bytes of scores after which an evaluation on the CPU returns freed memory: the few numbers that stay of each batch
@@ -82,7 +83,7 @@ class EvaluationLoop(RecBoleTrainer):
         data = train_data._dataset
         self.eval_collector.data_collect(train_data)
         self.eval_collector.tie_order = self.tie_order(data, data.iid_field)
-        self.eval_collector.set_training_counts(training_item_counts(data.inter_feat, data.iid_field, data.item_num))
+        self.eval_collector.set_training_counts(training_item_counts(data))
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, diagnostics=None):
@@ -221,7 +222,7 @@ class EvaluationLoop(RecBoleTrainer):
 
     def _refuse_nan(self, scores: torch.Tensor) -> None:
         if torch.isnan(scores).any():
-            raise UserError(f"{self.config['model']} gives scores that are not numbers: its weights have diverged")
+            raise UserError(describe_bad_scores(self.config, self.model))
 
     def _mask_history(self, interaction, scores: torch.Tensor) -> None:
         """Take the items that the model has read out of the ranking (a repeated target can then not be hit)."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import colorlog
 
@@ -60,8 +61,11 @@ def removed_unless_begun(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def log_to(path: Path, state: str | None, quiet: bool):
-    """Send the log of the root logger, which RecBole uses, to the terminal and to the run's file for the duration."""
+def log_to(path: Path, state: str | None, quiet: bool | Literal["errors"]):
+    """Send the log of the root logger, which RecBole uses, to the terminal and to the run's file for the duration.
+
+    If it is to be ``quiet``, only warnings go to the terminal, or only errors.
+    """
     root = logging.getLogger()
     level = getattr(logging, str(state or "INFO").upper(), logging.INFO)
     terminal, file = logging.StreamHandler(), logging.FileHandler(path, encoding="utf-8")
@@ -73,7 +77,7 @@ def log_to(path: Path, state: str | None, quiet: bool):
     terminal.setFormatter(coloured if sys.stderr.isatty() else plain)
     file.setFormatter(plain)
     if quiet:
-        terminal.setLevel(max(level, logging.WARNING))
+        terminal.setLevel(max(level, logging.ERROR if quiet == "errors" else logging.WARNING))
     before = root.level
     root.setLevel(level)
     for handler in (terminal, file):

@@ -33,7 +33,7 @@ def serving_data(train) -> dict[str, Any]:
         "sizes": {str(field): len(values) for field, values in tokens.items()},
         # RecBole has (events, values of an event) for histories of sequences.
         "lengths": {str(f): int(n[0] if isinstance(n, tuple) else n) for f, n in train.field2seqlen.items()},
-        "counts": training_item_counts(train.inter_feat, train.iid_field, train.item_num),
+        "counts": training_item_counts(train),
         "scenes": tokens[scene].tolist() if scene in tokens else None,
         "item_features": {str(f): each for f, each in features.items() if f == train.iid_field or f in read},
         "types": {str(field): kind.value for field, kind in train.field2type.items()},

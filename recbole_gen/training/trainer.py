@@ -29,6 +29,7 @@ from recbole_gen import checkpoint, distributed
 from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
+from recbole_gen.training.divergence import usual_causes
 from recbole_gen.training.evaluation_loop import EvaluationLoop
 from recbole_gen.training.losses import training_loss
 from recbole_gen.training.optimizers import (
@@ -288,10 +289,10 @@ class Trainer(EvaluationLoop):
                 bad = ", ".join(f"'{name}' is {value}" for name, value in pairs if not np.isfinite(value))
                 last = self.run_dir / "last.pth"
                 kept = f"the epoch starts from {last}, which is kept" if last.exists() else "no epoch is finished yet"
+                untrained = self.steps - (last_step - step) == 1
                 raise NonFiniteLoss(
-                    f"training loss {bad} in epoch {epoch + 1}, step {step}; {kept}. Try a smaller learning_rate, "
-                    f"clip_grad_norm (--clip_grad_norm='{{max_norm: 1.0}}'), or look for extreme values in the float "
-                    f"features."
+                    f"training loss {bad} in epoch {epoch + 1}, step {step}; {kept}. "
+                    f"{usual_causes(self.config, untrained)}"
                 )
             sums = [total + value for total, value in zip(sums or [0.0] * len(values), values, strict=True)]
         return sums
@@ -366,8 +367,20 @@ class CountingTrainer(Trainer):
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         data = train_data._dataset
         fields = data.iid_field, data.iid_field + self.config["LIST_SUFFIX"], data.item_list_length_field
-        counts = training_item_counts(data.inter_feat, data.iid_field, data.item_num)
+        counts = training_item_counts(data)
         self.model.count_transitions(partial(training_pairs_of_items, data.inter_feat, *fields), counts)
+        return 0.0
+
+
+class PopularityTrainer(CountingTrainer):
+    """For RecBole's Pop, which ranks by what the line `Pop` of every result ranks by: all events of the training part.
+
+    Its own steps see the targets of rows, and in split files most events are in histories.
+    """
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        counts = training_item_counts(train_data._dataset).to(self.model.item_cnt).unsqueeze(1)
+        self.model.item_cnt, self.model.max_cnt = counts, counts.max(dim=0)[0]
         return 0.0
 
 
@@ -381,6 +394,8 @@ def create_trainer(config, model) -> Trainer:
 def _trainer_of(config, model) -> Trainer:
     if hasattr(model, "count_transitions"):
         return CountingTrainer(config, model)
+    if config.is_recbole_model and config["model"] == "Pop":
+        return PopularityTrainer(config, model)
     special = get_trainer(config["MODEL_TYPE"], config["model"]) if config.is_recbole_model else RecBoleTrainer
     if special is RecBoleTrainer:
         return Trainer(config, model)

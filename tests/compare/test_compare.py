@@ -295,7 +295,7 @@ def test_one_comparison_at_a_time_in_a_folder(line, refused, tmp_path):
 @pytest.mark.parametrize(
     "models, given, message",
     [
-        ("", (), "compare needs --models=NAME"),
+        ("", (), "--models needs a value"),
         ("Pop,Pop", (), "names Pop more than once"),
         ("Pop,../up", (), "'../up' cannot be a label"),
         ("Pop,SASRce", (), "unknown model 'SASRce'. Did you mean SASRec"),

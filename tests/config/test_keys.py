@@ -213,7 +213,7 @@ def test_what_would_have_to_be_loaded_is_left_to_config(tmp_path):
 def test_verbs_check_what_their_runs_get(tmp_path):
     common = {"dataset": "toy", "kl_weight": 1}
     early_checks.check_values({**common, "model": "ACVAE"})
-    pattern = "^unknown key 'num_sample' .command line.\\.\n--num_sample: tune has an option --num_samples$"
+    pattern = r"^unknown key 'num_sample' .command line.: did you mean 'num_samples'\?$"
     with pytest.raises(UserError, match=pattern):
         early_checks.check_values({"dataset": "toy", "model": "BPR", "num_sample": 3}, options=["num_samples"])
     with pytest.raises(UserError, match="kl_weight"):

@@ -177,7 +177,6 @@ def test_how_often_an_item_occurs_in_split_files_is_not_what_is_read_of_them(spl
     for changes in ({}, {"MAX_ITEM_LIST_LENGTH": 2}, {"train_pairs": "prefixes", "MAX_ITEM_LIST_LENGTH": 1}):
         config = make_config("SASRec", **values, **changes)
         dataset = create_dataset(config)
-        rows = create_loaders(config, dataset)[0]._dataset.inter_feat
-        counts = training_item_counts(rows, "item_id", dataset.item_num)
+        counts = training_item_counts(create_loaders(config, dataset)[0]._dataset)
         counted.add(tuple(int(counts[dataset.token2id("item_id", token)]) for token in "123456789"))
     assert counted == {(2, 2, 1, 1, 1, 1, 1, 1, 1)}

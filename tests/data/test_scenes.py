@@ -570,3 +570,10 @@ def test_ml100k_with_the_genres_as_scenes(tmp_path):
     result = quick_start.run(config_dict=values, argv=argv)
     assert result["diagnostics"]["scene"]["rows"] == 943
     assert 0 < result["test_result"]["scene_hit@1"] < 1
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "timestamp"])
+def test_a_scene_is_a_column_of_its_own(field, write_atomic, make_config):
+    write_atomic({"user_id:token": ["a"] * 6, "item_id:token": [*"abcabc"], "timestamp:float": range(6)})
+    with pytest.raises(UserError, match=f"_FIELD and SCENE_FIELD must name two columns, got '{field}' for both"):
+        create_dataset(make_config("DSPnet", SCENE_FIELD=field))

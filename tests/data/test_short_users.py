@@ -41,7 +41,7 @@ def test_short_users_train(short, make_config, mode, valid, test):
             assert sorted(row for part in named for row in part) == sorted(
                 f"{user} {item}" for user in LOG for item in LOG[user]
             )
-        counts = training_item_counts(parts[0].inter_feat, "item_id", data.item_num)
+        counts = training_item_counts(parts[0])
         known = {item: sum(items.count(item) for items in LOG.values()) for item in "abcd"}
         for row in valid + test:
             known[row[-1]] -= 1

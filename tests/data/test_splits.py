@@ -505,7 +505,7 @@ def test_T32_recboles_models_train_on_the_kept_rows(loss_type, write_atomic, mak
 
 
 def counted(dataset, train) -> dict[str, int]:
-    counts = training_item_counts(train.inter_feat, "item_id", dataset.item_num)
+    counts = training_item_counts(train)
     return {str(token): int(count) for token, count in zip(dataset.field2id_token["item_id"], counts, strict=True)}
 
 
@@ -535,7 +535,8 @@ def test_training_counts_an_event_once(values, expected, length, write_atomic, m
     assert counted(dataset, dataset.build()[0]) == {"[PAD]": 0, **expected}
 
 
-def test_training_counts_of_benchmark_files(write_atomic, make_config):
+@pytest.mark.parametrize("model", ["GRU4Rec", "Pop", "BPR"])
+def test_training_counts_of_benchmark_files(model, write_atomic, make_config):
     files = {"train": [("a", "b"), ("ab", "c")], "valid": [("a", "d")], "test": [("ac", "e")]}
     for part, rows in files.items():
         columns = {"user_id:token": [], "item_id_list:token_seq": [], "item_id:token": []}
@@ -543,7 +544,7 @@ def test_training_counts_of_benchmark_files(write_atomic, make_config):
             for values, value in zip(columns.values(), ("u", list(history), target), strict=True):
                 values.append(value)
         write_atomic(columns, suffix=f"{part}.inter")
-    dataset = SequenceDataset(make_config(benchmark_filename=list(PARTS)))
+    dataset = create_dataset(make_config(model, benchmark_filename=list(PARTS)))
     counts = counted(dataset, dataset.build()[0])
     assert counts == {"[PAD]": 0, "a": 2, "b": 2, "c": 1, "d": 0, "e": 0}  # each row has a history of its own
 

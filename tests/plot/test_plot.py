@@ -81,14 +81,14 @@ def test_a_model_that_has_learned_the_rhythm_beats_persistence(trained, capsys):
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["tsnee"], "no figure 'tsnee', did you mean tsne?; there are: toi, tsne, curves"),
+        (["tsnee"], "no figure 'tsnee'. Did you mean tsne? There are: toi, tsne, curves"),
         (["tsne"], "plot tsne needs --runs="),
         (["curves", "--runs=x", "--run=x"], "plot curves needs --runs="),
         (["curves", "--runs=nowhere"], "there is no folder nowhere"),
         (["sweep", "--runs=x"], "plot sweep needs --key=KEY"),
         (
             ["sweep", "--runs=.", "--kye=x"],
-            "no option --kye, did you mean --key?; its options are --runs, --run, --key",
+            "no option --kye: did you mean --key? All its options are --runs, --run, --key",
         ),
         (["toi"], "plot toi needs --run=FOLDER"),
         (["toi", "--run=nowhere"], "there is no run in nowhere"),

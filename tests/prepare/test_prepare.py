@@ -419,6 +419,17 @@ def test_a_mistake_gets_one_clear_message(tmp_path, monkeypatch, capsys, argumen
     assert not list(tmp_path.glob("**/*.inter"))
 
 
+@pytest.mark.parametrize("twice", [("user", "item"), ("user", "time"), ("item", "time"), ("item", "scene")])
+def test_one_column_is_not_two_things(tmp_path, monkeypatch, capsys, twice):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("u,i,t,s\n1,2,1700000000,3\n1,4,1700000100,3\n")
+    columns = {"user": "u", "item": "i", "time": "t", "scene": "s"}
+    columns[twice[1]] = columns[twice[0]]
+    assert main(["prepare", "x", "--from=a.csv", *(f"--{key}={column}" for key, column in columns.items())]) == 2
+    assert f"error: --{twice[0]} and --{twice[1]} must name two columns, got '" in capsys.readouterr().err
+    assert not list(tmp_path.glob("**/*.inter"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -199,7 +199,7 @@ def test_after_an_error_there_is_no_folder(folder, users, tmp_path):
     [
         (["--checkpoint=x"], "export needs --output=FOLDER"),
         (["--checkpoint=x", "--output=y", "--format=pickle"], "--format must be one of numpy, safetensors, got pickle"),
-        (["--checkpoint=x", "--output=y", "--ouput=z"], "export has no option --ouput; its options are --checkpoint"),
+        (["--checkpoint=x", "--output=y", "--ouput=z"], "export has no option --ouput: did you mean --output"),
         (["--checkpoint=x", "--output=y", "--histories=z"], "there is no file z"),
         (["--checkpoint=x", "--output=y"], "there is no run in x"),
     ],
@@ -221,3 +221,11 @@ def test_a_folder_that_is_there_is_kept(folder, tmp_path):
 def test_help(capsys):
     export.main(["--help"])
     assert capsys.readouterr().out == export.USAGE
+
+
+def test_one_column_of_a_file_is_not_two_things(folder, tmp_path):
+    path = tmp_path / "h.csv"
+    path.write_text("user_id,item_id\na,i1\n")
+    with pytest.raises(UserError, match="--user and --item must name two columns, got 'user_id' for both"):
+        export.main([f"--checkpoint={folder}", f"--output={tmp_path / 'out'}", f"--histories={path}", "--item=user_id"])
+    assert not (tmp_path / "out").exists()

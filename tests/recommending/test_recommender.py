@@ -296,6 +296,26 @@ def test_windows_hold_what_they_held_in_validation(trained):
     assert "persistence" in told and "constant" in told and f"{report['model']['coverage']:.1%}" in told
 
 
+@pytest.mark.parametrize("days", [None, (-3, 4), (2, 9), (-8, -2), (5, 5)])
+def test_the_day_is_inside_its_window(trained, days):
+    recommender = Recommender.load(trained("PASRec"))
+    window = days and calibration.DayWindow(*days, recommender.window.report)
+    recommender._scorer._window = window
+    draw, items = random.Random(1), recommender.items.to_pylist()[1:]
+    histories = [draw.choices(items, k=draw.randint(1, 12)) for _ in range(400)]
+    first = rows_of_test(trained("PASRec"))["times"][0][0]
+    times = [sorted(first + draw.randrange(400 * DAY) for _ in history) for history in histories]
+    when = recommender.when(histories, times)
+    assert ((when["from"] <= when["when"]) & (when["when"] <= when["until"])).all()
+    last = pd.to_datetime([row[-1] // DAY * DAY for row in times], unit="s")
+    assert (when["from"] >= last).all()
+    if days and days[0] <= 0 <= days[1]:  # the window is around the day that the model says
+        early, late = (when[name] - when["when"] for name in ("from", "until"))
+        assert (early.dt.days >= days[0]).all() and (late.dt.days == days[1]).all()
+    if days == (2, 9):
+        assert (when["when"] == when["from"]).all()
+
+
 def test_a_guess_that_is_as_good_is_told():
     numbers = {"lower": -1, "upper": 2, "coverage": 0.8, "median_width": 4.0, "score": 5.0, "mean_error": 1.0}
     report = {

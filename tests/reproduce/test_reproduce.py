@@ -227,10 +227,13 @@ def test_a_baseline_that_fails_is_named(line, tmp_path, capsys, custom, properti
         (("--metrics=[Hit]",), "do not measure NDCG@5"),
         (("--resume=saved/x",), "the same command again goes on"),
         (("--baselines=Popp",), "no baseline 'Popp' that is run. Did you mean Pop"),
+        (("--baselines=Nope",), "no baseline 'Nope' that is run. There are: Factors, Nobody, Pop; or all, or none$"),
+        (("--baselines=,",), "--baselines names none: all, none, or some of Factors, Nobody, Pop$"),
+        (("--pages",), "goes without a name: recbole-gen reproduce --pages"),
         (("--seeds=0",), "--seeds must be a number"),
         (("--eval_args={split: {RS: [2, 1, 7]}}",), "would change what is trained and tested on"),
         (("--hiden_size=8",), "unknown key 'hiden_size'"),
-        (("--n_layers=1",), "unknown key 'n_layers'"),
+        (("--n_layers=1",), "unknown key 'n_layers': neither DreamRec, whose setting this is, nor every model has it"),
         (("--hidden_size=many",), "hidden_size"),
         (("--data_path=nowhere",), "there is no data set 'toy'"),
         (("--test=u",), "there is no test 'u'"),
@@ -245,7 +248,8 @@ def test_unknown_names_and_settings_without_numbers(refused, properties):
     refused(["reproduce", "toy-tabel"], "there is no published setting 'toy-tabel'. Did you mean toy-table")
     (properties / "paper/bare.yaml").write_text("model: DreamRec\ndataset: toy\n")
     refused(["reproduce", "bare"], "no section `published`", "recbole-gen --paper=bare")
-    refused(["reproduce", "--seeds=3"], "--seeds needs the name of a setting")
+    refused(["reproduce", "--seeds=3"], "--seeds needs the name of a setting: recbole-gen reproduce NAME --seeds=... ")
+    refused(["reproduce", "--quick"], "--quick needs the name of a setting: recbole-gen reproduce NAME --quick ")
     refused(["reproduce", "--pages", "--docs=nowhere"], "there are no pages in nowhere")
     refused(["reproduce", "--sedes=3"], "no option --sedes")
 

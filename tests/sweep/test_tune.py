@@ -111,7 +111,7 @@ def test_a_bad_space_is_one_message_and_leaves_nothing(line, refused, space, tmp
     [
         ("--num_samples=0", "--num_samples must be a whole number of at least 1"),
         ("--num_samples=true", "--num_samples must be|--num_samples needs a value"),
-        ("--num_sample=3", "--num_sample: tune has an option --num_samples"),
+        ("--num_sample=3", r"unknown key 'num_sample' \(command line\): did you mean 'num_samples'\?$"),
         ("--hidden_siz=3", r"unknown key 'hidden_siz' \(command line\).*did you mean 'hidden_size'"),
         ("--searcher=hyperopt", "--searcher must be random or optuna"),
         ("--scheduler=pbt", "--scheduler must be asha or none"),

@@ -238,6 +238,27 @@ def test_an_infinite_loss_is_called_loss_where_the_model_names_none(run, custom)
         run(learner="sgd", learning_rate=1e30, epochs=3)
 
 
+def test_settings_far_from_their_defaults_are_named_and_no_other_is_blamed(run, custom):
+    with pytest.raises(NonFiniteLoss) as first:
+        run("DiffRec", step_scale=1e30)
+    assert "step 1;" in str(first.value) and "Far from the defaults: step_scale 1e+30 (default 0.1)" in str(first.value)
+    assert "learning_rate is not the cause" in str(first.value) and "max_norm" not in str(first.value)
+    with pytest.raises(NonFiniteLoss) as later:
+        run(learner="sgd", learning_rate=1e30, weight_decay=1e-4, epochs=3)
+    message = str(later.value)
+    assert "Far from the defaults: learning_rate 1e+30 (default " in message and "weight_decay" not in message
+    assert "Usual causes: steps that are too large (learning_rate 1e+30: a smaller one, or --clip_grad_norm" in message
+    custom.at, custom.trouble = 3, lambda: float("nan")
+    with pytest.raises(NonFiniteLoss) as unknown:
+        run("custom:Custom", clip_grad_norm={"max_norm": 1.0})
+    assert "Far from" not in str(unknown.value) and "clip_grad_norm" not in str(unknown.value)
+
+
+def test_scores_that_are_not_numbers_tell_whether_the_weights_are(run):
+    with pytest.raises(UserError, match=r"scores that are not numbers: its weights are .*learning_rate 1e\+20 \(def"):
+        run("SASRec", learner="sgd", learning_rate=1e20, epochs=1, train_batch_size=10000)
+
+
 def test_the_bad_step_is_found_between_two_looks_at_the_loss(run, custom):
     custom.at, custom.trouble = 60, lambda: float("nan")
     with pytest.raises(NonFiniteLoss, match=r"loss 'decay' is nan in epoch 1, step 60;"):
