@@ -33,6 +33,8 @@ Differences from the paper (its code was never published)
       prefixes as training rows (`train_pairs`), small initial vectors (`embedding_std`), and no gradient to the
       target's vector from the error or the noised input (`detach_target`, `detach_noised`): where the noise does not
       hide the target, the model copies it instead of reading the history (docs/reproduction.md).
+    - The slot can hold the last item's vector, too (`last_item_in_slot`): with attention alone it is slow to learn what
+      follows an item (docs/reproduction.md).
     - z_n can be made smaller (`step_scale`): beside it, small vectors of items are next to nothing of what the first
       norm reads.
 """
@@ -194,6 +196,7 @@ class DiffRec(SequentialRecommender):
         self.sums_steps = one_of(config, "step_weight", ("mean", "sum")) == "sum"
         self.detach_target, self.detach_noised = config["detach_target"], config["detach_noised"]
         self.causal, self.step_scale = config["causal"], config["step_scale"]
+        self.last_item_in_slot = config["last_item_in_slot"]
         self.from_end = one_of(config, "positions_from", ("end", "start")) == "end"
         self.item_loss = ItemLoss(config)
         self.infer = one_of(config, "infer", ("fast", "full"))
@@ -254,8 +257,11 @@ class DiffRec(SequentialRecommender):
             y_item, y_slot = F.embedding(position, y), y[-1]
         else:
             y_item, y_slot = y[:L], F.embedding(length.unsqueeze(1), y)
-        history = self.item_embedding(item_seq) + y_item + z
+        items = self.item_embedding(item_seq)
+        history = items + y_item + z
         slots = slots + y_slot + z  # eq. 14 adds z_n at every position
+        if self.last_item_in_slot:
+            slots = slots + items[torch.arange(B, device=length.device), length - 1].unsqueeze(1)
         real = (step < length.unsqueeze(1)).unsqueeze(1)  # [B, 1, L]
         if self.causal:
             # The history does not see the slots, so all S of them share it; each sees itself and the history.
@@ -281,7 +287,10 @@ class DiffRec(SequentialRecommender):
         (W, L), d = item_seq.shape, slots.shape[1]
         y, z = self.position_embedding.weight, self.step_vectors(n).unsqueeze(1)
         h_n = slots.new_zeros(W * L, d).index_copy(0, following.flatten().nonzero().squeeze(1), slots).view(W, L, d)
-        history, h_n = self.item_embedding(item_seq) + y[:L] + z, h_n + y[1 : L + 1] + z
+        items = self.item_embedding(item_seq)
+        history, h_n = items + y[:L] + z, h_n + y[1 : L + 1] + z
+        if self.last_item_in_slot:
+            h_n = h_n + items  # the slot of the event behind each
 
         def encode(_, history: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
             x = self.dropout(self.input_norm(torch.cat([slots, history], dim=1)))

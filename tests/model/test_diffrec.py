@@ -146,7 +146,10 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
         return x @ layer.weight.T + layer.bias
 
     z = torch.tensor([(math.cos if i % 2 else math.sin)(n / 10000 ** ((i - i % 2) / D)) for i in range(D)])
-    h = torch.cat([model.item_embedding.weight[history], slot.unsqueeze(0)])
+    items = model.item_embedding.weight[history]
+    if model.last_item_in_slot and history:
+        slot = slot + items[-1]
+    h = torch.cat([items, slot.unsqueeze(0)])
     y = model.position_embedding.weight[LENGTH - len(history) :]  # the last one is always the slot's
     x = norm(h + y + model.step_scale * z, model.input_norm)
     hidden = torch.ones(len(x), len(x)).triu(1).bool() & model.causal
@@ -166,10 +169,12 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
     return x[-1]
 
 
-@pytest.mark.parametrize("step_scale", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize(
+    "values", [{"step_scale": 1.0}, {"step_scale": 0.1}, {"step_scale": 0.0}, {"last_item_in_slot": True}]
+)
 @causal_or_not
-def test_denoise_is_a_transformer_over_the_history_with_the_slot_last(causal, step_scale):
-    model, histories = build(causal=causal, step_scale=step_scale), random_histories(150)
+def test_denoise_is_a_transformer_over_the_history_with_the_slot_last(causal, values):
+    model, histories = build(causal=causal, **values), random_histories(150)
     assert {len(history) for history in histories} == set(range(LENGTH + 1))
     slots, n = torch.randn(len(histories), D), torch.randint(1, TIMESTEPS + 1, (len(histories),))
     with torch.no_grad():

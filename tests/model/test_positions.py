@@ -114,6 +114,21 @@ def test_loss_and_gradient_are_those_of_all_rows(built, name):
         torch.testing.assert_close(gradients[key], gradient, atol=1e-6, rtol=1e-5)
 
 
+def test_the_last_item_is_in_the_slots_of_windows_too(built):
+    losses = []
+    for last_item in (True, False):
+        rows, windows = (
+            built("DiffRec", train_pairs=mode, positions_batch_size=10**6, last_item_in_slot=last_item)
+            for mode in ("all", "positions")
+        )
+        draw_nothing(rows[2]), draw_nothing(windows[2])
+        wanted, _ = loss_and_gradients(rows[0], rows[2], only_batch(rows[1]))
+        found, _ = loss_and_gradients(windows[0], windows[2], only_batch(windows[1]))
+        assert found == pytest.approx(wanted, abs=1e-6)
+        losses.append(found)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
 DSPNET = {
     "SCENE_FIELD": "kind", "hidden_size": 16, "scene_size": 8, "causal": True, "beta_k": 0.0, "alpha_k": 0.0,
     "hidden_dropout_prob": 0, "attn_dropout_prob": 0,
@@ -299,11 +314,12 @@ def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path, name):
         ("SASRec", ("--loss_type=BPR",), ["loss_type: CE"]),
         ("SASRec", ("--empty_history=True",), ["empty_history"]),
         ("SASRec", ("--transform=mask_itemseq",), ["transform"]),
-        ("DSPnet", ("--SCENE_FIELD=item_id", "--n_layers=2"), ["DSPnet", "causal", "n_layers"]),
-        ("DSPnet", ("--SCENE_FIELD=item_id", "--causal=True", "--candidates=sampled"), ["DSPnet", "candidates"]),
+        ("DSPnet", ("--SCENE_FIELD=kind", "--n_layers=2"), ["DSPnet", "causal", "n_layers"]),
+        ("DSPnet", ("--SCENE_FIELD=kind", "--causal=True", "--candidates=sampled"), ["DSPnet", "candidates"]),
     ],
 )
-def test_what_cannot_be_trained_so_says_why(arguments, refused, model, values, patterns):
+def test_what_cannot_be_trained_so_says_why(arguments, refused, write_atomic, model, values, patterns):
+    write_atomic({"item_id:token": [f"i{n}" for n in range(40)], "kind:token": [n % 3 for n in range(40)]}, "item")
     refused([*arguments(*values, model=model), "--train_pairs=positions"], "train_pairs: positions", *patterns)
 
 
