@@ -40,6 +40,8 @@ def make_stopper(sweep: Sweep, trials: Sequence[dict[str, Any]]):
             self.stopped: set[str] = set()
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            if "number" not in result:  # the end of a trial that has reported nothing
+                return False
             self.reported.add(trial_id)
             self.seconds[result["number"]] = result["cpu_seconds"]
             if self.is_spent():

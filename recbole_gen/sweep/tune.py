@@ -25,6 +25,10 @@ from recbole_gen.sweep.state import Sweep
 from recbole_gen.sweep.trial import run_trial, test_trial
 
 
+class NoScore(UserError):
+    """No trial of a sweep has a validation score."""
+
+
 def run_sweep(sweep: Sweep, tests_best: bool = True) -> int:
     """Run the trials of a sweep that have not ended, test the best one unless nothing is to be tested yet, and write
     what there is to tell.
@@ -63,9 +67,13 @@ def run_sweep(sweep: Sweep, tests_best: bool = True) -> int:
             for file in report.write_results(Path(sweep.folder), trials, best, config, sweep.trial_settings):
                 print(f"written: {file}")
     if state.best_trial(trials, config["valid_metric_bigger"]) is None:
-        reasons = "\n".join(f"trial {each['number']}: {each.get('reason', 'not validated')}" for each in trials)
-        raise UserError(f"no trial came to a validation score:\n{reasons}")
+        raise NoScore(f"no trial came to a validation score:\n{failure_reasons(trials)}")
     return 0
+
+
+def failure_reasons(trials: list[dict[str, Any]]) -> str:
+    """A line for each trial that has no score."""
+    return "\n".join(f"trial {each['number']}: {each.get('reason', 'not validated')}" for each in trials)
 
 
 @contextlib.contextmanager

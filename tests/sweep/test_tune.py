@@ -138,7 +138,7 @@ def test_bad_options_are_one_message_and_leave_nothing(line, refused, space, tmp
 
 
 def test_a_model_without_a_space_of_its_own_needs_one(line, refused):
-    refused(line(model="SASRec"), "no search space for SASRec: give one with --space=FILE")
+    refused(line(model="NARM"), "no search space for NARM: give one with --space=FILE")
 
 
 def test_without_optuna_the_message_says_how_to_get_it(line, refused, space, monkeypatch):
@@ -362,7 +362,7 @@ def test_a_sweep_ends_with_its_cpu_minutes_and_goes_on_with_more(two_cores, line
     with open(folder / "trials.csv", newline="") as file:
         rows = {int(row["trial"]): row for row in csv.DictReader(file)}
     assert {rows[trial["number"]]["status"] for trial in begun} == {"stopped"}
-    assert sorted(row["status"] for row in rows.values()) == ["not started"] * (4 - len(begun)) + ["stopped"] * len(begun)
+    assert {rows[trial["number"]]["status"] for trial in trials if not trial["epochs"]} == {"not started"}
 
     assert cli.main(["tune", f"--resume={folder}"]) == 0  # nothing is left to spend
     assert [trial["epochs"] for trial in state.read_trials(folder)] == [trial["epochs"] for trial in trials]
