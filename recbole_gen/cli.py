@@ -15,6 +15,7 @@ USAGE = """\
 usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen tune --model=NAME --dataset=NAME [--space=FILE]     search hyper-parameters with Ray Tune
        recbole-gen compare --models=NAME,NAME,... --dataset=NAME       models over several seeds, tables and tests
+       recbole-gen leaderboard --models=NAME,... --dataset=NAME        each tuned with one budget, then compared
        recbole-gen reproduce [NAME]                                    a paper's table: published numbers and ours
        recbole-gen plot FIGURE --runs="FOLDER ..."                     toi, tsne, curves, sweep, schedules
        recbole-gen prepare [NAME]                                      a data set of the papers, or a log of your own
@@ -41,6 +42,7 @@ PRINT_CONFIG = "--print-config"
 VERBS = {
     "tune": ("sweep.command", "main"),
     "compare": ("compare.command", "main"),
+    "leaderboard": ("leaderboard.command", "main"),
     "reproduce": ("reproduce.command", "main"),
     "plot": ("plot.command", "main"),
     "prepare": ("prepare.command", "main"),

@@ -169,12 +169,12 @@ def _train_and_test(
             raise _naming_what_changed(error, resume_from, config, train_data._dataset) from None
     if distributed.is_main_process():
         write_text(run_dir / "config.yaml", config.describe() + "\n")
-    loaded = time.time()
+    loaded, cpu_loaded = time.time(), time.process_time()
 
     test_result, diagnostics = None, None
     with blaming_settings(config, "model"):
         _, best_result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
-        trained = time.time()
+        trained, cpu_trained = time.time(), time.process_time()
         if test:
             test_result, diagnostics = _test_best_epoch(config, trainer, data, train_data, test_data, run_dir)
     result = {
@@ -194,6 +194,7 @@ def _train_and_test(
         "seconds": {
             "load": round(loaded - started, 2),
             "train": round(trainer.train_seconds or trained - loaded, 2),
+            "train_cpu": round(trainer.train_cpu_seconds or cpu_trained - cpu_loaded, 2),
             "test": round(time.time() - trained, 2),
         },
         "peak_memory_mib": environment.peak_memory(),

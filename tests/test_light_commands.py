@@ -33,7 +33,10 @@ LIGHT = {  # command -> exit code
     "compare --models=Pop,DreamRek --dataset=ml-100k": 2, "compare --models=Pop,BPR --dataset=ml-100k --topq=5": 2,
     "compare --models=Pop --dataset=ml-100k --sedes=3": 2, "reproduce": 0, "reproduce nothing": 2,
     "reproduce acvae-ml-1m --protocol=period": 2, "reproduce acvae-ml-1m --hiden_size=3": 2,
-    "reproduce acvae-ml-1m --topk=[10]": 2,
+    "reproduce acvae-ml-1m --topk=[10]": 2, "leaderboard --models=Pop,DreamRek --dataset=ml-100k": 2,
+    "leaderboard --models=Pop --dataset=ml-100k --cpu_minutes=0": 2,
+    "leaderboard --models=Pop --dataset=ml-100k --spaces=nowhere": 2, "leaderboard --pages --docs=nowhere": 2,
+    "leaderboard --models=Pop --dataset=ml-100k --sedes=3": 2,
 }  # fmt: skip
 LIGHT |= {f"{verb} --help": 0 for verb in cli.VERBS}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,20 @@ EVALUATION_KEYS = (
 )  # fmt: skip
 """Keys of a run that decide what is ranked, for whom, and how that is measured."""
 
+PLACES = ("data_path", "checkpoint_dir", "output", "docs", "address")
+"""Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
+FOLDERS = ("data_path", "model_configs", "spaces")
+"""Those of which the page's reader has one of his own, unless they are relative: in the checkout."""
 TESTS = ("t", "wilcoxon")
 """Names of the tests that `significance.paired_test` has."""
 
 
-def parse_labels(given: Any) -> list[str]:
+def parse_labels(given: Any, verb: str = "compare") -> list[str]:
     """The labels of `--models`. Raises UserError if there are none, one is twice, or one cannot name a folder."""
     labels = [str(name).strip() for name in (given if isinstance(given, list) else str(given or "").split(","))]
     labels = [name for name in labels if name]
     if not labels:
-        raise UserError("compare needs --models=NAME,NAME,... such as --models=DreamRec,SASRec,Pop")
+        raise UserError(f"{verb} needs --models=NAME,NAME,... such as --models=DreamRec,SASRec,Pop")
     for label in labels:
         if not re.fullmatch(r"\w[\w.:+ -]*", label):
             raise UserError(f"--models: '{label}' cannot be a label: letters, digits and . : + - _ can be in one")
@@ -105,6 +110,18 @@ def _model_files_in(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
     if not files:
         raise UserError(f"--model_configs={folder}: no file there is that of a model, such as {labels[0]}.yaml")
     return files
+
+
+def page_command(verb: str, arguments: Sequence[str]) -> str:
+    """The command line as a page shows it, without the places of this machine."""
+    kept = []
+    for argument in arguments:
+        key, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and key in FOLDERS and (key in PLACES or Path(value).is_absolute()):
+            kept.append(f"--{key}=FOLDER")
+        elif not (argument.startswith("--") and key in PLACES):
+            kept.append(argument)
+    return shlex.join(["python", "run_recbole_gen.py", verb, *kept])
 
 
 def require_test(test: Any, resamples: Any) -> None:

@@ -213,12 +213,12 @@ def run_job(job: Job) -> str | None:
     or data is kept beside it. Raises SharedMistake, before it trains, for what no run of the comparison can do."""
     folder = Path(job.folder)
     if folder.exists() and _what_changed(job):
-        folder.rename(_backup_folder(folder))
+        folder.rename(backup_folder(folder))
     values = {**job.values, "checkpoint_dir": str(folder)}
     if (folder / "last.pth").exists():
         values["resume"] = str(folder / "last.pth")
     try:
-        write_json(folder / "job.json", _with_effect(job.settings, job.data))
+        write_json(folder / "job.json", with_effect(job.settings, job.data))
         run(config_dict=values, run_dir=folder, quiet=True)
     except SharedMistake:
         if not (folder / "last.pth").exists():
@@ -240,7 +240,7 @@ def _is_finished(job: Job) -> bool:
     return bool(not _what_changed(job) and read_json(folder / "result.json") and (folder / "ranks.test.tsv").exists())
 
 
-def _with_effect(settings: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
+def with_effect(settings: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
     """The content of `job.json`: what a run's numbers depend on."""
     kept = {key: value for key, value in {**BEFORE, **settings}.items() if key not in KEYS_WITHOUT_EFFECT}
     return json.loads(json.dumps({"settings": kept, "data": data}))
@@ -248,11 +248,18 @@ def _with_effect(settings: dict[str, Any], data: dict[str, str]) -> dict[str, An
 
 def _what_changed(job: Job) -> str:
     """What is different from the run that is in the folder, as text; empty for nothing."""
-    known = read_json(Path(job.folder) / "job.json")
-    if not known.get("settings"):
-        is_damaged = (Path(job.folder) / "job.json").exists()
-        return "job.json in the folder is damaged" if is_damaged else "what is in the folder is no run of a comparison"
-    old, new = _with_effect(known["settings"], known.get("data", {})), _with_effect(job.settings, job.data)
+    path = Path(job.folder) / "job.json"
+    if not path.exists():
+        return "what is in the folder is no run of a comparison"
+    return what_changed(path, with_effect(job.settings, job.data))
+
+
+def what_changed(path: Path, new: dict[str, Any]) -> str:
+    """In what ``new``, see `with_effect`, differs from what a file has of that form, as text; empty for nothing."""
+    old = read_json(path)
+    if not old.get("settings"):
+        return f"{path.name} in the folder is damaged"
+    old = with_effect(old["settings"], old.get("data", {}))
     mine, theirs = new["settings"], old["settings"]
     keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
     told = [f"{key} was {theirs.get(key)!r} and is {mine.get(key)!r}" for key in keys[:MAX_NAMED]]
@@ -276,7 +283,7 @@ def _change_lines(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def _backup_folder(folder: Path) -> Path:
+def backup_folder(folder: Path) -> Path:
     """The first free name of .old1, .old2, ... beside a folder."""
     number = 1
     while (target := folder.with_name(f"{folder.name}.old{number}")).exists():

@@ -39,6 +39,11 @@ def property_file(folder: str, name: str) -> Path:
     return path
 
 
+def docs_folder(name: str) -> Path | None:
+    """docs/NAME of the checkout; None for an installed package, which has no documents."""
+    return ROOT / "docs" / name if (ROOT / "docs").is_dir() else None
+
+
 def find_dataset(name: str, data_path: str, parts: Any = None) -> Path:
     """The folder of a data set: under ``data_path``, under our dataset/, or ml-100k inside the recbole package.
 

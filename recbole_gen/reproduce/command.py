@@ -12,12 +12,13 @@ from typing import Any
 
 from recbole_gen.compare.arguments import parse_seeds, parse_tie_seeds, require_test
 from recbole_gen.config.early_checks import check_models
+from recbole_gen.config.places import docs_folder
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.files import require_folder_output
 from recbole_gen.options import asks_for_help, parse_name, split_options, verb_options
 from recbole_gen.reproduce.results import VERDICTS
 from recbole_gen.reproduce.settings import make_plan, published_setting
-from recbole_gen.reproduce.states import SAVED, docs_folder, list_text
+from recbole_gen.reproduce.states import SAVED, list_text
 from recbole_gen.sweep.cluster import Resources
 
 USAGE = f"""\
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_options(asked, name)
     plan = make_plan(setting, values, asked["baselines"], asked["quick"], OPTIONS)
     check_models(plan.values, plan.files)
-    docs = Path(str(asked["docs"])).absolute() if asked["docs"] else docs_folder()
+    docs = Path(str(asked["docs"])).absolute() if asked["docs"] else docs_folder("reproduction")
     if docs is not None and not asked["quick"]:
         require_folder_output(docs, "--docs")
     from recbole_gen.reproduce.runs import run_reproduction
@@ -98,7 +99,7 @@ def _list_settings(given: dict[str, Any]) -> int:
             f"lists the names)"
         )
     asked = verb_options(given, LIST_OPTIONS, "reproduce")
-    docs = Path(str(asked["docs"])) if asked["docs"] else docs_folder()
+    docs = Path(str(asked["docs"])) if asked["docs"] else docs_folder("reproduction")
     if asked["pages"]:
         if docs is None or not docs.is_dir():
             raise UserError(f"there are no pages in {docs or 'docs/reproduction'}: --docs=FOLDER names another folder")

@@ -3,7 +3,6 @@ numbers."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_gen.compare.arguments import page_command
 from recbole_gen.compare.finished_runs import read_runs
 from recbole_gen.compare.notes import reading_notes
 from recbole_gen.compare.output_files import write_files
@@ -30,8 +30,6 @@ from recbole_gen.training.result_text import BASELINES
 
 KEYS_OF_COMPARISONS = ("seed", "mask_seen", "group_metrics", "paper", "model", "show_progress", "state", "nproc")
 """Keys in which a run of a comparison differs from a run of the setting by itself without another result."""
-PLACES = ("data_path", "checkpoint_dir", "output", "docs", "address")
-"""Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
 
 
 def run_reproduction(plan: Plan, asked: dict[str, Any], docs: Path | None, arguments: Sequence[str]) -> int:
@@ -67,7 +65,7 @@ def _report(outcome: Outcome, plan: Plan, asked: dict[str, Any], docs: Path | No
     summary = summarise_outcome(outcome, asked, wanted)
     if summary is None:
         return 1
-    command = page_command(arguments)
+    command = page_command("reproduce", arguments)
     found = reproduction(outcome, summary, plan, bool(asked["quick"]), command)
     print("\n" + terminal_text(found))
     write_files(summary, outcome.folder, command)
@@ -80,18 +78,6 @@ def _report(outcome: Outcome, plan: Plan, asked: dict[str, Any], docs: Path | No
     for file in written:
         print(f"written: {file}")
     return 1 if outcome.failed else 0
-
-
-def page_command(arguments: Sequence[str]) -> str:
-    """The command line as a page shows it, without the places of this machine."""
-    kept = []
-    for argument in arguments:
-        key = argument.removeprefix("--").partition("=")[0]
-        if key == "data_path":
-            kept.append("--data_path=FOLDER")
-        elif not (argument.startswith("--") and key in PLACES):
-            kept.append(argument)
-    return shlex.join(["python", "run_recbole_gen.py", "reproduce", *kept])
 
 
 def reproduction(outcome: Outcome, summary: Summary, plan: Plan, is_quick: bool, command: str) -> Reproduction:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from recbole_gen.config import places
 from recbole_gen.config.papers import paper_names, read_paper
 from recbole_gen.errors import counted
 from recbole_gen.files import read_json
@@ -35,11 +34,6 @@ class State:
     name: str
     runs: str
     found: Reproduction | None
-
-
-def docs_folder() -> Path | None:
-    """docs/reproduction of the checkout; None for an installed package, which has no documents."""
-    return places.ROOT / "docs/reproduction" if (places.ROOT / "docs").is_dir() else None
 
 
 def result_file(folder: Path, name: str) -> Path:

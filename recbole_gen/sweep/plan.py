@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recbole_gen.config.config import Config
-from recbole_gen.config.layers import run_values, with_origins
+from recbole_gen.config.layers import Source, read_user_layers, run_values, with_origins
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data import requirements
 from recbole_gen.errors import UserError, did_you_mean, quoted_option
@@ -27,32 +27,10 @@ MAX_CHECKED = 200
 
 
 def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | None = None) -> Sweep:
-    """The sweep that a command line asks for.
-
-    Args:
-        options: those of `tune`, all of them.
-        of_run: keys of `run` on the command line.
-        space: what the file of ``options`` holds; None where there is none, for the one of the model.
-
-    Raises UserError if `run` does not accept the keys, or a value that the space can draw, if there is no space or a
-    key of it is given, too, and for an output folder that is in use.
-    """
-    values = run_values(of_run)
-    config = base_config(values, of_run, options)
-    path = Path(str(options["space"] or PROPERTIES / f"tune/{config['model']}.yaml"))
-    if space is None and not path.is_file():
-        raise UserError(
-            f"there is no search space for {config['model']}: give one with --space=FILE, such as a YAML file with the "
-            f"line `learning_rate: {{loguniform: [1.0e-4, 1.0e-2]}}`"
-        )
-    space = space or read_space(path)
-    both = sorted(of_run.keys() & space.dimensions.keys())
-    if both:
-        raise UserError(f"{', '.join(both)}: given for all trials, and searched in {path}; take one of the two out")
-    require_allowed_values(space.dimensions.values(), config.table, str(path))
-    name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
-    require_folder_output(folder)
+    """The sweep that a command line asks for, see `asked_sweep`. Raises UserError for an output folder that is in use,
+    too."""
+    sweep = asked_sweep(options, of_run, space)
+    folder = Path(sweep.folder)
     if (folder / "sweep.json").exists():
         raise UserError(
             f"there is a sweep in {folder}: go on with it by "
@@ -60,15 +38,55 @@ def new_sweep(options: dict[str, Any], of_run: dict[str, Any], space: Space | No
         )
     if folder.exists() and not (folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: name another --output")
+    return sweep
+
+
+def asked_sweep(
+    options: dict[str, Any],
+    of_run: dict[str, Any],
+    space: Space | None = None,
+    files: Sequence[Source] = (),
+    **weaker: Any,
+) -> Sweep:
+    """What a command line asks for, whatever lies in its folder.
+
+    Args:
+        options: those of `tune`, all of them.
+        of_run: keys of `run` on the command line.
+        space: what the file of ``options`` holds; None where there is none, for the one of the model.
+        files: settings of the model, which those on the command line win over.
+        weaker: keys of `run` that all others win over.
+
+    Raises UserError if `run` does not accept the keys, or a value that the space can draw, if there is no space or a
+    key of it is given, too, and for an output folder that cannot be one.
+    """
+    values = run_values(of_run, files, **weaker)
+    config = base_config(values, of_run, options, files)
+    path = Path(str(options["space"] or PROPERTIES / f"tune/{config['model']}.yaml"))
+    if space is None and not path.is_file():
+        raise UserError(
+            f"there is no search space for {config['model']}: give one with --space=FILE, such as a YAML file with the "
+            f"line `learning_rate: {{loguniform: [1.0e-4, 1.0e-2]}}`"
+        )
+    space = space or read_space(path)
+    given = of_run.keys() | {key for _, layer in read_user_layers(files) for key in layer}
+    if both := sorted(given & space.dimensions.keys()):
+        raise UserError(f"{', '.join(both)}: given for all trials, and searched in {path}; take one of the two out")
+    require_allowed_values(space.dimensions.values(), config.table, str(path))
+    name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    folder = Path(str(options["output"] or Path(config["checkpoint_dir"]) / "tune" / name)).absolute()
+    require_folder_output(folder)
     return Sweep(str(folder), values, options, str(path), space)
 
 
-def base_config(values: dict[str, Any], given: dict[str, Any], options: Iterable[str] = ()) -> Config:
+def base_config(
+    values: dict[str, Any], given: dict[str, Any], options: Iterable[str] = (), files: Sequence[Source] = ()
+) -> Config:
     """The configuration without the space. Raises UserError, which knows the names of the options of `tune`, too."""
     try:
         return with_dataset_fetched(partial(Config, config_dict=values))
     except UserError as error:
-        message = with_origins(error, given)
+        message = with_origins(error, given, files)
         near = {key: did_you_mean(key, options, "--{}", cutoff=0.8) for key in getattr(error, "unknown", ())}
         hints = [f"--{key}: tune has an option {option}" for key, option in near.items() if option]
         raise UserError("\n".join([message, *hints])) from None

@@ -19,15 +19,16 @@ from recbole_gen.training.result_text import describe_result
 
 def trials_table(trials: list[dict[str, Any]], metric: str, bigger: bool) -> pd.DataFrame:
     """One line a trial, the best first, those that have failed last: number, status, valid score, epochs trained,
-    seconds, parameters (empty where one is not set; lists and ~ as JSON), why it failed."""
+    seconds, CPU seconds of the epochs, parameters (empty where one is not set; lists and ~ as JSON), why it failed."""
     lines = [
         {
             "trial": trial["number"],
-            "status": trial["status"],
+            "status": state.status_text(trial),
             f"valid {metric}": trial["score"],
             "best_epoch": trial["best_epoch"],
             "epochs_run": trial["epochs"],
             "seconds": trial.get("seconds"),
+            "cpu_seconds": trial.get("cpu_seconds"),
             **state.flat_params(trial),
             "reason": trial.get("reason"),
         }
@@ -43,13 +44,14 @@ def _sort_key(trial: dict[str, Any], bigger: bool) -> tuple[bool, bool, float, i
     return trial["status"] == "failed", score is None, size, trial["number"]
 
 
-def results_text(trials: list[dict[str, Any]], best: dict[str, Any] | None, config) -> str:
-    """The table of trials, and the test of the best one, for people."""
+def results_text(trials: list[dict[str, Any]], best: dict[str, Any] | None, config, usage: str = "") -> str:
+    """The table of trials, what they have taken (``usage``), and the test of the best one, for people."""
     frame = trials_table(trials, config["valid_metric"], config["valid_metric_bigger"])
     if frame["reason"].isna().all():
         frame = frame.drop(columns="reason")
     body = frame.where(frame.notna(), None)
     parts = [tabulate(body.values.tolist(), headers=list(body), floatfmt=".4g", missingval="-")]
+    parts += [usage] if usage else []
     if best is not None:
         parts += ["", "the best by validation, tested:", describe_result(best)]
     return "\n".join(parts)
@@ -75,7 +77,7 @@ def write_results(
     scored = state.scored_trials(trials)
     if scored:
         written += write_parallel_coordinates(folder, scored, metric, config["valid_metric_bigger"])
-        write_hparams(folder, scored, metric)
+        write_hparams(folder, [trial for trial in scored if trial["status"] in state.ENDED], metric)
     winner = state.best_trial(trials, config["valid_metric_bigger"])
     if best and winner:
         chosen = {"model": config["model"], "dataset": config["dataset"], **settings(winner["params"])}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from tabulate import tabulate
 
 from recbole_gen.errors import UserError
@@ -134,6 +135,23 @@ class Space:
         """How many trials `sample` gives. Raises UserError for a number below 1."""
         _check_at_least("num_samples", num_samples, 1)
         return num_samples * len(self._grid_points())
+
+    def without_grid(self) -> Space:
+        """The same with what is a grid drawn, too, so that there are as many trials as samples."""
+        drawn = {
+            name: replace(each, kind="choice") if each.kind == "grid" else each
+            for name, each in self.dimensions.items()
+        }
+        return Space(drawn)
+
+    def as_yaml(self) -> str:
+        """What `read_space` reads as this space."""
+        content: dict[str, Any] = {}
+        for name, each in self.dimensions.items():
+            when = {"when": {key: list(values) for key, values in each.when.items()}} if each.when else {}
+            is_plain = each.kind == "constant" and not when
+            content[name] = each.values[0] if is_plain else {each.kind: list(each.values), **when}
+        return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=1000)
 
     def describe(self) -> str:
         """A table of the keys for people."""

@@ -129,6 +129,11 @@ def write_curve(folder: Path, lines: list[dict[str, Any]]) -> None:
     write_text(folder / "epochs.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def status_text(trial: dict[str, Any]) -> str:
+    """The status of a trial for people: what is open when a sweep is over was stopped by its limit of CPU time."""
+    return trial["status"] if trial["status"] in ENDED else "stopped" if trial["epochs"] else "not started"
+
+
 def validated_epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The epochs that have a score of their own."""
     return [line for line in lines if line["valid_score"] is not None]

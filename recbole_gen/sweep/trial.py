@@ -16,7 +16,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.files import read_json, write_json, write_text
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.quick_start import run
-from recbole_gen.sweep import cluster, state
+from recbole_gen.sweep import budget, cluster, state
 from recbole_gen.sweep.failures import reason_of_error
 from recbole_gen.sweep.state import Sweep
 from recbole_gen.training.trainer import EpochResult
@@ -29,7 +29,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.Working
     folder = sweep.trial_folder(config["number"])
     with FileLock(folder / ".trial.lock"):  # a process of before may not have noticed that its sweep was killed
         trial = read_json(folder / "trial.json")
-        if trial["status"] in state.ENDED:
+        if trial["status"] in state.ENDED or budget.is_spent(sweep, state.read_trials(sweep.folder)):
             return
         started, before = time.time(), trial.get("seconds", 0.0)
         try:
@@ -42,19 +42,20 @@ def run_trial(config: dict[str, Any], sweep: Sweep, environment: cluster.Working
             trial.update(status="finished")
         trial["seconds"] = round(before + time.time() - started, 2)
         write_json(folder / "trial.json", trial)
-    _report_to_scheduler(state.read_curve(folder))
+    _report_to_scheduler(trial, state.read_curve(folder))
 
 
-def _report_to_scheduler(lines: list[dict[str, Any]]) -> None:
-    """Tell the scheduler the last validated epoch. Does not come back if it ends the trial."""
+def _report_to_scheduler(trial: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    """Tell the scheduler the last validated epoch, and the CPU time so far. Does not come back if it, or the limit of
+    CPU time, ends the trial."""
     from ray import tune
 
     if validated := state.validated_epochs(lines):
-        tune.report(validated[-1])
+        tune.report({**validated[-1], "number": trial["number"], "cpu_seconds": trial.get("cpu_seconds") or 0.0})
 
 
 def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable[[], float]) -> None:
-    """`run`, which writes and reports a line an epoch, from where it was."""
+    """`run`, which writes and reports a line an epoch, from where it was; ``trial`` has its CPU time in the end."""
     from ray import get_runtime_context
 
     folder = sweep.trial_folder(trial["number"])
@@ -65,7 +66,7 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
     epochs = with_dataset_fetched(partial(Config, config_dict=values))["epochs"]
     lines = state.read_curve(folder)
     if lines and lines[-1]["epoch"] < epochs:
-        _report_to_scheduler(lines)  # the scheduler may not have seen it
+        _report_to_scheduler(trial, lines)  # the scheduler may not have seen it
     if (folder / "last.pth").exists():
         values = _resumed(sweep, trial["params"], folder)
 
@@ -79,13 +80,15 @@ def _train(sweep: Sweep, trial: dict[str, Any], has_gpu: bool, seconds: Callable
         }
         lines[:] = [each for each in lines if each["epoch"] < epoch.number] + [line]
         state.write_curve(folder, lines)
+        trial["cpu_seconds"] = round(epoch.cpu_seconds, 2)
         write_json(folder / "trial.json", {**trial, "seconds": seconds()})
         if epoch.valid_score is not None and epoch.number < epochs:  # the last epoch is no early end
-            _report_to_scheduler([line])
+            _report_to_scheduler(trial, [line])
 
     cache = sweep.data_cache(get_runtime_context().get_node_id())
     quiet: Any = True if trial["number"] == 0 else "errors"  # what all trials would warn of is told once
     result = run(config_dict=values, run_dir=folder, test=False, on_epoch=on_epoch, quiet=quiet, data_cache=cache)
+    trial["cpu_seconds"] = result["seconds"]["train_cpu"]
     if not lines or lines[-1]["epoch"] < result["epochs"]:  # killed between the last checkpoint and its line
         known = {"score": result["best_valid_score"], "best_epoch": result["best_epoch"] + 1}
         lines.append({"epoch": result["epochs"], "valid_score": None, "train_loss": result["train_loss"][-1], **known})
@@ -107,11 +110,12 @@ def test_trial(sweep: Sweep, best: dict[str, Any], environment: cluster.WorkingE
     folder = sweep.trial_folder(best["number"])
     threads = sweep.trial_settings(best["params"])["num_threads"]
     values = _resumed(sweep, best["params"], folder) | {"num_threads": threads}
-    if best["status"] == "pruned":  # it is not to train on; its process may have died before it wrote its last line
+    was_stopped = best["status"] != "finished"
+    if was_stopped:  # it is not to train on; its process may have died before it wrote its last line
         values["epochs"] = checkpoint.load(folder / "last.pth")["next_epoch"]
     cache = sweep.data_cache(get_runtime_context().get_node_id())
     result = run(config_dict=values, run_dir=folder, quiet="errors", data_cache=cache)
-    if best["status"] == "pruned":
+    if was_stopped:
         result["config"]["epochs"] = checkpoint.load(folder / "last.pth")["config"]["epochs"]
         write_json(folder / "result.json", result)
     return result

@@ -17,7 +17,7 @@ from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError, counted, quoted_option
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json
 from recbole_gen.quick_start import Interrupted
-from recbole_gen.sweep import cluster, report, state
+from recbole_gen.sweep import budget, cluster, report, state
 from recbole_gen.sweep.plan import check_trials, planned_points
 from recbole_gen.sweep.progress import progress_callback
 from recbole_gen.sweep.scheduler import make_scheduler
@@ -25,8 +25,13 @@ from recbole_gen.sweep.state import Sweep
 from recbole_gen.sweep.trial import run_trial, test_trial
 
 
-def run_sweep(sweep: Sweep) -> int:
-    """Run the trials of a sweep that have not ended, test the best one, and write what there is to tell.
+class NoScore(UserError):
+    """No trial of a sweep has a validation score."""
+
+
+def run_sweep(sweep: Sweep, tests_best: bool = True) -> int:
+    """Run the trials of a sweep that have not ended, test the best one unless nothing is to be tested yet, and write
+    what there is to tell.
 
     Returns the exit code. Raises UserError, also if all trials have failed, or Interrupted on Ctrl-C.
     """
@@ -44,7 +49,7 @@ def run_sweep(sweep: Sweep) -> int:
             print(sweep.space.describe(), flush=True)
             try:
                 _run_trials(sweep, points, config, epochs, wanted)
-                best = _test_best(ray, sweep, config, resources)
+                best = _test_best(ray, sweep, config, resources) if tests_best else None
             except KeyboardInterrupt:
                 raise Interrupted(_stopped_message(sweep)) from None
             except OSError as error:
@@ -58,15 +63,15 @@ def run_sweep(sweep: Sweep) -> int:
                 with contextlib.suppress(ray.exceptions.RayError):  # a machine that is gone has nothing to remove
                     cluster.run_on_every_node(ray, _remove_shared_data, sweep.data_cache(""))
             trials = state.read_trials(sweep.folder)
-            print(report.results_text(trials, best, config))
+            print(report.results_text(trials, best, config, budget.usage_text(sweep, trials)))
             for file in report.write_results(Path(sweep.folder), trials, best, config, sweep.trial_settings):
                 print(f"written: {file}")
-    if best is None:
-        raise UserError(f"no trial came to a validation score:\n{reasons_text(trials)}")
+    if state.best_trial(trials, config["valid_metric_bigger"]) is None:
+        raise NoScore(f"no trial came to a validation score:\n{failure_reasons(trials)}")
     return 0
 
 
-def reasons_text(trials: list[dict[str, Any]]) -> str:
+def failure_reasons(trials: list[dict[str, Any]]) -> str:
     """Why trials have no score, a line a reason."""
     of_reason: dict[str, list[str]] = {}
     for each in trials:
@@ -106,8 +111,9 @@ def _run_trials(
     trials = state.read_trials(sweep.folder)
     left = [trial["number"] for trial in trials if trial["status"] not in state.ENDED]
     missing = sweep.num_trials() - len(trials)  # those of Optuna that it has not been asked for
-    if not left and missing <= 0:
+    if (not left and missing <= 0) or budget.is_spent(sweep, trials):
         return
+    stopper = budget.make_stopper(sweep, trials)
     mode = "max" if config["valid_metric_bigger"] else "min"
     search: dict[str, Any] = {"num_samples": 1}
     if sweep.options["searcher"] == "optuna":
@@ -124,16 +130,17 @@ def _run_trials(
         run_config=tune.RunConfig(
             storage_path=str(Path(sweep.folder) / "ray"),
             name=time.strftime("%Y-%m-%d_%H-%M-%S"),
+            stop=stopper,
             failure_config=tune.FailureConfig(max_failures=sweep.options["max_failures"]),
             callbacks=[
                 JsonLoggerCallback(),  # what Ray reads its results from
-                progress_callback(sweep.folder, sweep.num_trials(), config["valid_metric"]),
+                progress_callback(sweep.folder, sweep.num_trials(), config["valid_metric"], stopper),
             ],
             verbose=0,
         ),
     )
     tuner.fit()
-    if _num_ended(sweep) < sweep.num_trials():
+    if _num_ended(sweep) < sweep.num_trials() and not budget.is_spent(sweep, state.read_trials(sweep.folder)):
         raise Interrupted(_stopped_message(sweep))
     shutil.rmtree(Path(sweep.folder) / "ray", ignore_errors=True)
 
@@ -155,7 +162,7 @@ def _test_best(ray, sweep: Sweep, config: Config, resources: cluster.Resources) 
         return None
     folder = sweep.trial_folder(best["number"])
     known = read_json(folder / "result.json")
-    if known.get("test_result"):
+    if known.get("test_result") and (best["status"] in state.ENDED or known["epochs"] == best["epochs"]):
         return known
     task = ray.remote(max_retries=2, **resources.task_options(ray))(test_trial)
     try:

@@ -57,6 +57,7 @@ def training_state(trainer, next_epoch: int, train_data) -> dict[str, Any]:
         "steps": trainer.steps,
         "threads": torch.get_num_threads(),
         "train_seconds": trainer.train_seconds,
+        "train_cpu_seconds": trainer.train_cpu_seconds,
         "cur_step": trainer.cur_step,
         "best_epoch": trainer.best_epoch,
         "best_valid_score": float(trainer.best_valid_score),
@@ -100,6 +101,7 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
     trainer.start_epoch, trainer.cur_step = content["next_epoch"], content["cur_step"]
     trainer.steps = content.get("steps", 0)  # none in checkpoints from before there were several optimisers
     trainer.train_seconds = content.get("train_seconds", 0.0)  # likewise
+    trainer.train_cpu_seconds = content.get("train_cpu_seconds", 0.0)  # likewise
     trainer.best_epoch, trainer.best_valid_score = content["best_epoch"], content["best_valid_score"]
     trainer.best_valid_result = content["best_valid_result"]
     trainer.train_loss_dict = {int(epoch): loss for epoch, loss in content["train_loss"].items()}

@@ -67,7 +67,8 @@ class _NoTensorBoard:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What is known when an epoch ends: ``number`` from 1, scores None as long as there is none of validation."""
+    """What is known when an epoch ends: ``number`` from 1, scores None as long as there is none of validation;
+    ``cpu_seconds`` are the trainer's `train_cpu_seconds` so far."""
 
     number: int
     train_loss: float
@@ -75,6 +76,7 @@ class EpochResult:
     best_valid_score: float | None
     valid_score: float | None
     valid_result: dict[str, float]
+    cpu_seconds: float = 0.0
 
 
 class Trainer(EvaluationLoop):
@@ -96,6 +98,7 @@ class Trainer(EvaluationLoop):
         best_valid_score: that score, not rounded.
         steps: training steps so far, over all epochs.
         train_seconds: what all epochs have taken, validation included, also those before a resume.
+        train_cpu_seconds: the CPU time of this process, all of its threads, in them.
         on_epoch: called after every epoch, once its checkpoints are written, with an `EpochResult`; None for nothing.
         initial_numbers: plain numbers among the model's attributes before training, see `numeric_attributes`.
     """
@@ -125,7 +128,7 @@ class Trainer(EvaluationLoop):
         self.enable_amp, self.enable_scaler = config["enable_amp"], self.gpu_available and config["enable_scaler"]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         self.start_epoch = self.cur_step = self.steps = 0
-        self.train_seconds = 0.0
+        self.train_seconds = self.train_cpu_seconds = 0.0
         self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
         self.best_valid_result: dict[str, float] | None = None
         self.best_epoch = -1
@@ -183,7 +186,7 @@ class Trainer(EvaluationLoop):
         for epoch in range(self.start_epoch, self.epochs):
             if self.cur_step > self.stopping_step:
                 break  # the run that is resumed had stopped early
-            started = time.time()
+            started, cpu_started = time.time(), time.process_time()
             losses = self._train_epoch(train_data, epoch, show_progress=show_progress)
             self.train_loss_dict[epoch] = float(sum(losses)) if isinstance(losses, tuple) else float(losses)
             log(self._generate_train_loss_output(epoch, started, time.time(), losses))
@@ -196,6 +199,7 @@ class Trainer(EvaluationLoop):
                 if callback_fn:
                     callback_fn(epoch, self.best_valid_score)
             self.train_seconds += time.time() - started
+            self.train_cpu_seconds += time.process_time() - cpu_started
             if saved:
                 if improved:
                     self._save("best.pth", epoch + 1, train_data)
@@ -212,10 +216,16 @@ class Trainer(EvaluationLoop):
         best = self.best_valid_result
         known = float(calculate_valid_score(best, self.valid_metric)) if best else None
         number, result = self._last_valid
-        if number != epoch:
-            return EpochResult(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, None, {})
-        score = float(calculate_valid_score(result, self.valid_metric))
-        return EpochResult(epoch + 1, self.train_loss_dict[epoch], self.best_epoch + 1, known, score, result)
+        score = None if number != epoch else float(calculate_valid_score(result, self.valid_metric))
+        return EpochResult(
+            epoch + 1,
+            self.train_loss_dict[epoch],
+            self.best_epoch + 1,
+            known,
+            score,
+            {} if score is None else result,
+            self.train_cpu_seconds,
+        )
 
     def _check_valid_metric(self, valid_data) -> None:
         """Which cut-offs of scenes there are is known only now. Raises UserError."""

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from recbole_gen import cli
+from recbole_gen.compare.arguments import page_command
 from recbole_gen.config import places
 from recbole_gen.config.papers import read_paper
 from recbole_gen.errors import UserError
@@ -24,7 +25,7 @@ from recbole_gen.reproduce.results import (
     verdict,
     write_result,
 )
-from recbole_gen.reproduce.runs import page_command, users_error
+from recbole_gen.reproduce.runs import users_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
 
@@ -322,7 +323,8 @@ def test_numbers_survive_their_file(tmp_path):
 
 def test_a_command_on_a_page_names_no_place():
     given = ["a-b", "--data_path=/home/me", "--output=/tmp/x", "--docs=d", "--seeds=[1, 2]", "--address=auto"]
-    assert page_command(given) == "python run_recbole_gen.py reproduce a-b --data_path=FOLDER '--seeds=[1, 2]'"
+    shown = page_command("reproduce", given)
+    assert shown == "python run_recbole_gen.py reproduce a-b --data_path=FOLDER '--seeds=[1, 2]'"
 
 
 def test_committed_pages_are_those_of_their_numbers():

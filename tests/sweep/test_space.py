@@ -14,8 +14,11 @@ from ray.tune.search.variant_generator import generate_variants
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.key_table import key_table
+from recbole_gen.config.keys import known_keys
+from recbole_gen.config.layers import selected_run, shipped_layers
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.errors import UserError
+from recbole_gen.options import read_yaml
 from recbole_gen.sweep.space import Dimension, Space
 from recbole_gen.sweep.space_checks import require_allowed_values
 from recbole_gen.sweep.space_file import read_space
@@ -335,8 +338,49 @@ def test_the_published_grid_of_acvae_is_that_of_its_section_4_7():
     assert [tuple(point.values()) for point in points] == list(itertools.product(alphas, betas))
 
 
-def test_there_is_a_space_for_each_of_our_models_and_no_other():
-    assert {file.stem for file in (PROPERTIES / "tune").iterdir()} == set(registry.MODELS)
+def test_a_space_is_read_back_from_its_yaml_and_may_do_without_a_grid(read, tmp_path):
+    one = read(
+        "learning_rate: {loguniform: [1.0e-5, 0.1]}\nepochs: 3\nsampling: {grid: [ddim, ancestral]}\n"
+        "timesteps: {qrandint: [10, 100, 10]}\nddim_stride: {choice: [5, 10], when: {sampling: ddim}}\n"
+        "history_optimizer: {choice: [{learner: adam}, ~]}\n"
+    )
+    (tmp_path / "again.yaml").write_text(one.as_yaml())
+    assert read_space(tmp_path / "again.yaml") == one and one.num_trials(3) == 6
+    drawn = one.without_grid()
+    assert drawn.num_trials(3) == 3 and {point["sampling"] for point in drawn.sample(20, seed=0)} == {
+        "ddim",
+        "ancestral",
+    }
+    assert drawn.dimensions["ddim_stride"] == one.dimensions["ddim_stride"]
+
+
+def test_there_is_a_space_for_each_of_our_models_and_some_of_recbole():
+    names = {file.stem for file in (PROPERTIES / "tune").iterdir()}
+    assert names == {*registry.MODELS, "SASRec", "GRU4Rec", "BERT4Rec", "FPMC"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted([*(PROPERTIES / "tune").iterdir(), *(PROPERTIES / "leaderboard").glob("*/spaces/*")]),
+    ids=lambda file: str(file.relative_to(PROPERTIES)),
+)
+def test_a_space_has_keys_of_its_model_and_values_that_runs_may_have(file):
+    info, space = registry.model_info(file.stem), read_space(file)
+    selected = selected_run([("model", {"model": file.stem, "dataset": "ml-100k"})])
+    assert space.dimensions.keys() <= known_keys(shipped_layers(info, selected)[0])
+    require_allowed_values(space.dimensions.values(), key_table(info), str(file))
+
+
+@pytest.mark.parametrize(
+    "file", sorted((PROPERTIES / "leaderboard").glob("*/models/*")), ids=lambda file: str(file.relative_to(PROPERTIES))
+)
+def test_what_a_leaderboard_fixes_are_keys_of_its_model_that_are_not_searched(file):
+    selected = selected_run([("model", {"model": file.stem, "dataset": "ml-100k"})])
+    fixed = read_yaml(file).keys()
+    assert fixed <= known_keys(shipped_layers(registry.model_info(file.stem), selected)[0])
+    own = file.parents[1] / "spaces" / file.name
+    space = read_space(own if own.exists() else PROPERTIES / "tune" / file.name)
+    assert not fixed & space.dimensions.keys()
 
 
 @pytest.mark.parametrize(

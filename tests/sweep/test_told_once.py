@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from recbole_gen import quick_start
-from recbole_gen.sweep.tune import reasons_text
+from recbole_gen.sweep.tune import failure_reasons
 
 
 def test_one_reason_of_several_trials_is_one_line():
     reasons = ("topk [41] needs more than the 40 items there are", "its process died", None)
     trials = [{"number": number, **({"reason": reasons[place]} if reasons[place] else {})}
               for number, place in enumerate((0, 0, 1, 0, 2))]  # fmt: skip
-    assert reasons_text(trials).splitlines() == [
+    assert failure_reasons(trials).splitlines() == [
         f"trials 0, 1, 3: {reasons[0]}", "trial 2: its process died", "trial 4: not validated",
     ]  # fmt: skip
 

@@ -116,6 +116,9 @@ def test_a_bad_space_is_one_message_and_leaves_nothing(line, refused, space, tmp
         ("--searcher=hyperopt", "--searcher must be random or optuna"),
         ("--scheduler=pbt", "--scheduler must be asha or none"),
         ("--grace_period=0", "--grace_period must be"),
+        ("--cpu_minutes=0", "--cpu_minutes must be a number of minutes above 0"),
+        ("--cpu_minutes=-1", "--cpu_minutes must be"),
+        ("--cpu_minutes=ten", "--cpu_minutes must be"),
         ("--reduction_factor=1.5", "--reduction_factor must be"),
         ("--max_failures=-1", "--max_failures must be"),
         ("--cpus_per_trial=0", "--cpus_per_trial must be a number"),
@@ -135,7 +138,7 @@ def test_bad_options_are_one_message_and_leave_nothing(line, refused, space, tmp
 
 
 def test_a_model_without_a_space_of_its_own_needs_one(line, refused):
-    refused(line(model="SASRec"), "no search space for SASRec: give one with --space=FILE")
+    refused(line(model="NARM"), "no search space for NARM: give one with --space=FILE")
 
 
 def test_without_optuna_the_message_says_how_to_get_it(line, refused, space, monkeypatch):
@@ -157,12 +160,13 @@ def test_a_folder_with_something_else_in_it_is_refused(line, refused, space, tmp
     "given, pattern",
     [
         (["--num_samples=1"], "has 2 already, and can only get more"),
+        (["--cpu_minutes=1"], "has 3 already, and can only get more"),
         (["--space=other.yaml"], "--space cannot change .*what can: --num_samples"),
         (["--epochs=3"], "--epochs cannot change"),
     ],
 )
 def test_what_cannot_change_when_a_sweep_goes_on(make_sweep, refused, given, pattern):
-    sweep = make_sweep()
+    sweep = make_sweep(cpu_minutes=3)
     state.write_sweep(sweep)
     refused(["tune", f"--resume={sweep.folder}", *given], pattern)
 
@@ -339,6 +343,34 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
     assert cli.main(["tune", f"--resume={folder}", "--num_samples=4"]) == 0
     assert len(state.read_trials(folder)) == 4
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@on_ray
+def test_a_sweep_ends_with_its_cpu_minutes_and_goes_on_with_more(two_cores, line, space, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    given = line(space(), "--num_samples=4", "--epochs=3", "--cpu_minutes=0.0001", "--scheduler=none")
+    assert cli.main(given) == 0
+    out, trials = capsys.readouterr().out, state.read_trials(folder)
+    assert re.search(r"0 of 4 trials have ended; CPU time .* --cpu_minutes=0.0001 is used up", out)
+    assert {trial["status"] for trial in trials} == {"open"}
+    # Those that ran were stopped after one epoch, and the others have not begun, whatever was free when.
+    begun = [trial for trial in trials if trial["epochs"]]
+    assert 1 <= len(begun) <= 2 and all(trial["epochs"] == 1 and trial["cpu_seconds"] > 0 for trial in begun)
+    best = state.best_trial(trials, bigger=True)
+    assert json.loads((folder / f"trials/{best['number']:04d}/result.json").read_text())["test_result"]
+    assert yaml.safe_load((folder / "best.yaml").read_text())["model"] == "DreamRec"
+    with open(folder / "trials.csv", newline="") as file:
+        rows = {int(row["trial"]): row for row in csv.DictReader(file)}
+    assert {rows[trial["number"]]["status"] for trial in begun} == {"stopped"}
+    assert {rows[trial["number"]]["status"] for trial in trials if not trial["epochs"]} == {"not started"}
+
+    assert cli.main(["tune", f"--resume={folder}"]) == 0  # nothing is left to spend
+    assert [trial["epochs"] for trial in state.read_trials(folder)] == [trial["epochs"] for trial in trials]
+    assert cli.main(["tune", f"--resume={folder}", "--cpu_minutes=5"]) == 0
+    assert "4 of 4 trials have ended" in capsys.readouterr().out
+    after = state.read_trials(folder)
+    assert [trial["status"] for trial in after] == ["finished"] * 4 and {trial["epochs"] for trial in after} == {3}
+    assert all(after[trial["number"]]["cpu_seconds"] > trial["cpu_seconds"] for trial in begun)
 
 
 @on_ray

@@ -50,11 +50,12 @@ def test_resumed_run_equals_uninterrupted_run(run, model):
         assert resumed[key] == whole[key], key
     for name in ("last.pth", "best.pth"):
         a, b = saved(resumed, name), saved(whole, name)
-        for key in a.keys() - {"config", "train_seconds"}:
+        for key in a.keys() - {"config", "train_seconds", "train_cpu_seconds"}:
             assert equal(a[key], b[key]), (name, key)
     assert not equal(before["state_dict"], saved(resumed)["state_dict"])
     assert not equal(before["random_states"], saved(resumed)["random_states"])
     assert resumed["seconds"]["train"] > before["train_seconds"] > 0  # the epochs of before count too
+    assert resumed["seconds"]["train_cpu"] > before["train_cpu_seconds"] > 0
 
 
 def test_run_that_stopped_early_does_not_train_on(run):
@@ -287,7 +288,7 @@ def test_a_run_writes_into_its_folder_only(run, tmp_path, monkeypatch):
         f"{metric}@{k}" for metric in ("hit", "ndcg", "mrr") for k in (5, 10, 20)
     }  # fmt: skip
     assert stored["epochs"] == len(stored["train_loss"]) == 2
-    assert stored["seconds"].keys() == {"load", "train", "test"} and stored["seconds"]["train"] > 0
+    assert stored["seconds"].keys() == {"load", "train", "train_cpu", "test"} and stored["seconds"]["train"] > 0
     assert stored["peak_memory_mib"]["process"] > 50
     assert stored["versions"].keys() >= {"recbole_gen", "recbole", "torch", "numpy", "python"}
     assert all(isinstance(version, str) for version in stored["versions"].values())
