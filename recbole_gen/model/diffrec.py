@@ -35,8 +35,8 @@ Differences from the paper (its code was never published)
       hide the target, the model copies it instead of reading the history (docs/reproduction.md).
     - The slot can hold the last item's vector, too (`last_item_in_slot`): with attention alone it is slow to learn what
       follows an item (docs/reproduction.md).
-    - z_n can be made smaller (`step_scale`): beside it, small vectors of items are next to nothing of what the first
-      norm reads.
+    - z_n and the noisy target can be made smaller where the Transformer reads them (`step_scale`, `slot_scale`): beside
+      them, small vectors of items and positions are next to nothing of what the first norm reads.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class DiffRec(SequentialRecommender):
         self.sums_steps = one_of(config, "step_weight", ("mean", "sum")) == "sum"
         self.detach_target, self.detach_noised = config["detach_target"], config["detach_noised"]
         self.causal, self.step_scale = config["causal"], config["step_scale"]
-        self.last_item_in_slot = config["last_item_in_slot"]
+        self.slot_scale, self.last_item_in_slot = config["slot_scale"], config["last_item_in_slot"]
         self.from_end = one_of(config, "positions_from", ("end", "start")) == "end"
         self.item_loss = ItemLoss(config)
         self.infer = one_of(config, "infer", ("fast", "full"))
@@ -259,7 +259,7 @@ class DiffRec(SequentialRecommender):
             y_item, y_slot = y[:L], F.embedding(length.unsqueeze(1), y)
         items = self.item_embedding(item_seq)
         history = items + y_item + z
-        slots = slots + y_slot + z  # eq. 14 adds z_n at every position
+        slots = self.slot_scale * slots + y_slot + z  # eq. 14 adds z_n at every position
         if self.last_item_in_slot:
             slots = slots + items[torch.arange(B, device=length.device), length - 1].unsqueeze(1)
         real = (step < length.unsqueeze(1)).unsqueeze(1)  # [B, 1, L]
@@ -288,7 +288,7 @@ class DiffRec(SequentialRecommender):
         y, z = self.position_embedding.weight, self.step_vectors(n).unsqueeze(1)
         h_n = slots.new_zeros(W * L, d).index_copy(0, following.flatten().nonzero().squeeze(1), slots).view(W, L, d)
         items = self.item_embedding(item_seq)
-        history, h_n = items + y[:L] + z, h_n + y[1 : L + 1] + z
+        history, h_n = items + y[:L] + z, self.slot_scale * h_n + y[1 : L + 1] + z
         if self.last_item_in_slot:
             h_n = h_n + items  # the slot of the event behind each
 

@@ -147,6 +147,7 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
 
     z = torch.tensor([(math.cos if i % 2 else math.sin)(n / 10000 ** ((i - i % 2) / D)) for i in range(D)])
     items = model.item_embedding.weight[history]
+    slot = model.slot_scale * slot
     if model.last_item_in_slot and history:
         slot = slot + items[-1]
     h = torch.cat([items, slot.unsqueeze(0)])
@@ -170,7 +171,8 @@ def slow_denoise(model: DiffRec, history: list[int], slot: torch.Tensor, n: int)
 
 
 @pytest.mark.parametrize(
-    "values", [{"step_scale": 1.0}, {"step_scale": 0.1}, {"step_scale": 0.0}, {"last_item_in_slot": True}]
+    "values",
+    [{"step_scale": 1.0}, {"step_scale": 0.1}, {"step_scale": 0.0}, {"last_item_in_slot": True, "slot_scale": 0.3}],
 )
 @causal_or_not
 def test_denoise_is_a_transformer_over_the_history_with_the_slot_last(causal, values):

@@ -118,7 +118,7 @@ def test_the_last_item_is_in_the_slots_of_windows_too(built):
     losses = []
     for last_item in (True, False):
         rows, windows = (
-            built("DiffRec", train_pairs=mode, positions_batch_size=10**6, last_item_in_slot=last_item)
+            built("DiffRec", train_pairs=mode, positions_batch_size=10**6, last_item_in_slot=last_item, slot_scale=0.5)
             for mode in ("all", "positions")
         )
         draw_nothing(rows[2]), draw_nothing(windows[2])
