@@ -134,8 +134,8 @@ def read_board(path: Path) -> Board:
 
 
 def read_boards(docs: Path) -> list[Board]:
-    """The leaderboards in the folders of a folder, by name. Raises UserError for a file of another form."""
-    return [read_board(path) for path in sorted(docs.glob(f"*/{FILE}"))]
+    """The leaderboards in the folders of a folder, named as these are. Raises UserError for a file of another form."""
+    return [dataclasses.replace(read_board(path), name=path.parent.name) for path in sorted(docs.glob(f"*/{FILE}"))]
 
 
 def _read_entry(content: dict[str, Any]) -> Entry:

@@ -43,6 +43,8 @@ def run_leaderboard(asked: dict[str, Any], values: dict[str, Any], docs: Path | 
     models = models_of_labels(values, {label: files.get(label, []) for label in asked["models"]})
     common = shared_values(values)
     _require_own_folder(folder)
+    if docs is not None:
+        pages.require_place(docs / asked["name"])
     jobs, left_out = plan_jobs(asked["models"], choose_seeds(1, common), values, files, folder / "comparison")
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")

@@ -120,6 +120,26 @@ def test_a_list_that_somebody_wrote_is_kept(line, tmp_path, capsys):
     assert (tmp_path / "docs/README.md").read_text() == "# Mine\n" and (tmp_path / "docs/toy/README.md").exists()
 
 
+def test_a_page_that_somebody_wrote_is_told_before_any_work(line, refused, tmp_path):
+    (tmp_path / "docs/toy").mkdir(parents=True)
+    (tmp_path / "docs/toy/README.md").write_text("# Mine\n")
+    refused(line("Pop", "--name=toy"), "toy/README.md is not a page of `leaderboard`, and would be lost")
+    assert (tmp_path / "docs/toy/README.md").read_text() == "# Mine\n"
+    (tmp_path / "docs/README.md").write_text("# Mine\n")
+    refused(line("Pop", "--name=README.md"), "docs/README.md is a file: name a folder")
+    assert not (tmp_path / "board").exists()
+
+
+def test_a_folder_that_was_renamed_keeps_its_page(line, tmp_path):
+    docs = tmp_path / "docs"
+    assert cli.main(line("Pop", "--name=old")) == 0
+    (docs / "old").rename(docs / "new")
+    assert cli.main(["leaderboard", "--pages", f"--docs={docs}"]) == 0
+    assert sorted(path.name for path in docs.iterdir()) == ["README.md", "new"]
+    assert "# Leaderboard new" in (docs / "new/README.md").read_text()
+    assert "new/README.md" in (docs / "README.md").read_text()
+
+
 def test_numbers_of_another_form_are_one_message(tmp_path, refused):
     (tmp_path / "docs/x").mkdir(parents=True)
     for text in ("", "[]", '{"version": 1}', '{"version": 1, "entries": [3]}', '{"version": 1, "entries": 3}'):
