@@ -15,7 +15,7 @@ from recbole_gen.compare.markdown import escape_marks, pipe_table
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_folder_output, write_output
-from recbole_gen.leaderboard.results import Board, Entry, Score, read_boards, write_board
+from recbole_gen.leaderboard.results import FILE, Board, Entry, Score, other_form, read_boards, write_board
 
 PAGE = "README.md"
 MARKER = "<!-- written by `recbole-gen leaderboard` from leaderboard.json: what is typed here is lost -->"
@@ -44,8 +44,26 @@ def _is_ours(page: Path) -> bool:
 
 def rewrite_pages(docs: Path) -> list[Path]:
     """Write the page of each leaderboard in a folder, and their list, anew from their numbers; returns the paths."""
-    written = [write_output(docs / board.name / PAGE, page_text(board)) for board in read_boards(docs)]
+    texts = {docs / board.name / PAGE: page_text(board) for board in _sound_boards(docs)}
+    written = [write_output(path, text) for path, text in texts.items()]
     return written + _write_index(docs)
+
+
+def _sound_boards(docs: Path) -> list[Board]:
+    """The leaderboards in a folder. Raises UserError for one of whose numbers no page can be made."""
+    boards = read_boards(docs)
+    for board in boards:
+        try:
+            page_text(board), index_text([board])
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # a number is lacking, or is something else
+            raise other_form(docs / board.name / FILE) from None
+    return boards
 
 
 def _write_index(docs: Path) -> list[Path]:
@@ -54,7 +72,7 @@ def _write_index(docs: Path) -> list[Path]:
     if path.exists() and not _is_ours(path):
         print(f"kept: {path}, which this command has not written: remove it to have the list of all there")
         return []
-    return [write_output(path, index_text(read_boards(docs)))]
+    return [write_output(path, index_text(_sound_boards(docs)))]
 
 
 def page_text(board: Board) -> str:

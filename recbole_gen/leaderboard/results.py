@@ -128,9 +128,14 @@ def read_board(path: Path) -> Board:
         entries = [_read_entry(each) for each in content.pop("entries")]
         return Board(entries=entries, **content)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{path} is not the result of `leaderboard` as this version writes it: make it again, or remove it"
-        ) from None
+        raise other_form(path) from None
+
+
+def other_form(path: Path) -> UserError:
+    """The message about a file of which no page can be made."""
+    return UserError(
+        f"{path} is not the result of `leaderboard` as this version writes it: make it again, or remove it"
+    )
 
 
 def read_boards(docs: Path) -> list[Board]:

@@ -147,6 +147,18 @@ def test_numbers_of_another_form_are_one_message(tmp_path, refused):
         refused(["leaderboard", "--pages", f"--docs={tmp_path / 'docs'}"], "x/leaderboard.json .*make it again")
 
 
+def test_damaged_numbers_are_one_message_and_change_no_page(line, refused, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    assert cli.main(line("Pop", "--name=x")) == 0
+    capsys.readouterr()
+    sound, before = json.loads((docs / "x/leaderboard.json").read_text()), kept(docs)
+    for damage in ({"cpu_minutes": "ten"}, {"metrics": []}, {"num_samples": None}, {"seeds": 3}, {"entries": []}):
+        (docs / "x/leaderboard.json").write_text(json.dumps({**sound, **damage}))
+        refused(["leaderboard", "--pages", f"--docs={docs}"], "x/leaderboard.json .*make it again")
+    after = kept(docs)
+    assert all(after[path] == before[path] for path in before if path.name == "README.md")
+
+
 # Bad input
 
 
