@@ -84,9 +84,9 @@ def _report(
     left_out: dict[str, str],
     failed: dict[str, str],
 ) -> int:
-    outcome = replace(
-        outcome, left_out={**left_out, **outcome.left_out}, failed={**failed, **outcome.failed}
-    )  # fmt: skip
+    lost = {**failed, **outcome.failed}
+    lost = {label: reason.replace(f"{outcome.folder.parent}/", "") for label, reason in lost.items()}  # for others, too
+    outcome = replace(outcome, left_out={**left_out, **outcome.left_out}, failed=lost)
     summary = summarise_outcome(outcome, asked)
     if summary is None:
         return 1

@@ -274,6 +274,8 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     assert entry.tuning.trials == {"finished": 2} and entry.train_pairs == "all"
     assert entry.tuning.cpu_seconds == pytest.approx(sum(trial["cpu_seconds"] for trial in trials), abs=0.02)
     assert "no trial of broken:Broken" in found.failed[broken] and "no trial of" in (docs / "README.md").read_text()
+    texts = [path.read_text() for path in docs.iterdir() if path.suffix in (".md", ".html", ".json", ".csv", ".tex")]
+    assert len(texts) > 5 and not any(str(board) in text for text in texts)  # nobody else has that folder
     assert (docs / "models/DreamRec.yaml").read_text() == (board / "models/DreamRec.yaml").read_text()
     assert len(trials) == 2  # and no multiple, for its grid: all models have the same budget
     assert read_space(docs / "spaces/DreamRec.yaml") == read_space(tmp_path / "spaces/DreamRec.yaml").without_grid()
