@@ -13,9 +13,9 @@ from typing import Any
 from recbole_gen.compare.arguments import file_name
 from recbole_gen.compare.markdown import escape_marks, pipe_table
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
-from recbole_gen.errors import counted
-from recbole_gen.files import write_output
-from recbole_gen.leaderboard.results import Board, Entry, Score, read_boards, write_board
+from recbole_gen.errors import UserError, counted
+from recbole_gen.files import require_folder_output, write_output
+from recbole_gen.leaderboard.results import FILE, Board, Entry, Score, other_form, read_boards, write_board
 
 PAGE = "README.md"
 MARKER = "<!-- written by `recbole-gen leaderboard` from leaderboard.json: what is typed here is lost -->"
@@ -29,19 +29,50 @@ def write_documents(board: Board, folder: Path, docs: Path | None) -> list[Path]
     return written + (_write_index(docs) if docs else [])
 
 
+def require_place(place: Path) -> None:
+    """Raise UserError if the page of a leaderboard would be written over something else."""
+    require_folder_output(place, "--docs and --name")
+    if (place / PAGE).exists() and not _is_ours(place / PAGE):
+        raise UserError(
+            f"{place / PAGE} is not a page of `leaderboard`, and would be lost: give another --name or --docs"
+        )
+
+
+def _is_ours(page: Path) -> bool:
+    return page.is_file() and page.read_text(encoding="utf-8", errors="replace").startswith(MARKER)
+
+
 def rewrite_pages(docs: Path) -> list[Path]:
     """Write the page of each leaderboard in a folder, and their list, anew from their numbers; returns the paths."""
-    written = [write_output(docs / board.name / PAGE, page_text(board)) for board in read_boards(docs)]
+    texts = {docs / board.name / PAGE: page_text(board) for board in _sound_boards(docs)}
+    written = [write_output(path, text) for path, text in texts.items()]
     return written + _write_index(docs)
+
+
+def _sound_boards(docs: Path) -> list[Board]:
+    """The leaderboards in a folder. Raises UserError for one of whose numbers no page can be made."""
+    boards = read_boards(docs)
+    for board in boards:
+        try:
+            page_text(board), index_text([board])
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # a number is lacking, or is something else
+            raise other_form(docs / board.name / FILE) from None
+    return boards
 
 
 def _write_index(docs: Path) -> list[Path]:
     """Nothing is written over a list that is somebody else's, which is told."""
     path = docs / PAGE
-    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(MARKER):
+    if path.exists() and not _is_ours(path):
         print(f"kept: {path}, which this command has not written: remove it to have the list of all there")
         return []
-    return [write_output(path, index_text(read_boards(docs)))]
+    return [write_output(path, index_text(_sound_boards(docs)))]
 
 
 def page_text(board: Board) -> str:

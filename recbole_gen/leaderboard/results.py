@@ -128,14 +128,19 @@ def read_board(path: Path) -> Board:
         entries = [_read_entry(each) for each in content.pop("entries")]
         return Board(entries=entries, **content)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{path} is not the result of `leaderboard` as this version writes it: make it again, or remove it"
-        ) from None
+        raise other_form(path) from None
+
+
+def other_form(path: Path) -> UserError:
+    """The message about a file of which no page can be made."""
+    return UserError(
+        f"{path} is not the result of `leaderboard` as this version writes it: make it again, or remove it"
+    )
 
 
 def read_boards(docs: Path) -> list[Board]:
-    """The leaderboards in the folders of a folder, by name. Raises UserError for a file of another form."""
-    return [read_board(path) for path in sorted(docs.glob(f"*/{FILE}"))]
+    """The leaderboards in the folders of a folder, named as these are. Raises UserError for a file of another form."""
+    return [dataclasses.replace(read_board(path), name=path.parent.name) for path in sorted(docs.glob(f"*/{FILE}"))]
 
 
 def _read_entry(content: dict[str, Any]) -> Entry:

@@ -43,6 +43,8 @@ def run_leaderboard(asked: dict[str, Any], values: dict[str, Any], docs: Path | 
     models = models_of_labels(values, {label: files.get(label, []) for label in asked["models"]})
     common = shared_values(values)
     _require_own_folder(folder)
+    if docs is not None:
+        pages.require_place(docs / asked["name"])
     jobs, left_out = plan_jobs(asked["models"], choose_seeds(1, common), values, files, folder / "comparison")
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")
@@ -82,9 +84,9 @@ def _report(
     left_out: dict[str, str],
     failed: dict[str, str],
 ) -> int:
-    outcome = replace(
-        outcome, left_out={**left_out, **outcome.left_out}, failed={**failed, **outcome.failed}
-    )  # fmt: skip
+    lost = {**failed, **outcome.failed}
+    lost = {label: reason.replace(f"{outcome.folder.parent}/", "") for label, reason in lost.items()}  # for others, too
+    outcome = replace(outcome, left_out={**left_out, **outcome.left_out}, failed=lost)
     summary = summarise_outcome(outcome, asked)
     if summary is None:
         return 1

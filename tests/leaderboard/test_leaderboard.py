@@ -120,11 +120,43 @@ def test_a_list_that_somebody_wrote_is_kept(line, tmp_path, capsys):
     assert (tmp_path / "docs/README.md").read_text() == "# Mine\n" and (tmp_path / "docs/toy/README.md").exists()
 
 
+def test_a_page_that_somebody_wrote_is_told_before_any_work(line, refused, tmp_path):
+    (tmp_path / "docs/toy").mkdir(parents=True)
+    (tmp_path / "docs/toy/README.md").write_text("# Mine\n")
+    refused(line("Pop", "--name=toy"), "toy/README.md is not a page of `leaderboard`, and would be lost")
+    assert (tmp_path / "docs/toy/README.md").read_text() == "# Mine\n"
+    (tmp_path / "docs/README.md").write_text("# Mine\n")
+    refused(line("Pop", "--name=README.md"), "docs/README.md is a file: name a folder")
+    assert not (tmp_path / "board").exists()
+
+
+def test_a_folder_that_was_renamed_keeps_its_page(line, tmp_path):
+    docs = tmp_path / "docs"
+    assert cli.main(line("Pop", "--name=old")) == 0
+    (docs / "old").rename(docs / "new")
+    assert cli.main(["leaderboard", "--pages", f"--docs={docs}"]) == 0
+    assert sorted(path.name for path in docs.iterdir()) == ["README.md", "new"]
+    assert "# Leaderboard new" in (docs / "new/README.md").read_text()
+    assert "new/README.md" in (docs / "README.md").read_text()
+
+
 def test_numbers_of_another_form_are_one_message(tmp_path, refused):
     (tmp_path / "docs/x").mkdir(parents=True)
     for text in ("", "[]", '{"version": 1}', '{"version": 1, "entries": [3]}', '{"version": 1, "entries": 3}'):
         (tmp_path / "docs/x/leaderboard.json").write_text(text)
         refused(["leaderboard", "--pages", f"--docs={tmp_path / 'docs'}"], "x/leaderboard.json .*make it again")
+
+
+def test_damaged_numbers_are_one_message_and_change_no_page(line, refused, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    assert cli.main(line("Pop", "--name=x")) == 0
+    capsys.readouterr()
+    sound, before = json.loads((docs / "x/leaderboard.json").read_text()), kept(docs)
+    for damage in ({"cpu_minutes": "ten"}, {"metrics": []}, {"num_samples": None}, {"seeds": 3}, {"entries": []}):
+        (docs / "x/leaderboard.json").write_text(json.dumps({**sound, **damage}))
+        refused(["leaderboard", "--pages", f"--docs={docs}"], "x/leaderboard.json .*make it again")
+    after = kept(docs)
+    assert all(after[path] == before[path] for path in before if path.name == "README.md")
 
 
 # Bad input
@@ -242,6 +274,8 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     assert entry.tuning.trials == {"finished": 2} and entry.train_pairs == "all"
     assert entry.tuning.cpu_seconds == pytest.approx(sum(trial["cpu_seconds"] for trial in trials), abs=0.02)
     assert "no trial of broken:Broken" in found.failed[broken] and "no trial of" in (docs / "README.md").read_text()
+    texts = [path.read_text() for path in docs.iterdir() if path.suffix in (".md", ".html", ".json", ".csv", ".tex")]
+    assert len(texts) > 5 and not any(str(board) in text for text in texts)  # nobody else has that folder
     assert (docs / "models/DreamRec.yaml").read_text() == (board / "models/DreamRec.yaml").read_text()
     assert len(trials) == 2  # and no multiple, for its grid: all models have the same budget
     assert read_space(docs / "spaces/DreamRec.yaml") == read_space(tmp_path / "spaces/DreamRec.yaml").without_grid()
