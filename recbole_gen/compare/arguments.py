@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.errors import UserError
+from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_whole, read_yaml
 
 REFUSED_KEYS = ("model", "paper", "resume")
@@ -33,12 +33,16 @@ TESTS = ("t", "wilcoxon")
 """Names of the tests that `significance.paired_test` has."""
 
 
-def parse_labels(given: Any, verb: str = "compare") -> list[str]:
-    """The labels of `--models`. Raises UserError if there are none, one is twice, or one cannot name a folder."""
+def parse_labels(given: Any, verb: str = "compare", others: Iterable[str] = ()) -> list[str]:
+    """The labels of `--models`. Raises UserError if there are none, one is twice, or one cannot name a folder.
+
+    ``others`` are the keys given beside it, one of which may be it with a slip.
+    """
     labels = [str(name).strip() for name in (given if isinstance(given, list) else str(given or "").split(","))]
     labels = [name for name in labels if name]
     if not labels:
-        raise UserError(f"{verb} needs --models=NAME,NAME,... such as --models=DreamRec,SASRec,Pop")
+        near = did_you_mean("models", others, ". Did you mean --models by --{}?", cutoff=0.7)
+        raise UserError(f"{verb} needs --models=NAME,NAME,... such as --models=DreamRec,SASRec,Pop{near}")
     for label in labels:
         if not re.fullmatch(r"\w[\w.:+ -]*", label):
             raise UserError(f"--models: '{label}' cannot be a label: letters, digits and . : + - _ can be in one")

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     asked, values = split_options(parse_arguments(arguments), OPTIONS, "compare", REFUSED_KEYS)
-    _check_options(asked)
+    _check_options(asked, values)
     check_models(values, {label: _own_files(asked, label) for label in asked["models"]}, OPTIONS)
     from recbole_gen.compare.runs import run_comparison
 
@@ -68,11 +68,11 @@ def _own_files(asked: dict[str, Any], label: str) -> list[str]:
     return [str(asked["model_configs"][label])] if label in asked["model_configs"] else []
 
 
-def _check_options(asked: dict[str, Any]) -> None:
+def _check_options(asked: dict[str, Any], values: dict[str, Any]) -> None:
     """Raise UserError for values that the options cannot have; labels, seeds and files take the form that the
     comparison reads."""
     require_test(asked["test"], asked["resamples"])
-    asked["models"] = labels = parse_labels(asked["models"])
+    asked["models"] = labels = parse_labels(asked["models"], others=values)
     if asked["baseline"] is not None and asked["baseline"] not in labels:
         raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
     Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])

@@ -83,10 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     if "pages" in given:
         return _write_pages(given)
     asked, values = split_options(given, OPTIONS, "leaderboard", REFUSED_KEYS)
-    _check_options(asked)
+    _check_options(asked, values)
     files = {label: [asked["model_configs"][label]] for label in asked["model_configs"]}
     own = {label: [str(file) for file in files.get(label, [])] for label in asked["models"]}
-    check_models(values, own)
+    check_models(values, own, OPTIONS)
     asked["spaces"] = find_spaces(models_of_labels(values, own), asked["spaces"], refused=SHARED_KEYS)
     asked["name"] = _board_name(asked["name"], values)
     asked["output"] = Path(str(asked["output"] or SAVED / asked["name"])).absolute()
@@ -111,11 +111,11 @@ def _write_pages(given: dict[str, Any]) -> int:
     return 0
 
 
-def _check_options(asked: dict[str, Any]) -> None:
+def _check_options(asked: dict[str, Any], values: dict[str, Any]) -> None:
     """Raise UserError for values that the options cannot have; labels, seeds and files take the form that the runs
     read, and ``tune`` has the options of every model's search."""
     require_test(asked["test"], asked["resamples"])
-    asked["models"] = labels = parse_labels(asked["models"], "leaderboard")
+    asked["models"] = labels = parse_labels(asked["models"], "leaderboard", values)
     if asked["baseline"] is not None and asked["baseline"] not in labels:
         raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
     Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])

@@ -112,7 +112,7 @@ def budget_text(board: Board) -> str:
     """How the models were tuned and compared, in words."""
     search = "Optuna" if board.searcher == "optuna" else "random search"
     ends = ", weak ones ended early by ASHA" if board.scheduler == "asha" else ""
-    minutes = "" if board.cpu_minutes is None else f" within {board.cpu_minutes:g} minutes of CPU time"
+    minutes = "" if board.cpu_minutes is None else f" within {_minutes(board.cpu_minutes)} of CPU time"
     samples = f"{board.num_samples} samples" if board.num_samples > 1 else "one sample"
     seeds = f"{counted(len(board.seeds), 'seed')} ({', '.join(map(str, board.seeds))})"
     ties = f" and {len(board.tie_seeds)} orders of simultaneous events" if board.tie_seeds else ""
@@ -215,6 +215,10 @@ def _mean(score: Score) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def _minutes(number: float) -> str:
+    return f"{number:g} minute" + ("" if number == 1 else "s")
 
 
 def _p_value(p: float) -> str:

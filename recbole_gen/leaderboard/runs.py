@@ -159,7 +159,7 @@ def make_board(
 def _legend_line(line: str) -> str:
     """A line of a comparison's legend, for a table that has words in place of marks."""
     text = line.replace(tables.BOLD, "")
-    return text.replace(f"{tables.MARK} differs", "`better` or `worse` differs", 1)
+    return text.replace(f"{tables.MARK} differs", '"better" or "worse" differs', 1)
 
 
 def _entry(contender: Contender, summary: Summary, search: Search, found: Tuning, runs: Sequence[FinishedRun]) -> Entry:

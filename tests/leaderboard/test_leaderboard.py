@@ -301,3 +301,8 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("verb", ["compare", "leaderboard"])
+def test_a_slip_in_models_is_answered_with_it(verb, refused):
+    refused([verb, "--modles=SASRec,Pop", "--dataset=ml-100k"], "needs --models=NAME", "mean --models by --modles")
