@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_whole, read_yaml
+from recbole_gen.sweep.cluster import Resources
 
 REFUSED_KEYS = ("model", "paper", "resume")
 """Keys of a run that would make all models one."""
@@ -114,6 +115,22 @@ def _model_files_in(folder: Path, labels: Sequence[str]) -> dict[str, Path]:
     if not files:
         raise UserError(f"--model_configs={folder}: no file there is that of a model, such as {labels[0]}.yaml")
     return files
+
+
+def check_options(asked: dict[str, Any], verb: str, others: Iterable[str]) -> None:
+    """Raise UserError for values that the options of a comparison cannot have; labels, seeds and files take the form
+    that its runs read.
+
+    ``others`` are the keys given beside the options of the verb.
+    """
+    require_test(asked["test"], asked["resamples"])
+    asked["models"] = labels = parse_labels(asked["models"], verb, others)
+    if asked["baseline"] is not None and asked["baseline"] not in labels:
+        raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
+    Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])
+    asked["seeds"] = parse_seeds(asked["seeds"])
+    asked["tie_orders"] = parse_tie_seeds(asked["tie_orders"])
+    asked["model_configs"] = model_files(asked["model_configs"], labels)
 
 
 def page_command(verb: str, arguments: Sequence[str]) -> str:

@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_gen.compare.arguments import (
-    REFUSED_KEYS,
-    model_files,
-    parse_labels,
-    parse_seeds,
-    parse_tie_seeds,
-    require_test,
-)
+from recbole_gen.compare.arguments import REFUSED_KEYS, check_options
 from recbole_gen.config.early_checks import check_models
-from recbole_gen.errors import UserError
 from recbole_gen.options import asks_for_help, parse_arguments, split_options
-from recbole_gen.sweep.cluster import Resources
 
 USAGE = """\
 usage: recbole-gen compare --models=NAME,NAME,... --dataset=NAME [--protocol=NAME] [--seeds=3] [--key=value ...]
@@ -57,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     asked, values = split_options(parse_arguments(arguments), OPTIONS, "compare", REFUSED_KEYS)
-    _check_options(asked, values)
+    check_options(asked, "compare", values)
     check_models(values, {label: _own_files(asked, label) for label in asked["models"]}, OPTIONS)
     from recbole_gen.compare.runs import run_comparison
 
@@ -66,16 +57,3 @@ def main(arguments: Sequence[str]) -> int:
 
 def _own_files(asked: dict[str, Any], label: str) -> list[str]:
     return [str(asked["model_configs"][label])] if label in asked["model_configs"] else []
-
-
-def _check_options(asked: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raise UserError for values that the options cannot have; labels, seeds and files take the form that the
-    comparison reads."""
-    require_test(asked["test"], asked["resamples"])
-    asked["models"] = labels = parse_labels(asked["models"], others=values)
-    if asked["baseline"] is not None and asked["baseline"] not in labels:
-        raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
-    Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])
-    asked["seeds"] = parse_seeds(asked["seeds"])
-    asked["tie_orders"] = parse_tie_seeds(asked["tie_orders"])
-    asked["model_configs"] = model_files(asked["model_configs"], labels)

@@ -11,15 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.compare.arguments import (
-    REFUSED_KEYS,
-    SHARED_KEYS,
-    model_files,
-    parse_labels,
-    parse_seeds,
-    parse_tie_seeds,
-    require_test,
-)
+from recbole_gen.compare.arguments import REFUSED_KEYS, SHARED_KEYS, check_options
 from recbole_gen.config.early_checks import check_models
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.config.places import docs_folder
@@ -28,7 +20,6 @@ from recbole_gen.files import require_folder_output
 from recbole_gen.leaderboard.spaces import find_spaces, models_of_labels
 from recbole_gen.options import asks_for_help, parse_arguments, split_options, verb_options
 from recbole_gen.sweep import command as tune
-from recbole_gen.sweep.cluster import Resources
 
 SAVED = Path("saved/leaderboard")
 """Where searches and runs go by default, under the current folder."""
@@ -112,16 +103,8 @@ def _write_pages(given: dict[str, Any]) -> int:
 
 
 def _check_options(asked: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raise UserError for values that the options cannot have; labels, seeds and files take the form that the runs
-    read, and ``tune`` has the options of every model's search."""
-    require_test(asked["test"], asked["resamples"])
-    asked["models"] = labels = parse_labels(asked["models"], "leaderboard", values)
-    if asked["baseline"] is not None and asked["baseline"] not in labels:
-        raise UserError(f"--baseline={asked['baseline']} is not among --models={','.join(labels)}")
-    Resources("run", asked["cpus_per_run"], asked["gpus_per_run"])
-    asked["seeds"] = parse_seeds(asked["seeds"])
-    asked["tie_orders"] = parse_tie_seeds(asked["tie_orders"])
-    asked["model_configs"] = model_files(asked["model_configs"], labels)
+    """As for a comparison; and ``tune`` has the options of every model's search."""
+    check_options(asked, "leaderboard", values)
     same = {key: asked[key] for key in ("num_samples", "cpu_minutes", "searcher", "scheduler", "address")}
     of_trials = {"cpus_per_trial": asked["cpus_per_run"], "gpus_per_trial": asked["gpus_per_run"]}
     asked["tune"] = {**tune.OPTIONS, **same, **of_trials}
