@@ -76,8 +76,8 @@ def difference_table(summary: Summary, metrics: Sequence[str]) -> tuple[list[str
             metric_title(name),
             f"{a.difference:+.4f}",
             f"{a.low:+.4f} to {a.high:+.4f}",
-            _p_value(a.p),
-            _p_value(a.p_holm),
+            p_value_text(a.p),
+            p_value_text(a.p_holm),
         ]
         for name in metrics
         for s in summary.contenders
@@ -87,7 +87,7 @@ def difference_table(summary: Summary, metrics: Sequence[str]) -> tuple[list[str
     return heads, body
 
 
-def _p_value(p: float) -> str:
+def p_value_text(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
@@ -95,13 +95,13 @@ def cost_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """What training and scoring took."""
     forms = {"train_seconds": ",.1f", "epochs": ",.4g"}
     body = [
-        [s.label, *(_format_or_dash(s.costs[name], forms.get(name, ",.0f")) for name in COSTS)]
+        [s.label, *(format_or_dash(s.costs[name], forms.get(name, ",.0f")) for name in COSTS)]
         for s in summary.contenders
     ]
     return ["model", *COSTS.values()], body
 
 
-def _format_or_dash(value: float | None, form: str) -> str:
+def format_or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
@@ -126,7 +126,7 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         if any(key in s.diagnostics for s in summary.contenders)
     }
     body = [
-        [s.label, *(_format_or_dash(s.diagnostics.get(key), form) for key, form in shown.values())]
+        [s.label, *(format_or_dash(s.diagnostics.get(key), form) for key, form in shown.values())]
         for s in summary.contenders
     ]
     return ["model", *shown], body if shown else []

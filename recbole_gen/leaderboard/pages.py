@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_gen.compare.arguments import file_name
 from recbole_gen.compare.markdown import escape_marks, pipe_table
+from recbole_gen.compare.tables import format_or_dash, p_value_text
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_folder_output, write_output
@@ -44,17 +45,20 @@ def _is_ours(page: Path) -> bool:
 
 def rewrite_pages(docs: Path) -> list[Path]:
     """Write the page of each leaderboard in a folder, and their list, anew from their numbers; returns the paths."""
-    texts = {docs / board.name / PAGE: page_text(board) for board in _sound_boards(docs)}
-    written = [write_output(path, text) for path, text in texts.items()]
-    return written + _write_index(docs)
-
-
-def _sound_boards(docs: Path) -> list[Board]:
-    """The leaderboards in a folder. Raises UserError for one of whose numbers no page can be made."""
     boards = read_boards(docs)
+    texts = _page_texts(boards, docs)
+    written = [write_output(path, text) for path, text in texts.items()]
+    return written + _write_index(docs, boards)
+
+
+def _page_texts(boards: Sequence[Board], docs: Path) -> dict[Path, str]:
+    """The page of each leaderboard. Raises UserError for one of whose numbers none can be made, nor a line of the list
+    of all."""
+    texts = {}
     for board in boards:
         try:
-            page_text(board), index_text([board])
+            texts[docs / board.name / PAGE] = page_text(board)
+            index_text([board])
         except (
             AttributeError,
             IndexError,
@@ -63,16 +67,19 @@ def _sound_boards(docs: Path) -> list[Board]:
             ValueError,
         ):  # a number is lacking, or is something else
             raise other_form(docs / board.name / FILE) from None
-    return boards
+    return texts
 
 
-def _write_index(docs: Path) -> list[Path]:
+def _write_index(docs: Path, boards: Sequence[Board] | None = None) -> list[Path]:
     """Nothing is written over a list that is somebody else's, which is told."""
     path = docs / PAGE
     if path.exists() and not _is_ours(path):
         print(f"kept: {path}, which this command has not written: remove it to have the list of all there")
         return []
-    return [write_output(path, index_text(_sound_boards(docs)))]
+    if boards is None:
+        boards = read_boards(docs)
+        _page_texts(boards, docs)  # refuses those that are damaged
+    return [write_output(path, index_text(boards))]
 
 
 def page_text(board: Board) -> str:
@@ -133,10 +140,10 @@ def score_table(board: Board) -> tuple[list[str], list[list[str]]]:
     for entry in board.entries:
         score = entry.scores[main]
         link = f"[{escape_marks(entry.label)}](models/{file_name(entry.label).replace(' ', '%20')}.yaml)"
-        tested = ["-", "-"] if score.p is None else [f"{score.difference:+.4f}", _p_value(score.p)]
+        tested = ["-", "-"] if score.p is None else [f"{score.difference:+.4f}", p_value_text(score.p)]
         line = [link, _mean(score), score.verdict or "baseline", *tested]
-        line += [_number(score.ties_sd, ".4f")] if board.tie_seeds else []
-        body.append([*line, *(_mean(entry.scores[metric]) for metric in others), _number(entry.valid, ".4f")])
+        line += [format_or_dash(score.ties_sd, ".4f")] if board.tie_seeds else []
+        body.append([*line, *(_mean(entry.scores[metric]) for metric in others), format_or_dash(entry.valid, ".4f")])
     return [*heads, *others, f"{board.valid_metric}, validation"], body
 
 
@@ -155,7 +162,12 @@ def _cost_line(entry: Entry) -> list[str]:
     if found.trials:
         statuses = ", ".join(f"{number} {status}" for status, number in sorted(found.trials.items()))
         tuning = [statuses, f"{found.cpu_seconds / 60:.2f}", f"{found.score:.4f} (trial {found.number})"]
-    costs = [_number(entry.parameters, ",.0f"), _number(entry.epochs, ".4g"), str(entry.runs), _number(minutes, ".2f")]
+    costs = [
+        format_or_dash(entry.parameters, ",.0f"),
+        format_or_dash(entry.epochs, ".4g"),
+        str(entry.runs),
+        format_or_dash(minutes, ".2f"),
+    ]
     return list(map(escape_marks, [entry.label, *tuning, entry.train_pairs or "-", *costs]))
 
 
@@ -213,16 +225,8 @@ def _mean(score: Score) -> str:
     return f"{score.mean:.4f}" + ("" if score.sd is None else f" ± {score.sd:.4f}")
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
 def _minutes(number: float) -> str:
     return f"{number:g} minute" + ("" if number == 1 else "s")
-
-
-def _p_value(p: float) -> str:
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _settings(values: Mapping[str, Any]) -> str:
