@@ -75,18 +75,21 @@ class TransitionCounts(nn.Module):
 
     def count(self, previous: torch.Tensor, following: torch.Tensor, popularity: torch.Tensor) -> None:
         """Count these pairs, [n] each, in place of all before; popularity: [n_items]."""
-        self.pairs, self.times = self.pairs[:0], self.times[:0]
+        pairs, times = self._unique(previous, following)
+        self.pairs, self.times = pairs, times.float()
         self.popularity = popularity.double().to(self.popularity.device)
-        self.add(previous, following)
 
-    def add(self, previous: torch.Tensor, following: torch.Tensor, weight: float = 1.0) -> None:
+    def add(self, previous: torch.Tensor, following: torch.Tensor, weight: float) -> None:
         """Count these pairs, [n] each, ``weight`` times, beside those that have been counted."""
-        pairs, times = torch.unique(previous.long() * self.n_items + following, return_counts=True)
-        device = self.pairs.device
-        all_pairs = torch.cat([self.pairs, pairs.to(device)])
-        self.pairs, place = torch.unique(all_pairs, return_inverse=True)
-        weighted = torch.cat([self.times.double(), weight * times.to(device).double()])
+        pairs, times = self._unique(previous, following)
+        self.pairs, place = torch.unique(torch.cat([self.pairs, pairs]), return_inverse=True)
+        weighted = torch.cat([self.times.double(), weight * times.double()])
         self.times = weighted.new_zeros(len(self.pairs)).index_add_(0, place, weighted).float()
+
+    def _unique(self, previous: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pairs as in ``pairs``, and how often each occurs."""
+        pairs, times = torch.unique(previous.long() * self.n_items + following, return_counts=True)
+        return pairs.to(self.pairs.device), times.to(self.pairs.device)
 
     def popularity_scores(self) -> torch.Tensor:
         """[n_items] in [0, 1): below a single count."""
