@@ -28,6 +28,8 @@ TOY = {
     # The paper's reading; the defaults' are tested by name.
     "embedding_std": 1.0,
     "step_scale": 1.0,
+    "slot_scale": 1.0,
+    "last_item_in_slot": False,
     "detach_target": False,
     "detach_noised": False,
     "hidden_size": D,
