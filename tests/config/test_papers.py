@@ -43,6 +43,14 @@ PASREC = {
     "1.94 3.15 1.21 1.61 | 1.61 2.37 .99 1.23 | 2.28 3.25 1.55 1.86 | 3.00 3.81 2.23 2.49 | 3.43 4.31 2.48 2.77",
     "toys-leave_one_out": ".64 1.27 .37 .57 | .81 1.31 .52 .68 | .71 1.10 .43 .56 | 1.69 2.65 1.03 1.34 | "
     ".69 1.34 .45 .66 | .09 .21 .05 .09 | 2.66 3.46 1.88 2.14 | 3.21 3.66 2.49 2.63 | 3.39 3.88 2.65 2.81",
+    "sports-leave_one_out": ".63 1.29 .41 .62 | .58 1.14 .41 .59 | .82 1.56 .50 .73 | 1.14 1.73 .74 .92 | "
+    ".97 1.51 .60 .77 | .65 1.15 .44 .60 | 1.05 1.49 .69 .84 | 1.50 1.93 1.06 1.20 | 1.66 2.14 1.21 1.36",
+    "ml-10m": "2.86 5.30 1.68 2.46 | 6.62 10.66 4.25 5.55 | 1.17 2.32 .67 1.04 | 4.45 7.94 2.69 3.81 | "
+    "5.23 9.15 3.27 4.52 | 6.65 10.83 4.21 5.55 | 3.82 5.48 2.75 3.28 | 6.48 8.98 4.48 5.28 | 8.89 11.67 6.43 7.33",
+    "ml-20m": "2.28 4.52 1.33 2.05 | 7.38 11.50 4.76 6.08 | 1.26 2.46 .75 1.13 | 4.51 7.96 2.71 3.81 | "
+    "5.67 9.55 3.56 4.80 | 7.49 11.93 4.82 6.25 | 3.58 4.99 2.55 3.01 | 6.32 8.83 4.33 5.14 | 8.96 11.95 6.39 7.35",
+    "sports-benchmark": ".84 1.63 .50 .75 | 1.12 1.71 .67 .87 | 1.35 2.50 .93 1.30 | 1.29 1.71 .79 .92 | "
+    ".95 1.74 .55 .80 | 1.01 1.60 .56 .74 | 1.54 1.97 1.23 1.36 | 1.85 2.19 1.47 1.58 | 2.11 2.50 1.65 1.78",
     "beauty-benchmark": ".89 1.70 .55 .82 | 1.88 2.59 1.15 1.38 | 2.15 3.53 1.31 1.75 | 2.06 4.16 1.41 2.08 | "
     "2.32 3.67 1.50 1.92 | 2.32 3.49 1.50 1.89 | 3.80 4.69 2.84 3.13 | 4.07 4.74 3.10 3.32 | 4.74 5.63 3.58 3.87",
     "toys-benchmark": ".72 .98 .58 .66 | 1.60 2.32 1.14 1.37 | .77 1.60 .55 .83 | 1.39 2.52 1.08 1.44 | "
@@ -109,13 +117,49 @@ def test_diffrec_numbers_are_those_of_table_2():
 @pytest.mark.parametrize("name", PASREC)
 def test_pasrec_numbers_are_those_of_tables_3_and_4(name):
     table = dict(zip(PASREC_MODELS, PASREC[name].split("|")))
-    papers = [f"pasrec-{name}"] + ([f"preferdiff-{name}"] if name.endswith("benchmark") else [])
-    for paper in papers:
+    also = [f"preferdiff-{name}", f"preferdiff-{name}-cosine"] if name.endswith("benchmark") else []
+    for paper in [f"pasrec-{name}", *also]:
         found = read_paper(paper).published
         assert found.metrics == ("Hit@5", "Hit@10", "NDCG@5", "NDCG@10")
         assert found.rows.keys() == table.keys()
         for model, text in table.items():
             assert list(found.rows[model].values()) == pytest.approx(numbers(text, 0.01)), model
+
+
+# lambda, w; gamma and eta of leave one out; of the fixed split; length of the history: appendix B, section 7.3 of our notes
+PASREC_SETTINGS = {
+    "beauty": (0.4, 8, 0.8, 0.2, 0.3, 0.1, 10),
+    "sports": (0.4, 2, 0.4, 0.8, 1.0, 0.8, 10),
+    "toys": (0.6, 6, 0.3, 0.5, 0.1, 0.9, 10),
+    "ml-10m": (0.8, 4, 0.6, 0.2, None, None, 50),
+    "ml-20m": (0.7, 5, 0.3, 0.5, None, None, 50),
+}
+PASREC_ENCODINGS = {
+    "beauty-leave_one_out": "rff", "sports-leave_one_out": "rff", "toys-leave_one_out": "gaussian",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASREC)
+def test_pasrec_settings_are_those_of_appendix_b(name):
+    lambda_, w, gamma, eta, gamma_fixed, eta_fixed, length = PASREC_SETTINGS[name.split("-leave")[0].split("-bench")[0]]
+    if name.endswith("benchmark"):
+        gamma, eta = gamma_fixed, eta_fixed
+    settings = read_paper(f"pasrec-{name}").settings
+    found = [settings[key] for key in ("lambda_", "guidance_scale", "gamma", "eta", "MAX_ITEM_LIST_LENGTH")]
+    assert found == [lambda_, w, gamma, eta, length]
+    assert settings["time_encoding"] == PASREC_ENCODINGS.get(name, "sinusoidal")
+    assert settings.get("last_events") == (
+        11 if name.endswith(("beauty-leave_one_out", "toys-leave_one_out", "sports-leave_one_out")) else None
+    )
+    preferdiff = read_paper(f"pasrec-{name}").published.baselines["PreferDiff"]
+    assert [preferdiff[key] for key in ("lambda_", "guidance_scale")] == [lambda_, w]
+
+
+@pytest.mark.parametrize("data", ["beauty", "toys", "sports"])
+def test_the_cosine_setting_of_preferdiff_differs_in_its_error_alone(data):
+    mean, cosine = (read_paper(f"preferdiff-{data}-benchmark{end}") for end in ("", "-cosine"))
+    assert cosine.settings == mean.settings | {"error": "cos_sq"} and mean.settings["error"] == "mse_mean"
+    assert cosine.published.baselines == mean.published.baselines
 
 
 def test_acvae_numbers_are_those_of_table_2():
