@@ -1,4 +1,4 @@
-"""What keeps a generative recommender honest: beside Pop and Transitions, on trained items only, by length of history.
+"""What keeps a recommender honest: beside Pop and Transitions, without untrained or seen items, by length of history.
 
 A score matrix has one row a user (or history) and one column an item; column 0 is padding. Excluded items score -inf.
 """
@@ -108,6 +108,7 @@ class Diagnostics:
         self.length_field = config["ITEM_LIST_LENGTH_FIELD"]
         scenes = config["SCENE_FIELD"] + config["LIST_SUFFIX"]
         self.scene_fields = (FUTURE + scenes, scenes)
+        self.ranks_history = not (config["mask_history"] or config["mask_seen"])
         self.counts, self._tie_order, self._transitions = train_counts, tie_order, transitions
         self._popularity = _places_from_last(train_counts, tie_order)
         self.trained = train_counts > 0
@@ -140,6 +141,11 @@ class Diagnostics:
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
         trained = top_items(scores.masked_fill(untrained, -torch.inf), self.k, order)
         self._add("model_trained", hit_matrix(trained, u[known], i[known]))
+        history = None
+        if self.ranks_history and self.list_field in interaction:
+            history = interaction[self.list_field].to(device)
+            unseen = top_items(scores.scatter(1, history, -torch.inf), self.k, order)
+            self._add("model_unseen", hit_matrix(unseen, u, i))
         baselines = {"pop": self._popularity.to(device).repeat(len(scores), 1)}
         if self._transitions is not None:
             baselines["transitions"] = self._transition_scores(self._transitions, interaction, device)
@@ -147,9 +153,12 @@ class Diagnostics:
             values.masked_fill_(excluded, -torch.inf)
             top_all = top_trained = top_items(values, self.k, order)
             if untrained[top_all].any():  # seldom: they are the last of each ranking
-                top_trained = top_items(values.masked_fill_(untrained, -torch.inf), self.k, order)
+                top_trained = top_items(values.masked_fill(untrained, -torch.inf), self.k, order)
             self._add(name, hit_matrix(top_all, u, i))
             self._add(f"{name}_trained", hit_matrix(top_trained, u[known], i[known]))
+            if history is not None:
+                unseen = top_items(values.scatter_(1, history, -torch.inf), self.k, order)
+                self._add(f"{name}_unseen", hit_matrix(unseen, u, i))
         if self.scene_fields[0] in interaction:
             next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
             last = interaction[self.length_field].to(device) - 1
@@ -194,6 +203,9 @@ class Diagnostics:
                 "pop": self.metrics_of_hits(parts["pop_trained"][rows]),
             },
         }
+        if "model_unseen" in parts:
+            beside = [name for name in ("model", "pop", "transitions") if name in parts]
+            out["history_not_ranked"] = {name: self.metrics_of_hits(parts[f"{name}_unseen"]) for name in beside}
         if "transitions" in parts:
             out["transitions"] = self.metrics_of_hits(parts["transitions"])
             out["trained_items_only"]["transitions"] = self.metrics_of_hits(parts["transitions_trained"][rows])

@@ -30,8 +30,10 @@ def describe_result(result: dict[str, Any]) -> str:
         beside = [name for name in BASELINES if name != model and name.lower() in diagnostics]
         rows += [[f"{name}, test", diagnostics["rows"], diagnostics[name.lower()]] for name in beside]
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
-        for name, key in [(model, "model"), *((name, name.lower()) for name in beside)]:
-            rows.append([f"{name}, trained items only", trained["rows"], trained[key]])
+        keys = [(model, "model"), *((name, name.lower()) for name in beside)]
+        rows += [[f"{name}, trained items only", trained["rows"], trained[key]] for name, key in keys]
+        if unseen := diagnostics.get("history_not_ranked"):
+            rows += [[f"{name}, history not ranked", diagnostics["rows"], unseen[key]] for name, key in keys]
         groups = [key for key in ("with_history", "without_history") if key in diagnostics]
         if "without_history" in groups:  # else the one row would repeat the first
             for key in groups:

@@ -126,7 +126,7 @@ def test_pasrec_numbers_are_those_of_tables_3_and_4(name):
             assert list(found.rows[model].values()) == pytest.approx(numbers(text, 0.01)), model
 
 
-# lambda, w; gamma and eta of leave one out; of the fixed split; length of the history: appendix B, section 7.3 of our notes
+# lambda, w; gamma and eta of leave one out; of the fixed split; length of the history: appendix B
 PASREC_SETTINGS = {
     "beauty": (0.4, 8, 0.8, 0.2, 0.3, 0.1, 10),
     "sports": (0.4, 2, 0.4, 0.8, 1.0, 0.8, 10),

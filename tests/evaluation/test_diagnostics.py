@@ -25,6 +25,7 @@ COUNTS[1:26] = torch.arange(25.0, 0.0, -1.0)  # item 1 is the most popular, item
 CONFIG = {
     "metrics": ["Hit", "MRR"], "topk": [1, 3], "ITEM_LIST_LENGTH_FIELD": "item_length", "ITEM_ID_FIELD": "item_id",
     "LIST_SUFFIX": "_list", "USER_ID_FIELD": "user_id", "SCENE_FIELD": "scene", "metric_decimal_place": 6,
+    "mask_history": False, "mask_seen": None,
 }  # fmt: skip
 
 
@@ -63,6 +64,20 @@ def test_pop_and_trained_items_only_by_hand(parts):
     assert only["model"] == {"hit@1": third, "hit@3": 1, "mrr@1": third, "mrr@3": 0.611111}  # 1, 1/2 and 1/3
     assert only["pop"] == {"hit@1": 0, "hit@3": 0.666667, "mrr@1": 0, "mrr@3": third}  # -, 1/2 and 1/2
     assert "with_history" not in result and "without_history" not in result
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_history_not_ranked_by_hand(parts):
+    scores = torch.stack([ranking(9, 8, 5), ranking(4, 26), ranking(1, 2), ranking(28)])
+    histories = [[8, 9, 0], [4, 1, 2], [1, 0, 0], [29, 30, 1]]
+    result, _ = diagnose(scores, [5, 26, 1, 2], histories, parts=parts)
+    # Without them row 0 lists 5, 1, 2; row 1 lists 26, 3, 5; row 2 lists 2, 3, 4 and cannot hit 1, which was seen;
+    # row 3 lists 28, 2, 3. Pop lists 1, 2, 3, then 3, 5, 6, then 2, 3, 4 and 2, 3, 4.
+    unseen = result["history_not_ranked"]
+    assert unseen["model"] == {"hit@1": 0.5, "hit@3": 0.75, "mrr@1": 0.5, "mrr@3": 0.625}
+    assert unseen["pop"] == {"hit@1": 0.25, "hit@3": 0.25, "mrr@1": 0.25, "mrr@3": 0.25}
+    # Pop on trained items only is as it was: the history has left one ranking alone.
+    assert result["trained_items_only"]["pop"]["hit@3"] == pytest.approx(0.666667)
 
 
 def test_no_target_that_training_has_seen():

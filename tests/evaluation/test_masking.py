@@ -6,6 +6,7 @@ import torch
 
 from recbole_gen.data.loaders import create_dataset, create_loaders
 from recbole_gen.errors import UserError
+from recbole_gen.training.result_text import describe_result
 
 # The test items of v and x are ones that they had before.
 LOG = {"u": "abcde", "v": "bacdb", "w": "dcbae", "x": "fabcf"}
@@ -67,6 +68,22 @@ def test_ranks_of_what_was_seen_are_last(run):
     free = run("BPR", mask_seen=False, eval_args={"split": {"RS": [0.6, 0.2, 0.2]}})
     ranks = [pd.read_csv(f"{each['run_dir']}/ranks.test.tsv", sep="\t")["rank"] for each in (result, free)]
     assert (ranks[0] <= ranks[1]).all() and (ranks[0] < ranks[1]).any()
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "ACVAE"])
+def test_diagnostics_have_the_metrics_without_the_history_beside(run, model):
+    free, masked = (run(model, mask_history=mask, epochs=1) for mask in (False, True))
+    beside = free["diagnostics"]["history_not_ranked"]
+    assert beside["model"] == masked["test_result"] != free["test_result"]
+    for name in ("pop", "transitions"):
+        assert beside[name] == masked["diagnostics"][name]
+    assert "history_not_ranked" not in masked["diagnostics"]
+    assert f"{model}, history not ranked" in describe_result(free)
+
+
+def test_a_model_without_histories_has_no_such_lines(run):
+    result = run("BPR", mask_seen=False, eval_args={"split": {"RS": [0.6, 0.2, 0.2]}}, epochs=1)
+    assert "history_not_ranked" not in result["diagnostics"]
 
 
 def test_a_mask_of_the_whole_history_needs_the_log(make_config, write_atomic):
