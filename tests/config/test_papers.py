@@ -162,6 +162,31 @@ def test_the_cosine_setting_of_preferdiff_differs_in_its_error_alone(data):
     assert cosine.published.baselines == mean.published.baselines
 
 
+@pytest.mark.parametrize("data", ["beauty", "toys"])
+def test_the_small_setting_of_diffrec_gives_sasrec_what_it_has(data):
+    """Else a difference between the two would be one of size or training."""
+    paper = read_paper(f"diffrec-{data}-small")
+    sasrec, same = (
+        paper.published.baselines["SASRec"],
+        (
+            "train_pairs",
+            "hidden_size",
+            "inner_size",
+            "n_layers",
+            "n_heads",
+            "loss",
+            "loss_negatives",
+            "learning_rate",
+            "lr_scheduler",
+            "epochs",
+            "eval_step",
+            "stopping_step",
+        ),
+    )
+    assert {key: sasrec[key] for key in same} == {key: paper.settings[key] for key in same}
+    assert sasrec["hidden_dropout_prob"] == sasrec["attn_dropout_prob"] == paper.settings["dropout_prob"]
+
+
 def test_acvae_numbers_are_those_of_table_2():
     papers = {"latest": "acvae-ml-latest", "1m": "acvae-ml-1m", "10m": "acvae-ml-10m", "yelp": "acvae-yelp"}
     for line in lines(ACVAE):
