@@ -162,7 +162,7 @@ def test_the_cosine_setting_of_preferdiff_differs_in_its_error_alone(data):
     assert cosine.published.baselines == mean.published.baselines
 
 
-@pytest.mark.parametrize("data", ["beauty", "toys"])
+@pytest.mark.parametrize("data", ["beauty", "toys", "ml-1m"])
 def test_the_small_setting_of_diffrec_gives_sasrec_what_it_has(data):
     """Else a difference between the two would be one of size or training."""
     paper = read_paper(f"diffrec-{data}-small")
@@ -183,7 +183,7 @@ def test_the_small_setting_of_diffrec_gives_sasrec_what_it_has(data):
             "stopping_step",
         ),
     )
-    assert {key: sasrec[key] for key in same} == {key: paper.settings[key] for key in same}
+    assert {key: sasrec.get(key) for key in same} == {key: paper.settings.get(key) for key in same}
     assert sasrec["hidden_dropout_prob"] == sasrec["attn_dropout_prob"] == paper.settings["dropout_prob"]
 
 
