@@ -94,7 +94,7 @@ def model_list() -> str:
     rows = [
         [
             name,
-            textwrap.fill(paper_of_model(name), 29),
+            textwrap.fill(paper_of_model(name), 28),
             "\n".join(registry.NEEDS.get(name, ())),
             "\n".join(key for key, setting in published.items() if setting["model"] == name),
             "\n".join(
