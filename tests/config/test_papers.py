@@ -148,9 +148,7 @@ def test_pasrec_settings_are_those_of_appendix_b(name):
     found = [settings[key] for key in ("lambda_", "guidance_scale", "gamma", "eta", "MAX_ITEM_LIST_LENGTH")]
     assert found == [lambda_, w, gamma, eta, length]
     assert settings["time_encoding"] == PASREC_ENCODINGS.get(name, "sinusoidal")
-    assert settings.get("last_events") == (
-        11 if name.endswith(("beauty-leave_one_out", "toys-leave_one_out", "sports-leave_one_out")) else None
-    )
+    assert settings.get("last_events") == (11 if name.endswith("-leave_one_out") else None)
     preferdiff = read_paper(f"pasrec-{name}").published.baselines["PreferDiff"]
     assert [preferdiff[key] for key in ("lambda_", "guidance_scale")] == [lambda_, w]
 
@@ -166,23 +164,11 @@ def test_the_cosine_setting_of_preferdiff_differs_in_its_error_alone(data):
 def test_the_small_setting_of_diffrec_gives_sasrec_what_it_has(data):
     """Else a difference between the two would be one of size or training."""
     paper = read_paper(f"diffrec-{data}-small")
-    sasrec, same = (
-        paper.published.baselines["SASRec"],
-        (
-            "train_pairs",
-            "hidden_size",
-            "inner_size",
-            "n_layers",
-            "n_heads",
-            "loss",
-            "loss_negatives",
-            "learning_rate",
-            "lr_scheduler",
-            "epochs",
-            "eval_step",
-            "stopping_step",
-        ),
-    )
+    same = (
+        "train_pairs", "hidden_size", "inner_size", "n_layers", "n_heads", "loss", "loss_negatives", "learning_rate",
+        "lr_scheduler", "epochs", "eval_step", "stopping_step",
+    )  # fmt: skip
+    sasrec = paper.published.baselines["SASRec"]
     assert {key: sasrec.get(key) for key in same} == {key: paper.settings.get(key) for key in same}
     assert sasrec["hidden_dropout_prob"] == sasrec["attn_dropout_prob"] == paper.settings["dropout_prob"]
 
