@@ -18,9 +18,14 @@ What is counted is what any other sequential model would train on under the same
 test: with `train_pairs: all` these are all adjacent pairs of a user's training events, with `train_pairs: last` one
 pair a user. Where a row has an empty history (`empty_history: true`), its target follows the padding item.
 
+With `order: 0` no history is read: items are ranked by how often they are the target of a training row, then by
+popularity. Where the training rows are only some of a user's events (under the protocol `period` those that come after
+its moment), this one list for everybody is not Pop's.
+
 Differences from the paper
     - Its states are the last k items and its scores maximum-likelihood estimates, smoothed by clustering and by mixing
       k. Here k is 1, and counts are not divided by those of their item: with `decay: 0` this changes no ranking.
+    - `order: 0` is not in the paper.
     - Its skipping counts the pairs of items further apart, halved with each step: `skip_decay: 0.5`. By default pairs
       are adjacent. Weighing the history that is read (`decay`) is not in the paper.
 
@@ -143,6 +148,7 @@ class Transitions(SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+        self.order = config["order"]
         self.weights = decreasing_weights(config["decay"], self.max_seq_length, LEAST_WEIGHT)
         self.skip_weights = decreasing_weights(config["skip_decay"], self.max_seq_length, LEAST_COUNT)
         self.transitions = TransitionCounts(self.n_items)
@@ -153,7 +159,13 @@ class Transitions(SequentialRecommender):
 
         popularity: [n_items].
         """
-        self.transitions.count(*pairs_apart(1), popularity)
+        previous, targets = pairs_apart(1)
+        if self.order == 0:
+            # What comes behind every item alike: of equally frequent targets the more popular one is first, as there.
+            times = torch.bincount(targets, minlength=self.n_items)
+            popularity = times + popularity.double() / (1 + popularity.max())
+            return self.transitions.count(previous[:0], targets[:0], popularity)
+        self.transitions.count(previous, targets, popularity)
         for apart, weight in enumerate(self.skip_weights[1:], 2):
             self.transitions.add(*pairs_apart(apart), weight)
 

@@ -159,11 +159,11 @@ def made():
     With skip_decay the ``pairs`` are those of neighbours, and each distance has those of ``further``.
     """
 
-    def make(decay, n_items, pairs, popularity, skip_decay=0.0, further=()):
+    def make(decay, n_items, pairs, popularity, skip_decay=0.0, further=(), order=1):
         names = {
             "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
             "ITEM_LIST_LENGTH_FIELD": "length", "MAX_ITEM_LIST_LENGTH": 4, "device": "cpu", "decay": decay,
-            "skip_decay": skip_decay,
+            "skip_decay": skip_decay, "order": order,
         }  # fmt: skip
 
         class Sizes:
@@ -237,6 +237,26 @@ def test_popularity_never_outranks_a_single_count(made, decay, skip_decay):
     history = {0.0: [1], 0.001: [3, 1, 3, 3]}.get(decay, [1, 3, 3, 3])
     (scores,) = model.full_sort_predict(histories(history))
     assert scores[2] > scores[3] > scores[1] and min(model.weights) >= LEAST_WEIGHT
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_order_0_has_one_list_for_every_history(made, decay):
+    model = made(decay, 5, PAIRS, POPULARITY, order=0)
+    scores = model.full_sort_predict(histories([3, 2, 1], [1, 2], [3]))
+    assert (scores == scores[0]).all()  # 1 and 2 are targets once and three times, 3 three times, 4 twice
+    assert scores[0].argsort(descending=True).tolist() == [3, 2, 4, 1, 0]
+    alone = model.predict(histories([3, 2, 1], [1, 2], [3], target=[2, 4, 1]))
+    assert torch.equal(alone, scores[0][[2, 4, 1]])
+
+
+def test_order_0_counts_the_targets_of_the_rows_and_pop_all_events(log, few):
+    """The last rows of the users have b and c as their targets twice each, e and a once; e is rarer than all in the log."""
+    log()
+    targets = quick_start.load(quick_start.run(config_dict=few(train_pairs="last", order=0))["run_dir"])
+    token = targets.train._dataset.field2id_token["item_id"]
+    held = targets.model.transitions
+    assert not len(held.pairs) and held.popularity[0] < 1
+    assert {token[n]: int(held.popularity[n]) for n in range(1, len(token))} == {"a": 1, "b": 2, "c": 2, "d": 0, "e": 1}
 
 
 def test_the_memory_is_that_of_the_pairs():
