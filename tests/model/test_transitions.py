@@ -250,7 +250,7 @@ def test_order_0_has_one_list_for_every_history(made, decay):
 
 
 def test_order_0_counts_the_targets_of_the_rows_and_pop_all_events(log, few):
-    """The last rows of the users have b and c as their targets twice each, e and a once; e is rarer than all in the log."""
+    """The last rows of the users have b and c as their targets twice each, e and a once, d never."""
     log()
     targets = quick_start.load(quick_start.run(config_dict=few(train_pairs="last", order=0))["run_dir"])
     token = targets.train._dataset.field2id_token["item_id"]
