@@ -19,6 +19,7 @@ from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import changed_settings, configure, finished_config
 from recbole_gen.data import cache
+from recbole_gen.data.given_vectors import use_item_vectors
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
 from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
@@ -263,6 +264,7 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
         with config.recording_reads() as read, blaming_settings(config, "model"):
             encode_class_by_length(config.model_class)
             model = config.model_class(config, dataset)
+            use_item_vectors(config, model, dataset)
             use_fast_dropout(model)
             return model
     except UserError:

@@ -25,6 +25,7 @@ from recbole_gen.config.value_checks import Checks, as_list
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import user_metrics
 from recbole_gen.options import YamlLoader
+from recbole_gen.reading.item_vectors import find_vector_file
 
 
 class Config(RecBoleConfig):
@@ -102,6 +103,8 @@ class Config(RecBoleConfig):
         self._require_input_type(choice.info.settings)
         folder = values["data_path"]
         if needs_data:
+            if values["item_vectors"]:
+                find_vector_file(values["item_vectors"])
             folder = places.find_dataset(self.dataset, folder, values.get("benchmark_filename"))
         for step in (self._set_default_parameters, self._init_device, self._set_train_neg_sample_args):
             _as_user_error(step)

@@ -181,10 +181,12 @@ def run_values(
     """What `run` gets, as one dict that any machine can read: files (those of `config_files` first), then the values.
 
     ``more`` has what is weaker than both. Keys of other models in the files are left out, with a warning each, which
-    names those that are ``compared`` first. The data path is absolute: workers have working folders of their own.
+    names those that are ``compared`` first. Paths of data are absolute: workers have working folders of their own.
     """
     merged = merge_layers(_without_keys_of_others([("", more), *layers_of_verb(values, files)], compared))
     merged["data_path"] = os.path.abspath(str(merged.get("data_path", "dataset")))
+    if isinstance(merged.get("item_vectors"), str):
+        merged["item_vectors"] = os.path.abspath(merged["item_vectors"])
     return merged
 
 

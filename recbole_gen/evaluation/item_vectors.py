@@ -27,8 +27,8 @@ def item_vectors(model: torch.nn.Module, n_items: int) -> torch.Tensor | None:
             table = method()
     else:
         table = getattr(model, name or "item_embedding", None)
-    if isinstance(table, torch.nn.Embedding):
-        table = table.weight
+    if isinstance(table, torch.nn.Module):
+        table = getattr(table, "weight", None)  # of an nn.Embedding, or of what stands for one
     if isinstance(table, torch.Tensor) and table.dim() == 2 and len(table) >= n_items:
         return table.detach()[:n_items]
     if uses_method or name:

@@ -16,6 +16,7 @@ from recbole_gen.config.resume import finished_config
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
+from recbole_gen.model.given_vectors import expect_adapted_vectors
 from recbole_gen.quick_start import best_checkpoint, create_model
 
 
@@ -131,11 +132,15 @@ def _require_complete(path: Path, content: dict[str, Any]) -> None:
 def _build_model(path: Path, config: Config, content: dict[str, Any]) -> Any:
     if config["logit_bias"] is not None:
         config["logit_bias"] = "none"  # counted over a data set; the weights have it
+    is_adapted = config["item_vectors"] and config["item_vectors_use"] == "adaptor"
+    config["item_vectors"] = None  # the weights have them, and the file need not be here
     try:
         model = create_model(config, CheckpointDataset(config, content))
     except _NotInCheckpoint as error:
         raise UserError(
             f"{content['model']} reads {error} of its data set, which is not in a checkpoint: it cannot recommend"
         ) from None
+    if is_adapted:
+        expect_adapted_vectors(model, content["state_dict"])
     checkpoint.load_weights(path, content, model)
     return model

@@ -1,0 +1,174 @@
+"""Vectors of items from a file: what `export` of another run has written, or an encoder of texts or pictures.
+
+    items.npy + items.json                   rows, and the items' names in the same order
+    items.safetensors + items.json           the same, the one matrix in it or that called item_vectors
+    vectors.parquet                          a column of names, a column of lists
+
+A folder stands for the items.npy or items.safetensors in it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from recbole_gen.errors import UserError, counted
+
+FILES_OF_EXPORT = ("items.npy", "items.safetensors")
+SUFFIXES = (".npy", ".safetensors", ".parquet")
+MATRIX = "item_vectors"
+"""The tensor's name in a safetensors file that has several."""
+LONGEST_HEADER = 100 << 20
+"""Bytes of a safetensors header; the format allows no more."""
+_NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """A vector an item.
+
+    Attributes:
+        names: of the items, each once, [n].
+        vectors: [n, width] float32, finite.
+    """
+
+    path: Path
+    names: list[str]
+    vectors: np.ndarray
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+
+def find_vector_file(path: str | Path) -> Path:
+    """The file with the vectors, of a file or an `export`'s folder. Raises UserError if there is none."""
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in FILES_OF_EXPORT if (path / name).is_file()]
+        if len(found) != 1:
+            raise UserError(
+                f"item_vectors: the folder {path} must hold {' or '.join(FILES_OF_EXPORT)}, as `export` writes them, "
+                f"and {'holds both: name the file' if found else 'holds neither'}"
+            )
+        return found[0]
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"item_vectors must be a folder of `export`, or a file {', '.join(SUFFIXES)}, got {path}")
+    if not path.is_file():
+        raise UserError(f"item_vectors: there is no file {path}")
+    return path
+
+
+def read_item_vectors(path: str | Path) -> ItemVectors:
+    """Read them. Raises UserError for a file that is missing, damaged, or of another form; for names that occur twice,
+    rows without a name, and numbers that are none."""
+    path = find_vector_file(path)
+    try:
+        names, vectors = _read_parquet(path) if path.suffix == ".parquet" else _read_matrix(path)
+    except OSError as error:
+        raise UserError(f"item_vectors: {path} cannot be read ({error.strerror or error})") from None
+    if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind not in "fiu":
+        raise UserError(f"item_vectors: {path} must have a row of numbers an item, and has {_describe(vectors)}")
+    if len(names) != len(vectors):
+        raise UserError(f"item_vectors: {path} has {counted(len(vectors), 'row')}, and there are {len(names):,} names")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise UserError(f"item_vectors: {path} has {counted(len(twice), 'item')} more than once, such as '{twice[0]}'")
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(odd):
+        raise UserError(
+            f"item_vectors: {path} has {counted(len(odd), 'vector')} with numbers that are none, or infinite, such as "
+            f"that of '{names[odd[0]]}': leave these items out, or give them vectors"
+        )
+    return ItemVectors(path, names, vectors)
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{' x '.join(map(str, array.shape)) or 'one value'} of {array.dtype}"
+
+
+def _read_matrix(path: Path) -> tuple[list[str], np.ndarray]:
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        raise UserError(f"item_vectors: {path} needs the items' names beside it, in the order of its rows: {beside}")
+    try:
+        names = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"item_vectors: {beside} is no JSON ({error})") from None
+    if not isinstance(names, list) or not all(isinstance(each, (str, int)) for each in names):
+        raise UserError(f"item_vectors: {beside} must be a list of the items' names")
+    if path.suffix == ".safetensors":
+        return list(map(str, names)), _read_safetensors(path)
+    try:
+        return list(map(str, names)), np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"item_vectors: {path} is no array of numbers as NumPy saves it ({error})") from None
+
+
+def _read_safetensors(path: Path) -> np.ndarray:
+    damaged = UserError(f"item_vectors: {path} is no safetensors file, or is damaged")
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > min(size, LONGEST_HEADER):
+            raise damaged
+        try:
+            head = json.loads(file.read(length))
+            tensors = {name: each for name, each in head.items() if name != "__metadata__"}
+            name = MATRIX if MATRIX in tensors else next(iter(tensors))
+            kind, shape = str(tensors[name]["dtype"]), [int(each) for each in tensors[name]["shape"]]
+            begin, end = map(int, tensors[name]["data_offsets"])
+        except (ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError):
+            raise damaged from None
+        if name != MATRIX and len(tensors) > 1:
+            raise UserError(f"item_vectors: {path} has {len(tensors)} tensors, and none of them is called {MATRIX}")
+        if kind not in _NUMBERS:
+            raise UserError(f"item_vectors: {path} has numbers of kind {kind}, not {', '.join(_NUMBERS)}")
+        number = np.dtype(_NUMBERS[kind])
+        # Python's numbers: a product of sizes that do not fit into 64 bits is found out, too.
+        count = 1
+        for each in shape:
+            count *= each
+        fits = min(shape, default=0) >= 0 and 0 <= begin <= end <= size - 8 - length
+        if not fits or count * number.itemsize != end - begin:
+            raise damaged
+        file.seek(8 + length + begin)
+        return np.frombuffer(file.read(end - begin), dtype=number).reshape(shape)
+
+
+def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pa.ArrowException as error:
+        raise UserError(f"item_vectors: {path} is no Parquet file, or is damaged ({error})") from None
+    lists = [name for name in table.column_names if _is_list(table.schema.field(name).type)]
+    others = [name for name in table.column_names if name not in lists]
+    if len(lists) != 1 or len(others) != 1:
+        raise UserError(
+            f"item_vectors: {path} must have one column of names and one of lists of numbers, and has "
+            f"{', '.join(f'{each.name} ({each.type})' for each in table.schema)}"
+        )
+    column: Any = table.column(lists[0]).combine_chunks()
+    names = table.column(others[0]).cast(pa.string()).to_pylist()
+    lengths = set(column.value_lengths().to_pylist())
+    if None in names or None in lengths or len(lengths) > 1:
+        what = "without a name" if None in names else "without a vector" if None in lengths else "of another length"
+        raise UserError(f"item_vectors: {path} has rows {what}")
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return names, values.reshape(len(names), -1) if names else values
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
