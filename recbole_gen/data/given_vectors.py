@@ -18,9 +18,15 @@ EXAMPLES = 3
 def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
     """Fill the item table of a new model as `item_vectors` says, and tell which items are in one place alone.
 
-    Raises UserError for a file that cannot be used, and a model that cannot use it.
+    Raises UserError for a file that cannot be used, a model that cannot use it, and a use of none.
     """
     if not config["item_vectors"]:
+        for key, unused in (("item_vectors_use", "init"), ("item_vectors_rms", None)):
+            if config[key] != unused:
+                raise UserError(
+                    f"{key}: {config[key]} says what to do with item_vectors, and there are none: name the folder of "
+                    f"an `export`, or a file, with --item_vectors=PATH"
+                )
         return
     found = read_item_vectors(config["item_vectors"])
     names = [str(name) for name in dataset.field2id_token[dataset.iid_field]]

@@ -133,7 +133,8 @@ def _build_model(path: Path, config: Config, content: dict[str, Any]) -> Any:
     if config["logit_bias"] is not None:
         config["logit_bias"] = "none"  # counted over a data set; the weights have it
     is_adapted = config["item_vectors"] and config["item_vectors_use"] == "adaptor"
-    config["item_vectors"] = None  # the weights have them, and the file need not be here
+    for key, unused in (("item_vectors", None), ("item_vectors_use", "init"), ("item_vectors_rms", None)):
+        config[key] = unused  # the weights have them, and the file need not be here
     try:
         model = create_model(config, CheckpointDataset(config, content))
     except _NotInCheckpoint as error:

@@ -228,6 +228,11 @@ def test_files_that_are_none_are_refused(arguments, refused, tmp_path, names, wr
     refused(arguments(f"--item_vectors={tmp_path}/z.npy"), "names beside it", "z.json")
 
 
+def test_a_use_of_no_vectors_is_refused(arguments, refused):
+    for use in ("--item_vectors_use=frozen", "--item_vectors_rms=1"):
+        refused(arguments(use), use[2:].partition("=")[0], "there are none", "--item_vectors=PATH")
+
+
 def test_models_without_a_table_say_so(run, names, write_vectors):
     path = write_vectors(names, vectors_of(names))
     for model in ("FPMC", "Transitions"):
