@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_gen.compare.arguments import page_command
+from recbole_gen.compare.arguments import PLACES, page_command
 from recbole_gen.compare.finished_runs import read_runs
 from recbole_gen.compare.notes import reading_notes
 from recbole_gen.compare.output_files import write_files
@@ -163,6 +163,11 @@ def users_error(values: np.ndarray, rows: np.ndarray) -> float:
     return float(np.sqrt(np.sum(np.square(rows * (values - mean))) * n / (n - 1)) / rows.sum())
 
 
+def _without_folders(key: str, value: Any) -> Any:
+    """A value as a page shows it: of a place of this machine its last name alone."""
+    return Path(value).name if key in PLACES and value else value
+
+
 def changed_settings(outcome: Outcome, plan: Plan) -> list[str]:
     """In what the runs of the setting's model differ from the published setting, a line a key."""
     job = next(job for job in outcome.jobs if job.label == plan.label)
@@ -170,7 +175,8 @@ def changed_settings(outcome: Outcome, plan: Plan) -> list[str]:
     mine, theirs = job.settings, Config(config_dict={"paper": plan.published.same_as or plan.name, **where}).settings()
     ignored = {*KEYS_WITHOUT_EFFECT, *KEYS_OF_COMPARISONS}
     keys = [key for key in sorted(mine.keys() | theirs.keys()) if key not in ignored]
-    lines = [f"{key} {mine.get(key)} instead of {theirs.get(key)}" for key in keys if mine.get(key) != theirs.get(key)]
+    shown = {key: [_without_folders(key, each.get(key)) for each in (mine, theirs)] for key in keys}
+    lines = [f"{key} {own} instead of {other}" for key, (own, other) in shown.items() if own != other]
     if job.settings.get("mask_seen"):
         lines.append(f"mask_seen {job.settings['mask_seen']}: what a user had before is not ranked")
     return lines

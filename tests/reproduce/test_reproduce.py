@@ -201,6 +201,20 @@ def test_keys_of_training_are_for_the_setting_alone_and_told(line, tmp_path, cap
     assert found.own.measured["Hit@5"].sd is None
 
 
+def test_item_vectors_are_for_the_setting_alone_and_pages_name_no_folder(line, tmp_path, no_comparison):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(40, 16)))
+    (tmp_path / "mine.json").write_text(json.dumps([f"i{n}" for n in range(40)]))
+    given = ("--item_vectors=mine.npy", "--item_vectors_use=frozen", "--detach_target=true")
+    assert cli.main(line("--seeds=1", "--baselines=Factors", *given)) == 0
+    runs = tmp_path / "saved/reproduce/toy-table/runs"
+    assert result(runs / "DreamRec-2020")["config"]["item_vectors"] == str(tmp_path / "mine.npy")
+    assert result(runs / "Factors-2020")["config"]["item_vectors"] is None
+    found = read_result(tmp_path / "docs/toy-table.json")
+    assert found.changed == ["item_vectors mine.npy instead of None", "item_vectors_use frozen instead of init"]
+    page = (tmp_path / "docs/toy-table.md").read_text()
+    assert "--item_vectors=FOLDER" in page and str(tmp_path) not in page
+
+
 def test_a_baseline_that_fails_is_named(line, tmp_path, capsys, custom, properties, no_comparison):
     file = properties / "paper/toy-table.yaml"
     setting = yaml.safe_load(file.read_text())
