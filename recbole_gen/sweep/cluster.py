@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +86,28 @@ class WorkingEnvironment:
 
 
 @contextlib.contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which batch systems send, is Ctrl-C meanwhile; Ray would print its stack, and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_) -> None:
+        if not callable(signal.getsignal(signal.SIGINT)):  # what a shell starts in the background ignores Ctrl-C
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def connected_ray(address: str | None = None) -> Iterator[Any]:
     """The `ray` module, connected to a cluster (``auto``: that of this machine), or until the end to one of our own.
+    SIGTERM is a KeyboardInterrupt meanwhile.
 
     Raises UserError if there is no cluster at the address, or Ray cannot start here.
     """
@@ -94,7 +116,8 @@ def connected_ray(address: str | None = None) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized():  # the caller's
-        yield ray
+        with _terminated_as_by_ctrl_c():
+            yield ray
         return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
@@ -115,7 +138,8 @@ def connected_ray(address: str | None = None) -> Iterator[Any]:
             f"of our own starts here"
         ) from None
     try:
-        yield ray
+        with _terminated_as_by_ctrl_c():
+            yield ray
     finally:
         ray.shutdown()
 

@@ -6,10 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +39,7 @@ def run_sweep(sweep: Sweep, tests_best: bool = True) -> int:
     resources = cluster.Resources("trial", sweep.options["cpus_per_trial"], gpus)
     with cluster.connected_ray(sweep.options["address"]) as ray:
         wanted = resources.trial_resources(ray)
-        with lock_folder(Path(sweep.folder), "sweep"), _terminated_as_by_ctrl_c():
+        with lock_folder(Path(sweep.folder), "sweep"):
             state.write_sweep(sweep)
             number, model, dataset = sweep.num_trials(), config["model"], config["dataset"]
             print(f"{counted(number, 'trial')} of {model} on {dataset}; all of it in {sweep.folder}")
@@ -79,19 +76,6 @@ def failure_reasons(trials: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {reason}" for reason, numbers in of_reason.items()
     )
-
-
-@contextlib.contextmanager
-def _terminated_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which batch systems send, is Ctrl-C meanwhile; Ray would print its stack, and abort."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _run_trials(

@@ -1,5 +1,8 @@
 """What a trial gets of the machines of a cluster."""
 
+import os
+import signal
+
 import pytest
 
 from recbole_gen.errors import UserError
@@ -31,3 +34,13 @@ def test_more_than_any_machine_has_is_refused():
         cluster.Resources("trial", 6).trial_resources(FakeRay({"CPU": 4}, {"CPU": 4}))
     with pytest.raises(UserError, match=r"--gpus_per_trial is 0\.5, and no machine of the cluster has more than 0"):
         cluster.Resources("trial", 1, 0.5).trial_resources(FakeRay({"CPU": 4}))
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_the_end_that_a_batch_system_sends_is_ctrl_c(handler, default_sigint):
+    """Also in what a shell has started in the background, where Ctrl-C is ignored; Ray alone would abort."""
+    signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt), cluster.connected_ray() as ray:
+        assert ray.is_initialized()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not ray.is_initialized()
