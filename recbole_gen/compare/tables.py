@@ -117,6 +117,7 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         f"{name}, history not ranked": (f"history_not_ranked.model.{summary.main_metric}", ".4f"),
         f"Pop {name}, history not ranked": (f"history_not_ranked.pop.{summary.main_metric}", ".4f"),
         f"Transitions {name}, history not ranked": (f"history_not_ranked.transitions.{summary.main_metric}", ".4f"),
+        "targets in the history": ("history_not_ranked.targets_in_history", ",.0f"),
         "distinct items in all lists": ("lists.distinct_items", ",.0f"),
         "items that two lists share": ("lists.mean_overlap", ".2f"),
         "places of untrained items": ("lists.untrained_share", ".1%"),

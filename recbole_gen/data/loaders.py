@@ -139,6 +139,11 @@ class HeldOutSetLoader(FullSortEvalDataLoader, RowBatchLoader):
             interaction.update(Interaction({FUTURE + items + self.config["LIST_SUFFIX"]: future}))
         return interaction, seen, torch.arange(len(future)), future[:, 0]
 
+    def seen_before(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(row, item) of everything that the users of the batch that begins at row ``first`` had before it."""
+        rows = torch.arange(first, min(first + self.step, self.sample_size))
+        return self._dataset.inter_feat.seen_before(self.iid_field, rows)
+
 
 def create_dataset(config):
     """The data set of a configuration, loaded, filtered, remapped, and in its order, but not yet split.

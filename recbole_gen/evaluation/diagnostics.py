@@ -124,8 +124,12 @@ class Diagnostics:
         positive_u: torch.Tensor,
         positive_i: torch.Tensor,
         latent: torch.Tensor | None = None,
+        seen: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """One batch: scores [B, I], -inf for what is not to be ranked; positives as in `hit_matrix`; latent [B, d]."""
+        """One batch: scores [B, I], -inf for what is not to be ranked; positives as in `hit_matrix`; latent [B, d].
+
+        seen: row and item, [n] each, of what `mask_history` would take out; None for the histories in the batch.
+        """
         if latent is not None:
             self._add("latent", latent)
         device = scores.device
@@ -141,11 +145,11 @@ class Diagnostics:
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
         trained = top_items(scores.masked_fill(untrained, -torch.inf), self.k, order)
         self._add("model_trained", hit_matrix(trained, u[known], i[known]))
-        history = None
-        if self.ranks_history and self.list_field in interaction:
-            history = interaction[self.list_field].to(device)
-            unseen = top_items(scores.scatter(1, history, -torch.inf), self.k, order)
-            self._add("model_unseen", hit_matrix(unseen, u, i))
+        history = self._history(interaction, seen, device) if self.ranks_history else None
+        if history is not None:
+            without = scores.index_put(history, scores.new_tensor(-torch.inf))
+            self._add("model_unseen", hit_matrix(top_items(without, self.k, order), u, i))
+            self._add("in_history", without[u, i] == -torch.inf)
         baselines = {"pop": self._popularity.to(device).repeat(len(scores), 1)}
         if self._transitions is not None:
             baselines["transitions"] = self._transition_scores(self._transitions, interaction, device)
@@ -157,8 +161,8 @@ class Diagnostics:
             self._add(name, hit_matrix(top_all, u, i))
             self._add(f"{name}_trained", hit_matrix(top_trained, u[known], i[known]))
             if history is not None:
-                unseen = top_items(values.scatter_(1, history, -torch.inf), self.k, order)
-                self._add(f"{name}_unseen", hit_matrix(unseen, u, i))
+                values[history] = -torch.inf
+                self._add(f"{name}_unseen", hit_matrix(top_items(values, self.k, order), u, i))
         if self.scene_fields[0] in interaction:
             next_scene, scenes = (interaction[field].to(device) for field in self.scene_fields)
             last = interaction[self.length_field].to(device) - 1
@@ -175,6 +179,14 @@ class Diagnostics:
             length = (interaction[self.list_field] != 0).sum(1)
             self._add("has_history", length > 0)
             self._add("history_length", length.to(device)[u])
+
+    def _history(self, interaction, seen, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Row and item of what `mask_history` would take out of the batch's rankings; None if no histories are read."""
+        if seen is None and self.list_field in interaction:
+            items = interaction[self.list_field]
+            rows = torch.arange(len(items)).unsqueeze(1).expand_as(items)
+            seen = rows.flatten(), items.flatten()
+        return None if seen is None else (seen[0].to(device), seen[1].to(device))
 
     def _transition_scores(self, transitions: TransitionCounts, interaction, device: torch.device) -> torch.Tensor:
         """[B, I], without ties: by how often an item has followed the last one of the history, then by popularity."""
@@ -205,7 +217,11 @@ class Diagnostics:
         }
         if "model_unseen" in parts:
             beside = [name for name in ("model", "pop", "transitions") if name in parts]
-            out["history_not_ranked"] = {name: self.metrics_of_hits(parts[f"{name}_unseen"]) for name in beside}
+            out["history_not_ranked"] = {
+                "targets": len(parts["in_history"]),
+                "targets_in_history": int(parts["in_history"].sum()),  # which can then not be hit
+                **{name: self.metrics_of_hits(parts[f"{name}_unseen"]) for name in beside},
+            }
         if "transitions" in parts:
             out["transitions"] = self.metrics_of_hits(parts["transitions"])
             out["trained_items_only"]["transitions"] = self.metrics_of_hits(parts["transitions_trained"][rows])

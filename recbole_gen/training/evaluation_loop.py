@@ -146,8 +146,9 @@ class EvaluationLoop(RecBoleTrainer):
                 task.metrics.add(ranked[task.ranks], *distinct_positives(futures))
             if diagnostics is not None:
                 latent = getattr(self.model, "latent", None)
+                latent = latent and latent(interaction.to(self.device))
                 diagnostics.add(
-                    scores, interaction, positive_u, positive_i, latent and latent(interaction.to(self.device))
+                    scores, interaction, positive_u, positive_i, latent, _seen_in_sets(eval_data, diagnostics)
                 )
             scored += scores.nbytes
             if scored > RETURN_MEMORY_BYTES and self.device.type == "cpu":
@@ -240,6 +241,13 @@ class EvaluationLoop(RecBoleTrainer):
             leave=False,
             disable=None if show and distributed.is_main_process() else True,
         )
+
+
+def _seen_in_sets(eval_data, diagnostics: Diagnostics) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Row and item of all that the users of the next batch had before, where `mask_history` would mean all of it."""
+    if not isinstance(eval_data, HeldOutSetLoader) or not diagnostics.ranks_history:
+        return None
+    return eval_data.seen_before(diagnostics.rows)
 
 
 @contextlib.contextmanager

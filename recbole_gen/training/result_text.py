@@ -34,6 +34,11 @@ def describe_result(result: dict[str, Any]) -> str:
         rows += [[f"{name}, trained items only", trained["rows"], trained[key]] for name, key in keys]
         if unseen := diagnostics.get("history_not_ranked"):
             rows += [[f"{name}, history not ranked", diagnostics["rows"], unseen[key]] for name, key in keys]
+            if lost := unseen.get("targets_in_history"):
+                notes.append(
+                    f"history not ranked: {lost:,} of {unseen['targets']:,} targets ({lost / unseen['targets']:.1%}) "
+                    f"are items of the history, and cannot be hit without it"
+                )
         groups = [key for key in ("with_history", "without_history") if key in diagnostics]
         if "without_history" in groups:  # else the one row would repeat the first
             for key in groups:

@@ -562,10 +562,12 @@ class FixedGeneral(GeneralRecommender):
 class Spy:
     """Takes the place of `Diagnostics`, and keeps what it is given."""
 
+    ranks_history = False
+
     def __init__(self):
         self.batches = []
 
-    def add(self, scores, interaction, positive_u, positive_i, latent=None):
+    def add(self, scores, interaction, positive_u, positive_i, latent=None, seen=None):
         self.batches.append((scores.clone(), interaction, positive_u, positive_i))
 
 

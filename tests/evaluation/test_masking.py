@@ -81,6 +81,34 @@ def test_diagnostics_have_the_metrics_without_the_history_beside(run, model):
     assert f"{model}, history not ranked" in describe_result(free)
 
 
+def test_without_the_history_means_the_same_as_the_mask_where_sets_are_predicted(run, write_atomic):
+    """There the mask takes out all that a user had, also what is too long ago for the model to read."""
+    events = [(f"u{user}", f"i{(7 * user + step * step) % 40}", step) for step in range(11) for user in range(60)]
+    users, items, times = zip(*events, strict=True)
+    write_atomic({"user_id:token": users, "item_id:token": items, "timestamp:float": times})
+    few = {"MAX_ITEM_LIST_LENGTH": 2, "eval_batch_size": 41, "epochs": 1, "topk": [5, 10]}
+    for protocol, metric in (("holdout_82", "Recall@5"), ("period", "period_NDCG@5")):
+        values = {**few, "protocol": protocol, "valid_metric": metric}
+        free, masked = (run("GRU4Rec", mask_history=mask, **values) for mask in (False, True))
+        beside, names = free["diagnostics"]["history_not_ranked"], free["diagnostics"]["pop"]
+        assert beside["model"] == {name: masked["test_result"][name] for name in names} != free["test_result"]
+        for name in ("pop", "transitions"):
+            assert beside[name] == masked["diagnostics"][name]
+
+
+def test_targets_that_cannot_be_hit_without_the_history_are_told(run, write_atomic, capsys):
+    users = [user for user, items in LOG.items() for _ in items]
+    columns = {"user_id:token": users, "item_id:token": list("".join(LOG.values()))}
+    write_atomic({**columns, "timestamp:float": list(range(len(users)))})
+    result = run("GRU4Rec", epochs=1, topk=[1, 3], valid_metric="NDCG@3")
+    beside = result["diagnostics"]["history_not_ranked"]
+    assert (beside["targets"], beside["targets_in_history"]) == (4, 2)
+    assert "2 of 4 targets (50.0%) are items of the history, and cannot be hit" in describe_result(result)
+    read = run("GRU4Rec", epochs=1, topk=[1, 3], valid_metric="NDCG@3", MAX_ITEM_LIST_LENGTH=2)
+    assert read["diagnostics"]["history_not_ranked"]["targets_in_history"] == 0
+    assert "cannot be hit" not in describe_result(read)
+
+
 def test_a_model_without_histories_has_no_such_lines(run):
     result = run("BPR", mask_seen=False, eval_args={"split": {"RS": [0.6, 0.2, 0.2]}}, epochs=1)
     assert "history_not_ranked" not in result["diagnostics"]
