@@ -173,10 +173,11 @@ def _cost_line(entry: Entry) -> list[str]:
 
 def winner_table(board: Board) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the settings of each winner."""
-    body = [
-        [escape_marks(each) or "-" for each in (entry.label, _settings(entry.tuning.params), _settings(entry.own))]
-        for entry in board.entries
-    ]
+    body = []
+    for entry in board.entries:
+        model = {} if entry.model in (entry.label, f"recbole.{entry.label}") else {"model": entry.model}
+        cells = entry.label, _settings(entry.tuning.params), _settings({**model, **entry.own})
+        body.append([escape_marks(each) or "-" for each in cells])
     return ["model", "chosen", "given"], body
 
 

@@ -123,7 +123,10 @@ def _why_anew(sweep: Sweep, facts: dict[str, Any]) -> str:
     if not (folder / "sweep.json").exists():
         has_something = any(path.name != ".lock" for path in folder.iterdir())
         return "what is in the folder is no sweep" if has_something else ""
-    stored = state.read_sweep(str(folder))
+    try:
+        stored = state.read_sweep(str(folder))
+    except UserError:  # whose cure is for a folder with one sweep
+        return "sweep.json in the folder, or the space beside it, is damaged"
     if stored.space != sweep.space:
         return "the search space has changed"
     for key, value in sweep.options.items():

@@ -87,6 +87,13 @@ def test_models_without_a_space_run_as_they_are_and_have_a_page(line, tmp_path, 
     assert kept(tmp_path / "board/comparison") == before
 
 
+def test_a_label_has_its_model_on_the_page(line, files, tmp_path):
+    own = files("model_configs", Wide="model: BPR\nembedding_size: 96\n")
+    assert cli.main(line("Pop,Wide", own)) == 0
+    text = (tmp_path / "docs/toy/README.md").read_text()
+    assert "| Wide | - | model BPR, embedding\\_size 96 |" in text and "| Pop | - | - |" in text
+
+
 def test_pages_are_made_of_their_numbers_alone(line, tmp_path, capsys):
     docs = tmp_path / "docs"
     assert cli.main(line("Pop")) == 0
@@ -297,6 +304,14 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     assert len(state.read_trials(board / "sweeps/DreamRec.old1")) == 3
     counts = {entry.label: entry.tuning.trials for entry in read_board(docs / "leaderboard.json").entries}
     assert counts == {"DreamRec": {"finished": 1}, "Pop": {}}
+
+    # A damaged sweep starts anew, too, and stands in the way of no other model's.
+    (board / "sweeps/DreamRec/sweep.json").write_text('{"values"')
+    assert cli.main(line("DreamRec,Pop", spaces, own, "--scheduler=none", "--epochs=2", "--num_samples=1")) == 0
+    assert "DreamRec: sweep.json in the folder, or the space beside it, is damaged: it is tuned anew" in (
+        capsys.readouterr().out
+    )
+    assert (board / "sweeps/DreamRec.old2/sweep.json").read_text() == '{"values"'
 
 
 def read(path: Path) -> dict:
