@@ -43,8 +43,10 @@ def reading_notes(runs: dict[str, list[FinishedRun]], base: significance.PerUser
         those_of = "; ".join(f"{kept} for {', '.join(sorted(labels))}" for kept, labels in sorted(pairs.items()))
         notes.append(f"Trained on (train_pairs): {those_of}.")
     if base.rows.max() > 1:
+        least, most = base.rows.min(), base.rows.max()
+        number = f"{most}" if least == most else f"{least} to {most}"
         notes.append(
-            f"Users have {base.rows.min()} to {base.rows.max()} test rows each: metrics and intervals count all rows "
+            f"Users have {number} test rows each: metrics and intervals count all rows "
             f"alike, the test counts all users alike."
         )
     where = {(run.result["device"], run.result.get("threads")) for own in runs.values() for run in own}

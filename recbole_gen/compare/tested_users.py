@@ -25,11 +25,12 @@ KEYS_WITHOUT_ROWS = ("MAX_ITEM_LIST_LENGTH", "selected_features", "normalize_fie
 @dataclass(frozen=True)
 class TestRows:
     """The test rows of a model: tokens of the users of all targets, [m], hashes of users and targets, sorted, and the
-    number of rows, of which one has several targets where they are a set."""
+    number of rows, of which one has several targets where they are a set; and whether they come as split files."""
 
     users: np.ndarray
     targets: np.ndarray
     rows: int
+    are_files: bool = False
 
     __test__ = False  # no test of pytest's
 
@@ -72,7 +73,7 @@ def _test_rows(config: Config) -> TestRows:
             mixed = mixed + rows.future_counts.numpy().astype(np.uint64)
     else:
         n_rows = len(torch.from_numpy(users).unique())  # RecBole's loaders have one row a user
-    return TestRows(data.field2id_token[fields[0]][users], np.sort(mixed), n_rows)
+    return TestRows(data.field2id_token[fields[0]][users], np.sort(mixed), n_rows, bool(config["benchmark_filename"]))
 
 
 def _require_same(one: str, mine: TestRows, other: str, theirs: TestRows) -> None:
@@ -86,6 +87,22 @@ def _require_same(one: str, mine: TestRows, other: str, theirs: TestRows) -> Non
             example = f"; user {extra[0]} is one of {label} only"
     raise UserError(
         f"{one} and {other} would not be tested on the same rows ({counts}{example}), so there is nothing to compare. "
-        f"The protocols leave_one_out, holdout_82 and period have the same rows for every kind of model, if all of "
-        f"them load the same columns and filter alike"
+        f"{_what_helps(one, mine, other, theirs)}"
+    )
+
+
+def _what_helps(one: str, mine: TestRows, other: str, theirs: TestRows) -> str:
+    if np.array_equal(mine.targets, theirs.targets):
+        once, each = (one, other) if mine.rows < theirs.rows else (other, one)
+        cause = f"{once} ranks once a user, for all of his targets together, and {each} once a target. "
+    else:
+        cause = ""
+    if mine.are_files or theirs.are_files:
+        return (
+            f"{cause}Models of both kinds need split files with one test line a user. Without models that read no "
+            f"histories the others can be compared, and their diagnostics have Pop on their own rows"
+        )
+    return (
+        f"{cause}The protocols leave_one_out, holdout_82 and period have the same rows for every kind of model, if all "
+        f"of them load the same columns and filter alike"
     )

@@ -384,6 +384,25 @@ def test_a_model_without_sequences_beside_others_on_split_files(line, write_atom
         assert list(ranks["user_id"]) == [f"test{user}" for user in range(40)]
 
 
+def test_split_files_with_several_lines_a_user_are_for_one_kind_of_model(
+    line, write_atomic, tmp_path, refused, no_files, capsys
+):
+    for part in ("train", "valid", "test"):
+        users = [f"u{number // 2}" for number in range(80)]
+        lists = [[f"i{(number + step) % 40}" for step in range(4)] for number in range(80)]
+        columns = {"user_id:token": users, "item_id_list:token_seq": lists}
+        write_atomic({**columns, "item_id:token": [f"i{(n + 4) % 40}" for n in range(80)]}, f"{part}.inter", "parts")
+    given = ("--dataset=parts", "--protocol=benchmark", "--seeds=1", "--TIME_FIELD=", "--epochs=1")
+    refused(
+        line("GRU4Rec,Pop", *given),
+        r"\(40 and 80 rows, 80 and 80 targets\)|\(80 and 40 rows, 80 and 80 targets\)",
+        "Pop ranks once a user, for all of his targets together, and GRU4Rec once a target",
+        "need split files with one test line a user. Without models that read no histories the others can be compared",
+    )
+    assert cli.main(line("GRU4Rec,Transitions", *given)) == 0
+    assert "Users have 2 test rows each: " in capsys.readouterr().out.replace("\n", " ")
+
+
 # Orders of simultaneous events
 
 
