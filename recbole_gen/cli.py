@@ -80,7 +80,9 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         if is_run:
             return _run(arguments)
-        return _import_verb(arguments[0])(arguments[1:]) or 0
+        verb = _import_verb(arguments[0])
+        _refuse_print_config(*arguments)
+        return verb(arguments[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -102,6 +104,15 @@ def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
         raise UserError(f"there is no verb '{name}', and options are --key=value.{hint} Verbs: run, {', '.join(VERBS)}")
     module, function = VERBS[name]
     return getattr(importlib.import_module(f"recbole_gen.{module}"), function)
+
+
+def _refuse_print_config(verb: str, *arguments: str) -> None:
+    """Raise UserError where what shows the keys of one run is asked of another verb."""
+    if not asks_for_help(arguments) and any(word.partition("=")[0] == PRINT_CONFIG for word in arguments):
+        raise UserError(
+            f"{PRINT_CONFIG} shows the keys of a single run, and is not for {verb}: recbole-gen --model=NAME "
+            f"--dataset=NAME {PRINT_CONFIG}, or --paper=NAME for a published setting"
+        )
 
 
 def _run(arguments: list[str]) -> int:

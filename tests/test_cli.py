@@ -76,6 +76,11 @@ def test_a_name_stands_behind_the_verb(refused):
     refused(["plot", "--run=x", "toi"], "A figure stands right behind the verb: toi, tsne")
 
 
+@pytest.mark.parametrize("line", ["reproduce dreamrec-zhihu", "compare --models=Pop", "tune --model=Pop", "prepare"])
+def test_print_config_is_for_a_single_run(refused, line):
+    refused([*line.split(), "--print-config"], f"not for {line.split()[0]}: recbole-gen --model=NAME .*--paper=NAME")
+
+
 def test_print_config_takes_no_value(refused):
     refused(["--model=Pop", "--dataset=ml-100k", "--print-config=yes"], "--print-config takes no value")
 

@@ -55,6 +55,12 @@ def known_keys(shipped: Iterable[Layer]) -> set[str]:
     return UNLISTED_KEYS.union(*argument_lists().values(), *(layer for _, layer in shipped))
 
 
+def is_key(name: Any) -> bool:
+    """Whether runs of all models, or of some, have a key of this name."""
+    shared = [(file, read_yaml(places.PROPERTIES / f"{file}.yaml")) for file in ("overall", "recbole")]
+    return name in known_keys(shared) or bool(models_with(name))
+
+
 def models_with(key: Any) -> list[str]:
     """The models that have a key of this name in their YAML file: ours, then RecBole's."""
     ours = _keys_of_models(places.PROPERTIES / "model")

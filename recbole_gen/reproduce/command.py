@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gen.compare.arguments import parse_seeds, parse_tie_seeds, require_test
+from recbole_gen.config import keys
 from recbole_gen.config.early_checks import check_models
 from recbole_gen.config.places import docs_folder
 from recbole_gen.errors import UserError, did_you_mean
@@ -91,7 +92,7 @@ def _list_settings(given: dict[str, Any]) -> int:
     known = [*LIST_OPTIONS, *OPTIONS, "help"]
     for key in [key for key in given if key not in LIST_OPTIONS]:
         near = did_you_mean(key, known, "did you mean --{}?")
-        if near and key not in known:
+        if near and key not in known and not keys.is_key(key):
             raise UserError(f"reproduce has no option --{key}: {near} (recbole-gen reproduce --help)")
         value = "" if given[key] is True else "=..."
         raise UserError(

@@ -267,6 +267,8 @@ def test_unknown_names_and_settings_without_numbers(refused, properties):
     refused(["reproduce", "--quick"], "--quick needs the name of a setting: recbole-gen reproduce NAME --quick ")
     refused(["reproduce", "--pages", "--docs=nowhere"], "there are no pages in nowhere")
     refused(["reproduce", "--sedes=3"], "no option --sedes")
+    refused(["reproduce", "--epochs=1"], "--epochs needs the name of a setting: recbole-gen reproduce NAME --epochs=")
+    refused(["reproduce", "--gamma=1"], "--gamma needs the name of a setting")
 
 
 def test_the_same_protocol_and_more_cut_offs_may_be_named(line, tmp_path, no_comparison):
