@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -359,14 +360,21 @@ def test_there_is_a_space_for_each_of_our_models_and_some_of_recbole():
     assert names == {*registry.MODELS, "SASRec", "GRU4Rec", "BERT4Rec", "FPMC"}
 
 
+def model_of_label(file: Path) -> str:
+    """The model of a leaderboard's spaces/LABEL.yaml or models/LABEL.yaml: LABEL, or what the latter says."""
+    own = file.parents[1] / "models" / file.name
+    return (read_yaml(own) if own.exists() else {}).get("model", file.stem)
+
+
 @pytest.mark.parametrize(
     "file",
     sorted([*(PROPERTIES / "tune").iterdir(), *(PROPERTIES / "leaderboard").glob("*/spaces/*")]),
     ids=lambda file: str(file.relative_to(PROPERTIES)),
 )
 def test_a_space_has_keys_of_its_model_and_values_that_runs_may_have(file):
-    info, space = registry.model_info(file.stem), read_space(file)
-    selected = selected_run([("model", {"model": file.stem, "dataset": "ml-100k"})])
+    model = model_of_label(file)
+    info, space = registry.model_info(model), read_space(file)
+    selected = selected_run([("model", {"model": model, "dataset": "ml-100k"})])
     assert space.dimensions.keys() <= known_keys(shipped_layers(info, selected)[0])
     require_allowed_values(space.dimensions.values(), key_table(info), str(file))
 
@@ -375,11 +383,11 @@ def test_a_space_has_keys_of_its_model_and_values_that_runs_may_have(file):
     "file", sorted((PROPERTIES / "leaderboard").glob("*/models/*")), ids=lambda file: str(file.relative_to(PROPERTIES))
 )
 def test_what_a_leaderboard_fixes_are_keys_of_its_model_that_are_not_searched(file):
-    selected = selected_run([("model", {"model": file.stem, "dataset": "ml-100k"})])
-    fixed = read_yaml(file).keys()
-    assert fixed <= known_keys(shipped_layers(registry.model_info(file.stem), selected)[0])
+    model, fixed = model_of_label(file), read_yaml(file).keys() - {"model"}
+    selected = selected_run([("model", {"model": model, "dataset": "ml-100k"})])
+    assert fixed <= known_keys(shipped_layers(registry.model_info(model), selected)[0])
     own = file.parents[1] / "spaces" / file.name
-    space = read_space(own if own.exists() else PROPERTIES / "tune" / file.name)
+    space = read_space(own if own.exists() else PROPERTIES / "tune" / f"{model}.yaml")
     assert not fixed & space.dimensions.keys()
 
 
