@@ -60,10 +60,10 @@ def find_vector_file(path: str | Path) -> Path:
                 f"and {'holds both: name the file' if found else 'holds neither'}"
             )
         return found[0]
+    if not path.is_file():
+        raise UserError(f"item_vectors: there is no folder or file {path}")
     if path.suffix not in SUFFIXES:
         raise UserError(f"item_vectors must be a folder of `export`, or a file {', '.join(SUFFIXES)}, got {path}")
-    if not path.is_file():
-        raise UserError(f"item_vectors: there is no file {path}")
     return path
 
 

@@ -217,12 +217,9 @@ def test_files_that_are_none_are_refused(arguments, refused, tmp_path, names, wr
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     refused(arguments(f"--item_vectors={tmp_path}/y.parquet"), "no Parquet file")
     (tmp_path / "empty").mkdir()
-    for missing, why in (
-        ("no.npy", "no file"),
-        ("no.txt", ".safetensors"),
-        ("empty", "holds neither"),
-        ("no", "folder"),
-    ):
+    (tmp_path / "some.txt").write_text("1 2")
+    reasons = {"no.npy": "no folder or file", "some.txt": ".safetensors", "empty": "holds neither", "no": "no folder"}
+    for missing, why in reasons.items():
         refused(arguments(f"--item_vectors={tmp_path}/{missing}"), "item_vectors", why)
     np.save(tmp_path / "z.npy", np.zeros((2, 2)))
     refused(arguments(f"--item_vectors={tmp_path}/z.npy"), "names beside it", "z.json")
