@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_gen import distributed
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import place_item_vectors
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
@@ -34,7 +35,8 @@ def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
     if config["item_vectors_rms"]:
         given *= config["item_vectors_rms"] / max(given[known].square().mean().sqrt().item(), 1e-30)
     place_item_vectors(model, given, known, config["item_vectors_use"])
-    _tell(found, names, known, config["item_vectors_use"])
+    if distributed.is_main_process():
+        _tell(found, names, known, config["item_vectors_use"])
 
 
 def match_names(found: ItemVectors, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
