@@ -55,10 +55,15 @@ def known_keys(shipped: Iterable[Layer]) -> set[str]:
     return UNLISTED_KEYS.union(*argument_lists().values(), *(layer for _, layer in shipped))
 
 
+def keys_of_every_model() -> set[str]:
+    """The keys that a run has whatever its model: RecBole's arguments, and those of the files for all models."""
+    files = [read_yaml(places.PROPERTIES / f"{name}.yaml") for name in ("overall", "recbole")]
+    return set().union(*argument_lists().values(), *files)
+
+
 def is_key(name: Any) -> bool:
     """Whether runs of all models, or of some, have a key of this name."""
-    shared = [(file, read_yaml(places.PROPERTIES / f"{file}.yaml")) for file in ("overall", "recbole")]
-    return name in known_keys(shared) or bool(models_with(name))
+    return name in UNLISTED_KEYS | keys_of_every_model() or bool(models_with(name))
 
 
 def models_with(key: Any) -> list[str]:

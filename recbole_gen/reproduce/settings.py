@@ -148,8 +148,7 @@ def _require_same_question(setting: PaperSetting, given: dict[str, Any], where: 
 
 def _require_known(model: str, own_keys: set[str], given: set[str], options: Iterable[str]) -> None:
     """Raise UserError for keys that neither the setting's model nor all models have: they would be baselines' alone."""
-    files = [read_yaml(places.PROPERTIES / f"{name}.yaml").keys() for name in ("overall", "recbole")]
-    shared = {*own_keys, *EVALUATION_KEYS}.union(*keys.argument_lists().values(), *files)
+    shared = {*own_keys, *EVALUATION_KEYS, *keys.keys_of_every_model()}
     for key in sorted(given - shared):
         near = "" if keys.models_with(key) else did_you_mean(key, shared.union(options), ": did you mean '{}'?")
         raise UserError(
