@@ -11,9 +11,11 @@ import torch
 from recbole_gen import distributed
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import place_item_vectors
+from recbole_gen.reading.file_readers import EXAMPLES
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 
-EXAMPLES = 3
+UNUSED: dict[str, Any] = {"item_vectors": None, "item_vectors_use": "init", "item_vectors_rms": None}
+"""The keys where no vectors are given."""
 
 
 def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
@@ -22,8 +24,8 @@ def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
     Raises UserError for a file that cannot be used, a model that cannot use it, and a use of none.
     """
     if not config["item_vectors"]:
-        for key, unused in (("item_vectors_use", "init"), ("item_vectors_rms", None)):
-            if config[key] != unused:
+        for key in ("item_vectors_use", "item_vectors_rms"):
+            if config[key] != UNUSED[key]:
                 raise UserError(
                     f"{key}: {config[key]} says what to do with item_vectors, and there are none: name the folder of "
                     f"an `export`, or a file, with --item_vectors=PATH"

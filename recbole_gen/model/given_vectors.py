@@ -10,8 +10,6 @@ from torch import nn
 
 from recbole_gen.errors import UserError
 
-USES = ("init", "frozen", "adaptor")
-
 
 def item_table_name(model: nn.Module) -> str:
     """The attribute with the item table. Raises UserError for a model without one, such as FPMC, which has several."""
@@ -71,7 +69,8 @@ def place_item_vectors(model: nn.Module, given: torch.Tensor, known: torch.Tenso
         given: [n_items, width], padding first.
         known: [n_items] bool: items that have a vector; to the others goes the mean of all, but with "init", where
             they keep what was drawn.
-        use: of `USES`.
+        use: init, frozen or adaptor, as of the key `item_vectors_use`. Rows behind those of the items, as that of a
+            [MASK], stay as they were drawn where the table is frozen.
 
     Raises UserError for a model without an item table, and for vectors of another width, which only "adaptor" takes.
     """

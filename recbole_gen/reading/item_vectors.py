@@ -10,6 +10,7 @@ A folder stands for the items.npy or items.safetensors in it.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -107,10 +108,12 @@ def _read_matrix(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"item_vectors: {beside} is no JSON ({error})") from None
     if not isinstance(names, list) or not all(isinstance(each, (str, int)) for each in names):
         raise UserError(f"item_vectors: {beside} must be a list of the items' names")
-    if path.suffix == ".safetensors":
-        return list(map(str, names)), _read_safetensors(path)
+    return list(map(str, names)), _read_safetensors(path) if path.suffix == ".safetensors" else _read_npy(path)
+
+
+def _read_npy(path: Path) -> np.ndarray:
     try:
-        return list(map(str, names)), np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UserError(f"item_vectors: {path} is no array of numbers as NumPy saves it ({error})") from None
 
@@ -137,12 +140,9 @@ def _read_safetensors(path: Path) -> np.ndarray:
         if kind not in _NUMBERS:
             raise UserError(f"item_vectors: {path} has numbers of kind {kind}, not {', '.join(_NUMBERS)}")
         number = np.dtype(_NUMBERS[kind])
-        # Python's numbers: a product of sizes that do not fit into 64 bits is found out, too.
-        count = 1
-        for each in shape:
-            count *= each
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end <= size - 8 - length
-        if not fits or count * number.itemsize != end - begin:
+        # math.prod and not NumPy's: a product that does not fit into 64 bits is found out, too.
+        if not fits or math.prod(shape) * number.itemsize != end - begin:
             raise damaged
         file.seek(8 + length + begin)
         return np.frombuffer(file.read(end - begin), dtype=number).reshape(shape)

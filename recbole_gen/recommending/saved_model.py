@@ -13,6 +13,7 @@ from recbole.utils import FeatureType, ModelType
 from recbole_gen import checkpoint
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import finished_config
+from recbole_gen.data import given_vectors
 from recbole_gen.data.times import DayRange
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
@@ -133,7 +134,7 @@ def _build_model(path: Path, config: Config, content: dict[str, Any]) -> Any:
     if config["logit_bias"] is not None:
         config["logit_bias"] = "none"  # counted over a data set; the weights have it
     is_adapted = config["item_vectors"] and config["item_vectors_use"] == "adaptor"
-    for key, unused in (("item_vectors", None), ("item_vectors_use", "init"), ("item_vectors_rms", None)):
+    for key, unused in given_vectors.UNUSED.items():
         config[key] = unused  # the weights have them, and the file need not be here
     try:
         model = create_model(config, CheckpointDataset(config, content))
