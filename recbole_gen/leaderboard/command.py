@@ -32,6 +32,7 @@ usage: recbole-gen leaderboard --models=NAME,NAME,... --dataset=NAME [--protocol
 
   --models=A,B,C           models (ours, RecBole's, or classes of your own), or labels that --model_configs explains
   --num_samples=8          trials of each model; what is a grid in its space is drawn here, too
+  --defaults_first=true    one trial more of each, before the others: the values that it has without its space
   --cpu_minutes=10         CPU time of training and validation that the trials of each model may take together
   --searcher=random --scheduler=asha     those of `tune`
   --spaces=FOLDER          what is searched: FOLDER/LABEL.yaml or MODEL.yaml where there is one, else
@@ -55,10 +56,13 @@ usage: recbole-gen leaderboard --models=NAME,NAME,... --dataset=NAME [--protocol
                            may not be searched
 """
 OPTIONS: dict[str, Any] = {
-    "models": None, "num_samples": 8, "cpu_minutes": 10, "searcher": "random", "scheduler": "asha", "spaces": None,
+    "models": None, "num_samples": 8, "cpu_minutes": 10, "defaults_first": True, "searcher": "random",
+    "scheduler": "asha", "spaces": None,
     "model_configs": None, "seeds": 5, "tie_orders": None, "baseline": None, "test": "t", "resamples": 2000,
     "output": None, "name": None, "docs": None, "ray": False, "address": None, "cpus_per_run": 1, "gpus_per_run": None,
 }  # fmt: skip
+OF_SEARCHES = ("num_samples", "cpu_minutes", "defaults_first", "searcher", "scheduler", "address")
+"""Options that `tune` has, too."""
 PAGES_OPTIONS: dict[str, Any] = {"docs": None, "pages": False}
 
 
@@ -105,7 +109,7 @@ def _write_pages(given: dict[str, Any]) -> int:
 def _check_options(asked: dict[str, Any], values: dict[str, Any]) -> None:
     """As for a comparison; and ``tune`` has the options of every model's search."""
     check_options(asked, "leaderboard", values)
-    same = {key: asked[key] for key in ("num_samples", "cpu_minutes", "searcher", "scheduler", "address")}
+    same = {key: asked[key] for key in OF_SEARCHES}
     of_trials = {"cpus_per_trial": asked["cpus_per_run"], "gpus_per_trial": asked["gpus_per_run"]}
     asked["tune"] = {**tune.OPTIONS, **same, **of_trials}
     tune.check_options(asked["tune"])

@@ -121,6 +121,7 @@ def budget_text(board: Board) -> str:
     ends = ", weak ones ended early by ASHA" if board.scheduler == "asha" else ""
     minutes = "" if board.cpu_minutes is None else f" within {_minutes(board.cpu_minutes)} of CPU time"
     samples = f"{board.num_samples} samples" if board.num_samples > 1 else "one sample"
+    samples = f"its defaults and {samples}" if board.defaults_first else samples
     seeds = f"{counted(len(board.seeds), 'seed')} ({', '.join(map(str, board.seeds))})"
     ties = f" and {len(board.tie_seeds)} orders of simultaneous events" if board.tie_seeds else ""
     return (

@@ -84,6 +84,7 @@ class Board:
 
     Attributes:
         num_samples, cpu_minutes, searcher, scheduler: the budget of every search, and how it was made.
+        defaults_first: whether one trial more of each model had its defaults.
         seeds, tie_seeds: those of the runs.
         legend: what the marks of the table mean, a paragraph each.
         notes, facts: what to know of the numbers; versions and such, as [title, text].
@@ -109,6 +110,7 @@ class Board:
     notes: list[str]
     facts: list[list[str]]
     command: str
+    defaults_first: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 

@@ -151,6 +151,7 @@ def make_board(
         [*summary.notes, *([tie_note(summary)] if summary.tie_seeds else [])],
         [list(fact) for fact in summary.facts],
         command,
+        asked["tune"]["defaults_first"],
         dict(summary.left_out),
         dict(summary.failed),
     )

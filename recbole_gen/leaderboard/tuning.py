@@ -25,7 +25,7 @@ from recbole_gen.leaderboard.results import Tuning
 from recbole_gen.options import read_yaml
 from recbole_gen.quick_start import Interrupted
 from recbole_gen.sweep import budget, cluster, plan, state
-from recbole_gen.sweep.command import ON_RESUME
+from recbole_gen.sweep.command import NEWER, ON_RESUME
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
@@ -130,7 +130,7 @@ def _why_anew(sweep: Sweep, facts: dict[str, Any]) -> str:
     if stored.space != sweep.space:
         return "the search space has changed"
     for key, value in sweep.options.items():
-        before = stored.options.get(key)
+        before = stored.options.get(key, NEWER.get(key))
         if key in GROWING:
             if (before is not None and value is not None and value < before) or (before is None and value is not None):
                 return f"{key} was {before} and is {value}"

@@ -23,6 +23,7 @@ usage: recbole-gen tune --model=NAME --dataset=NAME [--space=FILE] [--num_sample
 
   --space=FILE             what is searched: YAML, or RecBole's .hyper text (default properties/tune/MODEL.yaml)
   --num_samples=10         how often what is drawn is drawn; a grid is gone through so many times
+  --defaults_first=false   or true: one trial more, before all others, of the values that a run has without the space
   --cpu_minutes=           CPU time of training and validation that all trials may take together: then no other starts,
                            and those that run stop after the epoch that they validate next; the best so far wins
   --searcher=random        or optuna, which learns from the trials that have ended
@@ -41,10 +42,11 @@ OPTIONS: dict[str, Any] = {
     "space": None, "num_samples": 10, "searcher": "random", "scheduler": "asha", "grace_period": None,
     "reduction_factor": 3, "cpus_per_trial": 1, "gpus_per_trial": None, "address": None, "max_failures": 2,
     "output": None, "resume": None, "cpu_minutes": None,
+    "defaults_first": False,
 }  # fmt: skip
 ON_RESUME = ("num_samples", "cpu_minutes", "cpus_per_trial", "gpus_per_trial", "address", "max_failures")
 """Options that a sweep may go on with other values of."""
-NEWER: dict[str, Any] = {"cpu_minutes": None}
+NEWER: dict[str, Any] = {"cpu_minutes": None, "defaults_first": False}
 """Options that sweeps of earlier versions do not have -> what they were run with."""
 
 
@@ -109,6 +111,8 @@ def check_options(options: dict[str, Any]) -> None:
     minutes = options["cpu_minutes"]
     if minutes is not None and not (is_number(minutes) and 0 < minutes < float("inf")):
         raise UserError(f"--cpu_minutes must be a number of minutes above 0, such as 10, got {minutes!r}")
+    if not isinstance(options["defaults_first"], bool):
+        raise UserError(f"--defaults_first must be true or false, got {options['defaults_first']!r}")
     Resources("trial", options["cpus_per_trial"], options["gpus_per_trial"])
     if options["searcher"] == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError(

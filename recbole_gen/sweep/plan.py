@@ -93,12 +93,25 @@ def base_config(
 
 
 def planned_points(sweep: Sweep) -> list[dict[str, Any]]:
-    """The settings of the trials that are known before they run: all of a random search, those begun of another."""
+    """The settings of the trials that are known before they run: all of a random search, those begun of another, with
+    the defaults as the first one where they are asked for."""
     begun = {trial["number"]: trial["params"] for trial in state.read_trials(sweep.folder)}
+    points = [default_point(sweep)] if sweep.options.get("defaults_first") else []
     if sweep.options["searcher"] == "optuna":
-        return list(begun.values())
-    drawn = sweep.space.sample(sweep.options["num_samples"], sweep.values.get("seed", 2020))
-    return [begun.get(number, point) for number, point in enumerate(drawn)]
+        return list(begun.values()) or points
+    points += sweep.space.sample(sweep.options["num_samples"], sweep.values.get("seed", 2020))
+    return [begun.get(number, point) for number, point in enumerate(points)]
+
+
+def default_point(sweep: Sweep) -> dict[str, Any]:
+    """The settings of the trial that a run without the space is; keys of which the space has one value have this."""
+    settings = Config(config_dict=sweep.values).settings()
+    point: dict[str, Any] = {}
+    for dimension in sweep.space.parents_first():
+        is_fixed = dimension.kind == "constant"
+        if (is_fixed or dimension.name in settings) and dimension.is_active(point):
+            point[dimension.name] = dimension.values[0] if is_fixed else settings[dimension.name]
+    return {name: point[name] for name in sweep.space.dimensions if name in point}
 
 
 def check_trials(sweep: Sweep, points: list[dict[str, Any]]) -> tuple[Config, int]:

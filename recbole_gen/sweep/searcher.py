@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class OptunaSearcher(Searcher):
         for trial in trials:  # the sweep may have been killed before it told Optuna
             if trial["status"] in state.ENDED:
                 self._tell_score(trial, trial["status"] == "failed")
-        known = {trial["optuna"] for trial in trials}
+        known = {trial.get("optuna") for trial in trials}
         for asked in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if asked.number not in known:  # it was killed before it began that trial
                 self.study.tell(asked.number, state=TrialState.FAIL)
@@ -71,10 +72,33 @@ class OptunaSearcher(Searcher):
         self._tell_score(trial, error or trial["status"] == "failed")
 
     def _tell_score(self, trial: dict[str, Any], has_failed: bool) -> None:
-        if has_failed or trial["score"] is None:
+        if "optuna" not in trial:
+            self._tell_given(trial, has_failed)
+        elif has_failed or trial["score"] is None:
             self.study.tell(trial["optuna"], state=TrialState.FAIL, skip_if_finished=True)
         else:
             self.study.tell(trial["optuna"], trial["score"], skip_if_finished=True)
+
+    def _tell_given(self, trial: dict[str, Any], has_failed: bool) -> None:
+        """Of a trial that Optuna has not thought of, the defaults. It learns from it if the space has its values."""
+        is_known = any(each.user_attrs.get("number") == trial["number"] for each in self.study.trials)
+        if is_known or has_failed or trial["score"] is None:
+            return
+        dimensions = self.sweep.space.dimensions
+        point = {key: dimensions[key].as_suggested(value) for key, value in trial["params"].items()}
+        fixed = optuna.trial.FixedTrial(point)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a number outside of a range
+                self.sweep.space.suggest(fixed)
+        except (UserWarning, ValueError):  # an option that is none of the space's
+            return
+        own = {"number": trial["number"]}
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=fixed.params, distributions=fixed.distributions, value=trial["score"], user_attrs=own
+            )
+        )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study and the trials' folders are saved as they grow."""

@@ -68,10 +68,20 @@ class Dimension:
         return trial.suggest_int(self.name, low, high - 1, log=self.kind == "lograndint")
 
     def _suggest_option(self, trial: Any) -> Any:
-        if all(isinstance(value, (str, int, float, type(None))) for value in self.values):
+        if not self._goes_as_json():
             return trial.suggest_categorical(self.name, list(self.values))
-        options = {json.dumps(value): value for value in self.values}  # Optuna's categories are scalars
+        options = {json.dumps(value): value for value in self.values}
         return options[trial.suggest_categorical(self.name, list(options))]
+
+    def as_suggested(self, value: Any) -> Any:
+        """How an Optuna trial holds a value of this key."""
+        return json.dumps(value) if self._goes_as_json() else value
+
+    def _goes_as_json(self) -> bool:
+        # Optuna's categories are scalars.
+        return self.kind not in BOUNDS and not all(
+            isinstance(each, (str, int, float, type(None))) for each in self.values
+        )
 
     def _is_whole(self) -> bool:
         # A run's whole-number keys take no 64.0, and its other keys take a 64.

@@ -49,7 +49,8 @@ class Sweep:
     def num_trials(self) -> int:
         """How many trials there are to be."""
         wanted = self.options["num_samples"]
-        return wanted if self.options["searcher"] == "optuna" else self.space.num_trials(wanted)
+        drawn = wanted if self.options["searcher"] == "optuna" else self.space.num_trials(wanted)
+        return drawn + bool(self.options.get("defaults_first"))
 
     def trial_settings(self, params: dict[str, Any]) -> dict[str, Any]:
         """What `run` gets for the trial with these parameters."""

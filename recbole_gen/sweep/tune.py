@@ -89,7 +89,7 @@ def _run_trials(
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
 
-    for number, point in enumerate(points if sweep.options["searcher"] != "optuna" else ()):
+    for number, point in enumerate(points):  # of Optuna those begun, and the defaults
         if not (sweep.trial_folder(number) / "trial.json").exists():
             state.write_new_trial(sweep, number, {"params": point})
     trials = state.read_trials(sweep.folder)

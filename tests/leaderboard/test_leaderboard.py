@@ -9,6 +9,7 @@ import ray
 import yaml
 
 from recbole_gen import cli
+from recbole_gen.config.places import PROPERTIES
 from recbole_gen.leaderboard.pages import MARKER, index_text, page_text
 from recbole_gen.leaderboard.results import read_board, read_boards
 from recbole_gen.sweep import cluster, state
@@ -263,7 +264,9 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     given = line(f"DreamRec,{broken},Pop", spaces, own, "--scheduler=none")
     assert cli.main(given) == 1
     out = capsys.readouterr().out
-    assert "FAILED: no trial of broken:Broken came to a validation score (trials 0, 1: KeyError: 'its mistake'" in out
+    assert (
+        "FAILED: no trial of broken:Broken came to a validation score (trials 0, 1, 2: KeyError: 'its mistake'" in out
+    )
     assert "start its search anew" in out and "[1/4] DreamRec, seed 2020" in out
     trials = state.read_trials(board / "sweeps/DreamRec")
     best = state.best_trial(trials, bigger=True)
@@ -277,14 +280,17 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
 
     found = read_board(docs / "leaderboard.json")
     entry = next(entry for entry in found.entries if entry.label == "DreamRec")
-    assert (entry.tuning.number, entry.tuning.params, entry.tuning.wanted) == (best["number"], best["params"], 2)
-    assert entry.tuning.trials == {"finished": 2} and entry.train_pairs == "all"
+    assert (entry.tuning.number, entry.tuning.params, entry.tuning.wanted) == (best["number"], best["params"], 3)
+    assert entry.tuning.trials == {"finished": 3} and entry.train_pairs == "all"
     assert entry.tuning.cpu_seconds == pytest.approx(sum(trial["cpu_seconds"] for trial in trials), abs=0.02)
     assert "no trial of broken:Broken" in found.failed[broken] and "no trial of" in (docs / "README.md").read_text()
+    assert "its defaults and 2 samples of its space" in (docs / "README.md").read_text()
     texts = [path.read_text() for path in docs.iterdir() if path.suffix in (".md", ".html", ".json", ".csv", ".tex")]
     assert len(texts) > 5 and not any(str(board) in text for text in texts)  # nobody else has that folder
     assert (docs / "models/DreamRec.yaml").read_text() == (board / "models/DreamRec.yaml").read_text()
-    assert len(trials) == 2  # and no multiple, for its grid: all models have the same budget
+    assert len(trials) == 3  # the defaults, and no multiple for its grid: all models have the same budget
+    defaults = yaml.safe_load((PROPERTIES / "model/DreamRec.yaml").read_text())
+    assert trials[0]["params"] == {key: defaults[key] for key in ("learning_rate", "guidance_scale")}
     assert read_space(docs / "spaces/DreamRec.yaml") == read_space(tmp_path / "spaces/DreamRec.yaml").without_grid()
 
     before = kept(board / "sweeps", board / "comparison/runs")
@@ -295,15 +301,15 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     assert cli.main(line("DreamRec,Pop", spaces, own, "--scheduler=none", "--num_samples=3")) == 0
     assert "tuning DreamRec" in capsys.readouterr().out
     after = state.read_trials(board / "sweeps/DreamRec")
-    assert after[:2] == trials and len(after) == 3
+    assert after[:3] == trials and len(after) == 4
 
     # What decides the trials' numbers starts them anew.
     assert cli.main(line("DreamRec,Pop", spaces, own, "--scheduler=none", "--epochs=2", "--num_samples=1")) == 0
     out = capsys.readouterr().out
     assert "DreamRec: num_samples was 3 and is 1: it is tuned anew" in out
-    assert len(state.read_trials(board / "sweeps/DreamRec.old1")) == 3
+    assert len(state.read_trials(board / "sweeps/DreamRec.old1")) == 4
     counts = {entry.label: entry.tuning.trials for entry in read_board(docs / "leaderboard.json").entries}
-    assert counts == {"DreamRec": {"finished": 1}, "Pop": {}}
+    assert counts == {"DreamRec": {"finished": 2}, "Pop": {}}
 
     # A damaged sweep starts anew, too, and stands in the way of no other model's.
     (board / "sweeps/DreamRec/sweep.json").write_text('{"values"')

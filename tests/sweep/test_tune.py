@@ -18,6 +18,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
+from recbole_gen.config.config import Config
 from recbole_gen.sweep import cluster, command, plan, state, trial
 from recbole_gen.sweep.scheduler import make_scheduler
 from recbole_gen.sweep.space_file import read_space
@@ -110,6 +111,7 @@ def test_a_bad_space_is_one_message_and_leaves_nothing(line, refused, space, tmp
     "given, pattern",
     [
         ("--num_samples=0", "--num_samples must be a whole number of at least 1"),
+        ("--defaults_first=2", "--defaults_first must be true or false, got 2"),
         ("--num_samples=true", "--num_samples must be|--num_samples needs a value"),
         ("--num_sample=3", r"unknown key 'num_sample' \(command line\): did you mean 'num_samples'\?$"),
         ("--hidden_siz=3", r"unknown key 'hidden_siz' \(command line\).*did you mean 'hidden_size'"),
@@ -204,6 +206,25 @@ def test_points_stay_and_more_come_behind_them(make_sweep, write_trial):
     assert plan.planned_points(make_sweep(num_samples=3))[:2] == first
 
 
+def test_defaults_come_first_where_they_are_asked_for(make_sweep, write_trial):
+    """Without the space DreamRec samples by ancestral steps, and has no stride."""
+    drawn = plan.planned_points(make_sweep())
+    sweep = make_sweep(defaults_first=True)
+    rate = Config(config_dict=sweep.values)["learning_rate"]
+    assert plan.planned_points(sweep) == [{"learning_rate": rate, "sampling": "ancestral"}, *drawn]
+    assert (sweep.num_trials(), make_sweep(num_samples=3, defaults_first=True).num_trials()) == (3, 4)
+    write_trial(0, params={"learning_rate": 0.5})  # begun before the defaults were others
+    assert plan.planned_points(sweep) == [{"learning_rate": 0.5}, *drawn]
+
+
+def test_the_trial_of_defaults_has_what_the_space_fixes_and_the_user_gives(make_sweep):
+    text = "timesteps: 20\nhidden_size: {grid: [8, 16]}\nsampling: {choice: [ddim]}\nddim_stride: {choice: [2, 5]}\n"
+    sweep = make_sweep(text, defaults_first=True)
+    sweep.values.update(hidden_size=12, sampling="ddim", ddim_stride=4)
+    assert plan.default_point(sweep) == {"timesteps": 20, "hidden_size": 12, "sampling": "ddim", "ddim_stride": 4}
+    assert sweep.num_trials() == 5 and len(plan.planned_points(sweep)) == 5  # the grid twice
+
+
 @pytest.mark.parametrize("epochs", ["{choice: [3, 12]}", "{randint: [3, 13]}", "{grid: [12, 4]}"])
 def test_the_most_epochs_of_any_trial_are_known(make_sweep, epochs):
     sweep = make_sweep(f"epochs: {epochs}\n")
@@ -293,6 +314,25 @@ def test_optuna_hears_of_every_trial_also_after_a_kill(make_sweep):
     assert len(drawn) == 5 and all(("ddim_stride" in each) == (each["sampling"] == "ddim") for each in drawn)
     again.on_trial_complete("new0", error=True)
     assert again.study.trials[3].state.name == "FAIL"
+
+
+@pytest.mark.parametrize("text, learns", [(SPACE, True), ("learning_rate: {loguniform: [0.5, 0.6]}\n", False)])
+def test_optuna_learns_from_the_defaults_if_the_space_has_them(make_sweep, text, learns):
+    from recbole_gen.sweep.searcher import OptunaSearcher
+
+    sweep = make_sweep(text, searcher="optuna", defaults_first=True)
+    (point,) = plan.planned_points(sweep)
+    state.write_new_trial(sweep, 0, {"params": point})
+    points = OptunaSearcher(sweep, "max", state.read_trials(sweep.folder))
+    assert [points.suggest(f"ray{n}")["number"] for n in range(3)] == [0, 1, 2]
+    line = {"epoch": 1, "score": 0.25, "valid_score": 0.25, "train_loss": 1.0, "best_epoch": 1}
+    state.write_curve(sweep.trial_folder(0), [line])
+    content = json.loads((sweep.trial_folder(0) / "trial.json").read_text())
+    (sweep.trial_folder(0) / "trial.json").write_text(json.dumps({**content, "status": "finished"}))
+    points.on_trial_complete("ray0", {"score": 0.25})
+    again = OptunaSearcher(sweep, "max", state.read_trials(sweep.folder))  # and is not told twice
+    told = [(each.params, each.value) for each in again.study.trials if each.state.name == "COMPLETE"]
+    assert told == [(point, 0.25)] * learns
 
 
 # Sweeps
