@@ -25,8 +25,9 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
        (each of these verbs has its --help)
 
-  --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff, ACVAE, DSPnet), any model of RecBole (SASRec, BPR,
-                       ...; recbole.DiffRec where both have it), or a class of your own: my_package.my_module:MyModel
+  --model=NAME         ours (DreamRec, DiffRec, PASRec, PreferDiff, ACVAE, DSPnet, TIGER), any model of RecBole (SASRec,
+                       BPR, ...; recbole.DiffRec where both have it), or a class of your own:
+                       my_package.my_module:MyModel
   --dataset=NAME       a data set as atomic files in dataset/NAME/NAME.inter, or under --data_path; ml-100k comes along,
                        and others are fetched (`datasets` and `prepare` list them)
   --protocol=NAME      how rows are split and what is scored: leave_one_out (default), time_811, sequence_811,

@@ -22,6 +22,7 @@ from recbole_gen.data import cache
 from recbole_gen.data.given_vectors import use_item_vectors
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
+from recbole_gen.data.semantic_ids import attach_semantic_ids
 from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
@@ -263,6 +264,7 @@ def create_model(config: Config, dataset) -> torch.nn.Module:
     try:
         with config.recording_reads() as read, blaming_settings(config, "model"):
             encode_class_by_length(config.model_class)
+            attach_semantic_ids(config, dataset)
             model = config.model_class(config, dataset)
             use_item_vectors(config, model, dataset)
             use_fast_dropout(model)

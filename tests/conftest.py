@@ -74,6 +74,7 @@ SMALL = {
     "PreferDiff": {"hidden_size": 16, "timesteps": 20, "ddim_stride": 5},
     "ACVAE": {"embedding_size": 16, "rnn_size": 16, "latent_size": 8},
     "DSPnet": {"hidden_size": 16, "scene_size": 8, "n_layers": 1},
+    "TIGER": {"hidden_size": 16, "inner_size": 32, "n_encoder_layers": 1, "n_decoder_layers": 1, "id_codes": 8},
     "Transitions": {},
 }
 

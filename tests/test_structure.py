@@ -15,6 +15,7 @@ from recbole_gen.config.config import Config
 from recbole_gen.config.papers import read_paper
 from recbole_gen.config.places import PROPERTIES
 from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.data.semantic_ids import attach_semantic_ids
 from recbole_gen.options import read_yaml
 
 PACKAGE = Path(recbole_gen.__file__).parent
@@ -137,10 +138,13 @@ def test_keys_read_are_keys_declared(name):
     read = set()
 
     class Recorder:
+        model_class = config.model_class
+
         def __getitem__(self, key):
             read.add(key)
             return config[key]
 
+    attach_semantic_ids(Recorder(), train._dataset)
     model = config.model_class(Recorder(), train._dataset)
     model.calculate_loss(next(iter(train)))
     model.eval().full_sort_predict(next(iter(test))[0])
@@ -155,7 +159,7 @@ def test_keys_read_are_keys_declared(name):
 def test_every_hyper_parameter_is_explained(file):
     for line in file.read_text(encoding="utf-8").splitlines():
         if re.match(r"\w", line):
-            assert re.search(r"# \((str|word|int|float|bool|list|dict)( or \w+| or ~)*\) \S", line), line
+            assert re.search(r"# \((str|word|path|name|int|float|bool|list|dict)( or \w+| or ~)*\) \S", line), line
 
 
 @pytest.mark.parametrize("file", sorted(PROPERTIES.rglob("*.yaml")), ids=lambda file: f"{file.parent.name}-{file.stem}")

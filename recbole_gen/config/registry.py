@@ -22,6 +22,7 @@ MODELS = {
     "PreferDiff": "recbole_gen.model.pasrec",
     "ACVAE": "recbole_gen.model.acvae",
     "DSPnet": "recbole_gen.model.dspnet",
+    "TIGER": "recbole_gen.model.tiger",
     "Transitions": "recbole_gen.model.transitions",
 }
 NEEDS: dict[str, tuple[str, ...]] = {"PASRec": ("times",), "DSPnet": ("scenes",)}

@@ -98,6 +98,9 @@ def _tell_unread_keys(config) -> list[str]:
         and config["eval_args"]["order"] == "RO"
         and "eval_args have order: RO, which takes all interactions in a random order",
     }
+    for key in ("id_levels", "id_codes"):  # TIGER's
+        unread[key] = bool(config["semantic_ids"]) and "the IDs are those of semantic_ids"
+    unread["semantic_ids_column"] = not config["semantic_ids"] and "it is read with semantic_ids"
     for weight in {"alpha", "beta"} if config.chosen & {"alpha_k", "beta_k"} else ():  # DSPnet's
         unread[f"{weight}_k"] = config[weight] is not None and f"{weight} is given, which it would be K times"
     return [

@@ -81,6 +81,9 @@ def refuse_unless_positions(config) -> None:
     """Raise UserError unless the model of a configuration can train on every position of a window."""
     name = config["model"]
     cure = f"use --train_pairs={'prefixes' if config['benchmark_filename'] else 'all'}"
+    why = getattr(config.model_class, "why_no_positions", None)
+    if why is not None and (reason := why(config)):
+        raise UserError(f"train_pairs: positions is not for this {name}: {reason}")
     if not hasattr(config.model_class, "calculate_positions_loss"):
         if not config.is_recbole_model:
             raise UserError(
@@ -92,9 +95,6 @@ def refuse_unless_positions(config) -> None:
             raise UserError(f"train_pairs: positions is not for {name}: {reason}. {cure.capitalize()}")
         if config["loss_type"] != "CE":
             raise UserError(f"train_pairs: positions needs loss_type: CE, got {config['loss_type']!r}")
-    why = getattr(config.model_class, "why_no_positions", None)
-    if why is not None and (reason := why(config)):
-        raise UserError(f"train_pairs: positions is not for this {name}: {reason}")
     if (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none":
         raise UserError(f"train_pairs: positions draws no negative items: leave train_neg_sample_args unset, or {cure}")
     if config["transform"]:

@@ -65,6 +65,7 @@ class CheckpointDataset:
         self.config = config
         self.uid_field, self.iid_field = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
         self.user_num, self.item_num = self.num(self.uid_field), self.num(self.iid_field)
+        self.semantic_ids: torch.Tensor | None = content["state_dict"].get("semantic_ids")
         if "day_range" in content["state_dict"]:
             self.day_range = DayRange(*content["state_dict"]["day_range"].tolist())
 

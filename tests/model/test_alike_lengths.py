@@ -16,6 +16,7 @@ from recbole_gen import quick_start
 from recbole_gen.config.config import Config as FullConfig
 from recbole_gen.config.registry import MODELS
 from recbole_gen.data.loaders import create_dataset, create_loaders
+from recbole_gen.data.semantic_ids import attach_semantic_ids
 from recbole_gen.errors import UserError
 from recbole_gen.model import alike_lengths
 from recbole_gen.model.alike_lengths import (
@@ -241,6 +242,7 @@ def test_our_models_give_the_same_in_groups_and_in_one_piece(name, monkeypatch):
     train, *_ = create_loaders(config, create_dataset(config))
     rows = train._dataset.inter_feat
     batch = rows[torch.argsort(rows.history_length)[:: len(rows) // 300]]  # of all lengths
+    attach_semantic_ids(config, train._dataset)
     model = config.model_class(config, train._dataset)
     outcomes = []
     for places in (8, 10**9):

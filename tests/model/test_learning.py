@@ -40,6 +40,19 @@ SHORT = {  # enough to see it, in seconds
         "learning_rate": 0.003,
         "beta_k": 0.1,
     },
+    "TIGER": {
+        "epochs": 5,
+        "hidden_size": 32,
+        "inner_size": 64,
+        "n_encoder_layers": 1,
+        "n_decoder_layers": 1,
+        "train_pairs": "window",
+        "MAX_ITEM_LIST_LENGTH": 5,
+        "learning_rate": 0.005,
+        "id_codes": 64,
+        "beam_size": 50,
+        "eval_step": 5,
+    },
     "Transitions": {},
 }
 

@@ -1,0 +1,127 @@
+"""The key `semantic_ids`: IDs of a file, by the names of a data set's items; or such as the training rows give."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from recbole_gen import distributed
+from recbole_gen.data.requirements import model_needs
+from recbole_gen.data.rows import training_pairs_of_items
+from recbole_gen.errors import UserError, counted
+from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.semantic_ids import SemanticIds, read_semantic_ids
+
+REACH = 3
+"""Items up to so many places apart count as near."""
+WIDTH = 64
+"""Of the vectors that are quantised."""
+
+
+def attach_semantic_ids(config, dataset) -> None:
+    """Give the training part of a data set `semantic_ids`, [n_items, m] int64 with padding first, if the model needs
+    them and they are not there.
+
+    Raises UserError for a file that cannot be used.
+    """
+    if not model_needs(config, "semantic_ids") or getattr(dataset, "semantic_ids", None) is not None:
+        return
+    path, column = config["semantic_ids"], config["semantic_ids_column"]
+    if path:
+        found = read_semantic_ids(path, column)
+        dataset.semantic_ids = match_ids(found, [str(name) for name in dataset.field2id_token[dataset.iid_field]])
+    else:
+        vectors = cooccurrence_vectors(dataset, config["seed"])
+        dataset.semantic_ids = ids_of_vectors(vectors, config["id_levels"], config["id_codes"], config["seed"])
+        _log(
+            logging.INFO,
+            "semantic_ids: made of which items come near each other in the training rows. Those of TIGER's paper are "
+            "of texts: `tokenize` makes them of any vectors",
+        )
+
+
+def match_ids(found: SemanticIds, names: list[str]) -> torch.Tensor:
+    """IDs in the order of the data set's items, padding first: [n_items, m] int64.
+
+    Items without one get IDs that begin with digits of no other, and differ in their last, which is told. Raises
+    UserError if no item has one.
+    """
+    row_of = {name: row for row, name in enumerate(found.names)}
+    rows = np.array([-1, *(row_of.get(name, -1) for name in names[1:])])
+    missing = np.flatnonzero(rows < 0)[1:]
+    if len(missing) == len(names) - 1:
+        raise UserError(
+            f"semantic_ids: none of the {len(names) - 1:,} items of the data set, such as '{names[1]}', is among the "
+            f"{len(found.names):,} of {found.path}, such as '{found.names[0]}'"
+        )
+    digits = np.zeros((len(names), found.digits.shape[1]), dtype=np.int64)
+    digits[rows >= 0] = found.digits[rows[rows >= 0]]
+    if len(missing):
+        digits[missing] = found.digits.max(0) + 1
+        digits[missing, -1] = np.arange(len(missing))
+        some = ", ".join(names[item] for item in missing[:EXAMPLES])
+        _log(
+            logging.WARNING,
+            f"semantic_ids: {counted(len(missing), 'item', 'have')} no ID in {found.path}, such as {some}: they get "
+            f"IDs that say nothing of them",
+        )
+    if foreign := len(found.names) - (len(names) - 1 - len(missing)):
+        _log(logging.INFO, f"semantic_ids: {counted(foreign, 'other name', 'are')} there, of no item of the data set")
+    return torch.from_numpy(digits)
+
+
+def cooccurrence_vectors(dataset, seed: int) -> np.ndarray:
+    """Vectors of items by what is near them in the training rows, [n_items - 1, d], of length 1 or 0.
+
+    The leading singular vectors of the positive pointwise mutual information of items up to `REACH` apart (Levy and
+    Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", NeurIPS 2014). An item that has no other near it
+    has a vector of zeros.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import svds
+
+    n_items = dataset.item_num
+    fields = dataset.iid_field, dataset.iid_field + dataset.config["LIST_SUFFIX"], dataset.item_list_length_field
+    pairs = [training_pairs_of_items(dataset.inter_feat, *fields, apart=apart) for apart in range(1, REACH + 1)]
+    before, behind = (torch.cat(each).numpy() for each in zip(*pairs))
+    times = coo_matrix((np.ones(len(before)), (before, behind)), shape=(n_items, n_items)).tocsr()[1:, 1:]
+    times = (times + times.T).tocoo()
+    of_item = np.asarray(times.sum(1)).ravel()
+    information = np.log(times.data * times.sum() / (of_item[times.row] * of_item[times.col]))
+    kept = information > 0
+    matrix = coo_matrix((information[kept], (times.row[kept], times.col[kept])), shape=times.shape).tocsr()
+    width = min(WIDTH, n_items - 2)
+    if width < 1 or not matrix.nnz:
+        return np.zeros((n_items - 1, 1))
+    start = np.random.default_rng(seed).standard_normal(n_items - 1)
+    vectors, strengths, _ = svds(matrix, k=width, v0=start)
+    vectors = vectors * np.sqrt(strengths)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def ids_of_vectors(vectors: np.ndarray, levels: int, codes: int, seed: int) -> torch.Tensor:
+    """IDs of ``levels`` digits, each below ``codes``, and one that tells equal ones apart.
+
+    Each level is a k-means of what those before have left of the vectors [n, d]. Returns [1 + n, levels + 1] int64, of
+    which the first row is padding's.
+    """
+    from sklearn.cluster import KMeans
+
+    left, digits = vectors.astype(np.float64), np.zeros((len(vectors) + 1, levels + 1), dtype=np.int64)
+    for level in range(levels):
+        number = min(codes, len(np.unique(left.round(9), axis=0)))
+        found = KMeans(number, n_init=1, random_state=seed).fit(left)
+        digits[1:, level] = found.labels_
+        left = left - found.cluster_centers_[found.labels_]
+    times: dict[tuple[int, ...], int] = {}
+    for item, row in enumerate(digits[1:, :-1].tolist(), start=1):
+        digits[item, -1] = times.get(tuple(row), 0)
+        times[tuple(row)] = digits[item, -1] + 1
+    return torch.from_numpy(digits)
+
+
+def _log(level: int, text: str) -> None:
+    if distributed.is_main_process():
+        logging.getLogger().log(level, text)

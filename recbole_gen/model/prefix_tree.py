@@ -1,0 +1,66 @@
+"""The tree of the prefixes of all items' semantic IDs: what a model that generates IDs digit by digit can come to."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class PrefixTree(nn.Module):
+    """Nodes by depth, 0 for the root to D for whole IDs; those of a depth in the order of their digits.
+
+    Nothing in it is learned or saved: it follows from the IDs.
+
+    Attributes:
+        depth: D, digits of an ID.
+        sizes: how many values each digit has, by depth.
+    """
+
+    def __init__(self, digits: torch.Tensor):
+        """digits: [n_items, D] int64, at least 0, all different but for row 0, padding, which is no item."""
+        super().__init__()
+        self.depth = digits.shape[1]
+        self.sizes = [int(column.max()) + 1 for column in digits[1:].T]
+        ordered = digits[1:]
+        order = torch.arange(len(ordered), device=digits.device)
+        for column in range(self.depth - 1, -1, -1):  # the last digit first: each sort keeps the order of those before
+            order = order[ordered[order, column].argsort(stable=True)]
+        ordered = ordered[order]
+        nodes = ordered.new_zeros(len(ordered))  # of each ID, at the depth that is reached
+        self._add("item", self.depth, order + 1)
+        for depth in range(1, self.depth + 1):
+            keys = nodes * self.sizes[depth - 1] + ordered[:, depth - 1]
+            kept, nodes = torch.unique_consecutive(keys, return_inverse=True)
+            self._add("key", depth, kept)
+
+    def _add(self, name: str, depth: int, values: torch.Tensor) -> None:
+        self.register_buffer(f"_{name}_{depth}", values, persistent=False)
+
+    def _keys(self, depth: int) -> torch.Tensor:
+        """Of the nodes at a depth, ascending: parent * size of the digit + digit, [n]."""
+        return getattr(self, f"_key_{depth}")
+
+    @property
+    def items(self) -> torch.Tensor:
+        """Which item each node at depth D is, [n_items - 1]."""
+        return getattr(self, f"_item_{self.depth}")
+
+    def width(self, depth: int) -> int:
+        """Nodes at a depth."""
+        return len(self._keys(depth)) if depth else 1
+
+    def parents(self, depth: int) -> torch.Tensor:
+        """Of the nodes at a depth of at least 1, among those above, [n], ascending."""
+        return self._keys(depth) // self.sizes[depth - 1]
+
+    def last_digits(self, depth: int) -> torch.Tensor:
+        """Of the nodes at a depth of at least 1, [n]."""
+        return self._keys(depth) % self.sizes[depth - 1]
+
+    def next_nodes(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which nodes of the depth below come of each next digit: [..., size] of nodes [...] at ``depth``, and whether
+        there is such a node; where there is none, the node is another."""
+        size, keys = self.sizes[depth], self._keys(depth + 1)
+        wanted = nodes.unsqueeze(-1) * size + torch.arange(size, device=nodes.device)
+        found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return found, keys[found] == wanted

@@ -1,0 +1,277 @@
+"""TIGER: the walk of the tree against an item at a time, beams against the walk, the loss against the plain formula."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from recbole.data.interaction import Interaction
+
+from recbole_gen import cli, quick_start
+from recbole_gen.errors import UserError
+from recbole_gen.model import tiger
+from recbole_gen.model.prefix_tree import PrefixTree
+from recbole_gen.recommending.recommender import Recommender
+
+IDS = ["0 0 0", "0 0 1", "0 2 0", "1 1 0", "1 0 0", "3 0 0", "3 0 1", "3 0 2", "3 4 0"]
+
+
+def digits_of(ids: list[str]) -> torch.Tensor:
+    return torch.tensor([[0] * len(ids[0].split()), *([int(each) for each in one.split()] for one in ids)])
+
+
+def random_ids(number: int, sizes: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """So many different IDs in no order, padding first."""
+    drawn = torch.randperm(math.prod(sizes), generator=torch.Generator().manual_seed(seed))[:number]
+    digits = np.stack(np.unravel_index(drawn.numpy(), sizes), 1)
+    return torch.cat([torch.zeros(1, len(sizes), dtype=torch.int64), torch.from_numpy(digits)])
+
+
+@pytest.fixture
+def make_model(make_config, write_atomic):
+    """make_model(digits) builds an untrained TIGER, in evaluation mode, whose outputs differ for all items."""
+
+    def make(digits: torch.Tensor, **values):
+        names = [f"i{number}" for number in range(len(digits) - 1)]
+        write_atomic(
+            {"user_id:token": ["u"] * len(names), "item_id:token": names, "timestamp:float": range(len(names))}
+        )
+        small = {"hidden_size": 16, "inner_size": 32, "n_heads": 2, "MAX_ITEM_LIST_LENGTH": 6, **values}
+        config = make_config("TIGER", **small)
+        dataset = type("Data", (), {})()
+        dataset.semantic_ids, dataset.num = digits, lambda field: len(digits) if field == "item_id" else 2
+        dataset.field2seqlen = {"item_id_list": 6}
+        torch.manual_seed(3)
+        model = config.model_class(config, dataset)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.3 * torch.randn_like(weight))
+        return model.eval()
+
+    return make
+
+
+def histories(n_items: int, lengths: list[int], seed: int = 5) -> Interaction:
+    drawn = torch.randint(1, n_items, (len(lengths), 6), generator=torch.Generator().manual_seed(seed))
+    length = torch.tensor(lengths)
+    drawn[torch.arange(6) >= length.unsqueeze(1)] = 0
+    return Interaction({"item_id_list": drawn, "item_length": length})
+
+
+def one_by_one(model, batch: Interaction) -> torch.Tensor:
+    """log p of every item, each by a pass of torch's decoder over its digits."""
+    columns = []
+    for item in range(1, model.n_items):
+        own = Interaction({**batch.interaction, "item_id": torch.full((len(batch),), item)})
+        columns.append(model.predict(own))
+    return torch.stack(columns, 1)
+
+
+# The tree
+
+
+def test_the_tree_has_each_prefix_once_in_order_with_its_item_at_the_end():
+    tree = PrefixTree(digits_of(IDS))
+    assert tree.depth == 3 and tree.sizes == [4, 5, 3] and [tree.width(depth) for depth in range(4)] == [1, 3, 6, 9]
+    assert tree.last_digits(1).tolist() == [0, 1, 3] and tree.parents(2).tolist() == [0, 0, 1, 1, 2, 2]
+    ways = []
+    for node in range(9):
+        way, at = [], node
+        for depth in (3, 2, 1):
+            way.insert(0, int(tree.last_digits(depth)[at]))
+            at = int(tree.parents(depth)[at])
+        ways.append(" ".join(map(str, way)))
+    assert ways == sorted(IDS) and [IDS[item - 1] for item in tree.items] == ways
+
+
+def test_children_that_no_item_has_are_known():
+    tree = PrefixTree(digits_of(IDS))
+    found, exist = tree.next_nodes(1, torch.tensor([[2, 0]]))
+    assert exist.tolist() == [[[True, False, False, False, True], [True, False, True, False, False]]]
+    assert found[exist].tolist() == [4, 5, 0, 1]
+
+
+# Exact ranking
+
+
+@pytest.mark.parametrize("sizes, number", [((4, 5, 3), 40), ((7,), 5), ((2, 2, 2, 2, 2), 20), ((50, 3), 90)])
+@pytest.mark.parametrize("floats", [tiger.FLOATS, 1])
+def test_the_walk_gives_each_item_what_a_pass_of_its_own_gives(make_model, monkeypatch, sizes, number, floats):
+    monkeypatch.setattr(tiger, "FLOATS", floats)  # 1: a history at a time
+    monkeypatch.setattr(tiger, "FLOATS_OF_A_STEP", floats)  # 1: a prefix at a time
+    model, batch = make_model(random_ids(number, sizes)), histories(number + 1, [6, 1, 3, 6, 0, 2])
+    with torch.no_grad():
+        scores, alone = model.full_sort_predict(batch), one_by_one(model, batch)
+    assert scores.shape == (6, number + 1) and (scores[:, 0] == -torch.inf).all()
+    torch.testing.assert_close(scores[:, 1:], alone, rtol=1e-4, atol=1e-4)
+    assert scores[:, 1:].std() > 0.1 and (scores[0, 1:] - scores[1, 1:]).abs().max() > 0.01
+
+
+def test_probabilities_of_all_ids_that_there_can_be_sum_to_one(make_model):
+    model = make_model(random_ids(24, (2, 4, 3)))
+    with torch.no_grad():
+        scores = model.full_sort_predict(histories(25, [4, 2]))
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(2))
+
+
+def test_padding_and_other_rows_change_nothing(make_model):
+    model, batch = make_model(random_ids(20, (4, 5, 3))), histories(21, [6, 2, 4])
+    with torch.no_grad():
+        together = model.full_sort_predict(batch)
+        alone = [model.full_sort_predict(batch[torch.tensor([row])]) for row in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+# Beams
+
+
+@pytest.mark.parametrize("size", [90, 1000])
+def test_a_beam_as_wide_as_the_tree_is_exact(make_model, size):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
+    with torch.no_grad():
+        exact, found = (make_model(digits, beam_size=beam).full_sort_predict(batch) for beam in (None, size))
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_beam_gives_items_with_their_exact_scores_and_no_others(make_model):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
+    model = make_model(digits)
+    with torch.no_grad():
+        exact = model.full_sort_predict(batch)
+        items, scores = model.beam_search(batch["item_id_list"], batch["item_length"], 5)
+        ranked = make_model(digits, beam_size=5).full_sort_predict(batch)
+    assert items.shape == (3, 5) and (items > 0).all() and (scores.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(scores, exact.gather(1, items), rtol=1e-4, atol=1e-4)
+    assert ((ranked > tiger.NOT_FOUND).sum(1) == 5).all()
+    torch.testing.assert_close(ranked.gather(1, items), scores, rtol=1e-4, atol=1e-4)
+
+
+def greedy(model, batch) -> list[str]:
+    """The ID of the likeliest digit each time that some item's ID goes on with: by hand, over all items."""
+    ids, found = model.semantic_ids[1:], []
+    for row in range(len(batch)):
+        left = torch.ones(len(ids), dtype=torch.bool)
+        memory, padding = model.read_history(batch["item_id_list"][row : row + 1], batch["item_length"][row : row + 1])
+        begun: list[int] = []
+        for place in range(ids.shape[1]):
+            tokens = [0, *(model.first_token[at] + digit for at, digit in enumerate(begun))]
+            x = model.token_embedding(torch.tensor([tokens])) + model.digit_embedding.weight[: place + 1]
+            logits = model.outputs[place](model.decoder(x, memory, padding)[0, -1])
+            possible = ids[left, place].unique()
+            begun.append(int(possible[logits[possible].argmax()]))
+            left &= ids[:, place] == begun[-1]
+        found.append(int(left.nonzero()) + 1)
+    return found
+
+
+def test_a_beam_of_one_is_greedy(make_model):
+    model, batch = make_model(random_ids(60, (6, 7, 5))), histories(61, [6, 1, 3, 4])
+    with torch.no_grad():
+        items, _ = model.beam_search(batch["item_id_list"], batch["item_length"], 1)
+        assert items.squeeze(1).tolist() == greedy(model, batch)
+
+
+# Training
+
+
+def test_the_loss_is_the_cross_entropy_of_the_digits(make_model):
+    model, batch = make_model(random_ids(20, (4, 5, 3))), histories(21, [6, 2, 4, 1])
+    batch.update(Interaction({"item_id": torch.tensor([3, 20, 7, 7])}))
+    loss = model.calculate_loss(batch)
+    by_hand = []
+    for row in range(4):
+        memory, padding = model.read_history(batch["item_id_list"][row : row + 1], batch["item_length"][row : row + 1])
+        tokens, digits = model.tokens(batch["item_id"][row]), model.semantic_ids[batch["item_id"][row]]
+        for place in range(3):
+            read = torch.cat([torch.zeros(1, dtype=torch.int64), tokens[:place]])
+            x = (model.token_embedding(read) + model.digit_embedding.weight[: place + 1]).unsqueeze(0)
+            logits = model.outputs[place](model.decoder(x, memory, padding)[:, -1])
+            by_hand.append(F.cross_entropy(logits, digits[place : place + 1]))
+    torch.testing.assert_close(loss, torch.stack(by_hand).mean())
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_it_learns_walks_and_recommends_from_its_folder(run, tmp_path):
+    result = run("TIGER", epochs=25, learning_rate=0.01)
+    assert result["test_result"]["ndcg@10"] > 0.3 > 3 * result["diagnostics"]["pop"]["ndcg@10"]
+    recommender = Recommender.load(result["run_dir"])
+    assert "i6" in set(recommender.recommend([["i3", "i4", "i5"]], k=3)["item"])
+
+
+# IDs from a file
+
+
+@pytest.fixture
+def id_file(tmp_path):
+    """id_file(lines) writes a table of IDs and returns its path; by default one for all 40 items of `walks`."""
+
+    def write(lines: list[str] | None = None) -> str:
+        lines = lines or ["item_id\tsemantic_id", *(f"i{n}\t{n // 8} {n % 8}" for n in range(40))]
+        (tmp_path / "semantic-ids.tsv").write_text("\n".join(lines) + "\n")
+        return str(tmp_path / "semantic-ids.tsv")
+
+    return write
+
+
+def test_ids_of_a_file_are_those_of_the_items_whatever_their_order(run, id_file):
+    lines = [f"i{n}\t{n // 8} {n % 8}" for n in range(40)]
+    first = run("TIGER", semantic_ids=id_file(["item_id\tsemantic_id", *lines]))
+    with_more = [line.replace("\t", "\tx\t") for line in reversed(lines)]
+    other = run("TIGER", semantic_ids=id_file(["item_id\tmore\tids", *with_more]))
+    assert first["test_result"] == other["test_result"] and first["train_loss"] == other["train_loss"]
+    model = quick_start.load(first["run_dir"]).model
+    names = quick_start.load(first["run_dir"]).train._dataset.field2id_token["item_id"]
+    assert [f"{a} {b}" for a, b in model.semantic_ids[1:].tolist()] == [
+        f"{int(name[1:]) // 8} {int(name[1:]) % 8}" for name in names[1:]
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines, pattern",
+    [
+        (["item_id\tid"], "must have a line of names"),
+        (["item_id\tid", "i1\t1 1", "i2"], "line 3 has 1 cells, and the first 2"),
+        (["item_id\tid", "i1\t1 1", "i2\t1 1"], "has the ID '1 1' in line 2 and in line 3: a last digit"),
+        (["item_id\tid", "i1\t1 1", "i1\t1 2"], "has the item 'i1' in line 2 and in line 3"),
+        (["item_id\tid", "i1\t1 1", "i2\t1 x"], "line 3 has 'x', which is no digit"),
+        (["item_id\tid", "i1\t1 1", "i2\t1 -2"], "line 3 has '-2', which is no digit"),
+        (["item_id\tid", "i1\t1 1", "i2\t1"], "line 3 has 1 digits, and the first ID has 2"),
+        (["item_id\tid", "i1\t1 1", "i2\t1 70000"], "line 3 has a digit above 65,535"),
+        (["item_id\tid\tother", "i1\t1 1\t2 2", "i2\t1 2\t2 3"], "2 columns of IDs: name one of id, other"),
+        (["item_id\tid", "x1\t1 1", "x2\t1 2"], "none of the 40 items .* is among the 2"),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_message(settings, id_file, lines, pattern):
+    with pytest.raises(UserError, match=pattern):
+        quick_start.run(config_dict=settings("TIGER", semantic_ids=id_file(lines)))
+
+
+def test_a_column_that_is_not_there_is_near_another(settings, id_file):
+    path = id_file(["item_id\trq_vae\trq_kmeans", *(f"i{n}\t{n} 0\t0 {n}" for n in range(40))])
+    with pytest.raises(UserError, match="has no column rq_va: did you mean rq_vae"):
+        quick_start.run(config_dict=settings("TIGER", semantic_ids=path, semantic_ids_column="rq_va"))
+    with pytest.raises(UserError, match="there is no file"):
+        quick_start.run(config_dict=settings("TIGER", semantic_ids=path + "x"))
+
+
+def test_items_without_an_id_are_told_and_differ(run, id_file, caplog):
+    path = id_file(["item_id\tid", *(f"i{n}\t{n // 8} {n % 8}" for n in range(38)), "gone\t9 9"])
+    result = run("TIGER", semantic_ids=path)
+    assert "2 items have no ID in" in caplog.text and "1 other name is there, of no item" in caplog.text
+    ids = quick_start.load(result["run_dir"]).model.semantic_ids[1:].tolist()
+    assert len({tuple(each) for each in ids}) == 40 and sum(first == 10 for first, _ in ids) == 2
+
+
+def test_a_run_goes_on_with_its_ids_only(run, id_file, arguments):
+    path = id_file()
+    result = run("TIGER", semantic_ids=path, epochs=1)
+    id_file(["item_id\tid", *(f"i{n}\t{n % 5} {n // 5}" for n in range(40))])
+    with pytest.raises(UserError, match="semantic_ids are others"):
+        quick_start.run(config_dict={"resume": result["run_dir"], "epochs": 2})
+
+
+def test_positions_are_refused_with_the_reason(arguments, capsys):
+    assert cli.main(arguments("--train_pairs=positions", model="TIGER")) == 2
+    assert "its encoder reads a history in both directions" in capsys.readouterr().err
