@@ -123,7 +123,16 @@ def _run_trials(
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        if "low on memory" not in str(error):
+            raise
+        raise UserError(
+            f"the memory of the machine was used up, and Ray has stopped trials for it. What they have found is kept: "
+            f"once there is room, they go on with tune {quoted_option('resume', sweep.folder)}, or the same command of "
+            f"`leaderboard`; --cpus_per_trial=2 has fewer at a time"
+        ) from None
     if _num_ended(sweep) < sweep.num_trials() and not budget.is_spent(sweep, state.read_trials(sweep.folder)):
         raise Interrupted(_stopped_message(sweep))
     shutil.rmtree(Path(sweep.folder) / "ray", ignore_errors=True)

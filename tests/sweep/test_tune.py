@@ -19,10 +19,12 @@ from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
 from recbole_gen.config.config import Config
+from recbole_gen.errors import UserError
 from recbole_gen.sweep import cluster, command, plan, state, trial
 from recbole_gen.sweep.scheduler import make_scheduler
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
+from recbole_gen.sweep.tune import _run_trials as run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """\
@@ -333,6 +335,23 @@ def test_optuna_learns_from_the_defaults_if_the_space_has_them(make_sweep, text,
     again = OptunaSearcher(sweep, "max", state.read_trials(sweep.folder))  # and is not told twice
     told = [(each.params, each.value) for each in again.study.trials if each.state.name == "COMPLETE"]
     assert told == [(point, 0.25)] * learns
+
+
+def test_a_machine_without_memory_is_one_message(make_sweep, monkeypatch):
+    """Ray ends trials, and if one of them has just begun it gives up all, with words of its own."""
+    from ray import tune
+
+    def fit(self):
+        raise RuntimeError(
+            "Caught unexpected exception: 2 worker(s) were killed due to the node running low on memory."
+        )
+
+    monkeypatch.setattr(tune.Tuner, "fit", fit)
+    sweep = make_sweep()
+    points = plan.planned_points(sweep)
+    with pytest.raises(UserError, match=r"memory .* used up.*tune --resume=.*--cpus_per_trial=2"):
+        run_trials(sweep, points, Config(config_dict=sweep.values), 9, {"cpu": 1, "gpu": 0})
+    assert [each["status"] for each in state.read_trials(sweep.folder)] == ["open", "open"]
 
 
 # Sweeps
