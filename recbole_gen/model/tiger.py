@@ -153,6 +153,7 @@ class TIGER(SequentialRecommender):
         super().__init__(config, dataset)
         d, dropout, heads = config["hidden_size"], config["dropout_prob"], config["n_heads"]
         self.beam_size = config["beam_size"]
+        self.has_own_ids = not config["semantic_ids"]
         self.register_buffer("semantic_ids", dataset.semantic_ids.clone())
         self.tree = PrefixTree(self.semantic_ids)
         sizes = self.tree.sizes
@@ -176,9 +177,14 @@ class TIGER(SequentialRecommender):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
         stored = state_dict.get(prefix + "semantic_ids")
-        same_size = isinstance(stored, torch.Tensor) and stored.shape == self.semantic_ids.shape
-        if same_size and not torch.equal(stored.to(self.semantic_ids), self.semantic_ids):
-            errors.append(f"{prefix}semantic_ids are others than those of the items now (the key semantic_ids)")
+        is_other = isinstance(stored, torch.Tensor) and stored.shape == self.semantic_ids.shape
+        if is_other and not torch.equal(stored.to(self.semantic_ids), self.semantic_ids):
+            tree = PrefixTree(stored.to(self.semantic_ids))
+            # IDs made here follow from sums, which other threads and machines round otherwise: those of the run count.
+            if self.has_own_ids and tree.sizes == self.tree.sizes:
+                self.tree = tree
+            else:
+                errors.append(f"{prefix}semantic_ids are others than those of the items now (the key semantic_ids)")
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors)
 
     # From histories to a memory

@@ -272,6 +272,18 @@ def test_a_run_goes_on_with_its_ids_only(run, id_file, arguments):
         quick_start.run(config_dict={"resume": result["run_dir"], "epochs": 2})
 
 
+def test_ids_that_are_made_are_those_of_the_run(run, make_model):
+    """Sums of other threads may make others: what was learned is of the run's own."""
+    first, other = random_ids(30, (4, 5, 3)), random_ids(30, (4, 5, 3), seed=1)
+    learned, new = make_model(first), make_model(other)
+    new.load_state_dict(learned.state_dict())
+    with torch.no_grad():
+        scores = [model.full_sort_predict(histories(31, [6, 2])) for model in (learned, new)]
+    torch.testing.assert_close(*scores)
+    with pytest.raises(RuntimeError, match="semantic_ids are others"):
+        make_model(other, semantic_ids="of-a-file.tsv").load_state_dict(learned.state_dict())
+
+
 def test_positions_are_refused_with_the_reason(arguments, capsys):
     assert cli.main(arguments("--train_pairs=positions", model="TIGER")) == 2
     assert "its encoder reads a history in both directions" in capsys.readouterr().err
