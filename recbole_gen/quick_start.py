@@ -19,6 +19,7 @@ from recbole_gen.config.blame import blaming_settings
 from recbole_gen.config.config import Config
 from recbole_gen.config.resume import changed_settings, configure, finished_config
 from recbole_gen.data import cache
+from recbole_gen.data.cold_items import drawn_items
 from recbole_gen.data.given_vectors import use_item_vectors
 from recbole_gen.data.loaders import create_loaders, history_lengths
 from recbole_gen.data.rows import training_item_counts, training_pairs_of_items
@@ -29,6 +30,7 @@ from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.model.dropout import use_fast_dropout
+from recbole_gen.model.kept_items import OWN_SOFTMAX, leave_out_of_losses
 from recbole_gen.model.transitions import TransitionCounts
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
 from recbole_gen.training import environment
@@ -161,6 +163,7 @@ def _train_and_test(
         train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
     model = create_model(config, train_data._dataset).to(config["device"])
+    _keep_cold_items_unknown(config, model, data)
     log(model)
     trainer = create_trainer(config, model)
     trainer.on_epoch = on_epoch
@@ -216,6 +219,19 @@ def _train_and_test(
         if test and getattr(model, "uses_time", False) and len(valid_data) and len(test_data):
             _measure_windows(model.eval(), train_data, valid_data, test_data, run_dir / calibration.WINDOWS_FILE)
     return result
+
+
+def _keep_cold_items_unknown(config: Config, model: torch.nn.Module, dataset) -> None:
+    """Leave the items that the key cold_items holds out of a model's loss; told where its code does not allow that."""
+    cold = drawn_items(dataset)
+    if cold is None:
+        return
+    leave_out_of_losses(model, cold.to(config["device"]))
+    if config.is_recbole_model and config["model"] in OWN_SOFTMAX and distributed.is_main_process():
+        logging.getLogger().warning(
+            f"cold_items: the loss of {config['model']} is over all items, by code of its own: it learns that nobody "
+            f"takes the cold ones, which a model that never saw them could not know"
+        )
 
 
 def require_enough_items(config: Config, item_num: int) -> None:

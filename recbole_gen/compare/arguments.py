@@ -22,7 +22,7 @@ EVALUATION_KEYS = (
     "dataset", "protocol", "metrics", "topk", "valid_metric", "eval_args", "benchmark_filename", "mask_history",
     "positives", "targets", "empty_history", "sequence_order", "last_events", "period_start", "least_history",
     "least_future", "val_interval", "user_inter_num_interval", "item_inter_num_interval",
-    "filter_inter_by_user_or_item", "rm_dup_inter", "tie_order", "tie_seed",
+    "filter_inter_by_user_or_item", "rm_dup_inter", "tie_order", "tie_seed", "cold_items",
 )  # fmt: skip
 """Keys of a run that decide what is ranked, for whom, and how that is measured."""
 

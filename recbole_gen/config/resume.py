@@ -10,7 +10,7 @@ from recbole_gen import checkpoint
 from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import merge_layers, read_user_layers, resumed_checkpoint
-from recbole_gen.data import simultaneous
+from recbole_gen.data import cold_items, simultaneous
 from recbole_gen.errors import counted
 
 
@@ -24,7 +24,7 @@ def configure(
     """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key).
 
     Raises UserError as `Config` does, and CheckpointError for a checkpoint of another model, data set or protocol, for
-    one that has more epochs than are asked for, and for another order of simultaneous events.
+    one that has more epochs than are asked for, for another order of simultaneous events, and for other cold items.
     """
     given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
     path = resumed_checkpoint(given)
@@ -37,6 +37,7 @@ def configure(
     config = Config(model, dataset, config_file_list, config_dict, argv, stored_settings(content))
     _require_no_fewer_epochs(path, content, config)
     _require_same_order(path, stored, config)
+    _require_same_cold_items(path, stored, config)
     return config, path.resolve()
 
 
@@ -79,6 +80,19 @@ def _require_same_order(path: Path, stored: dict[str, Any], config: Config) -> N
             f"{path} is of a run that has simultaneous events {simultaneous.describe_order(stored)}, not "
             f"{simultaneous.describe_order(config.settings())}: it has learned from items that would test it now. "
             f"Leave out what changes that (tie_order, tie_seed, seed), or start a new run, without --resume"
+        )
+
+
+def _require_same_cold_items(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Raise CheckpointError where other items would be cold: the model has seen them."""
+    before, now = (cold_items.describe_draw(settings) for settings in (stored, config.settings()))
+    if before != now:
+        shown = ["without cold_items" if each is None else f"cold_items {each[0]} of seed {each[1]}"
+                 for each in (before, now)]  # fmt: skip
+        raise checkpoint.CheckpointError(
+            f"{path} is of a run {shown[0]}, not {shown[1]}: it has learned from items that would be cold now, or was "
+            f"never to see those that are warm. Leave out what changes that (cold_items, seed), or start a new run, "
+            f"without --resume"
         )
 
 

@@ -19,7 +19,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_gen import distributed
-from recbole_gen.data import padding, sampled_candidates, simultaneous, spellings
+from recbole_gen.data import cold_items, padding, sampled_candidates, simultaneous, spellings
 from recbole_gen.data.columns import special_dataset_class
 from recbole_gen.data.general_datasets import (
     GeneralDataset,
@@ -206,6 +206,12 @@ def create_loaders(config, dataset, parts=None):
         samplers = create_samplers(config, dataset, parts)
     except ValueError as error:  # such as a user who has all items, for whom there is no negative one
         raise UserError(str(error)) from error
+    cold = cold_items.drawn_items(dataset)
+    if cold is not None:
+        cold_items.draw_no_cold_items(samplers[0], cold)
+        if not is_windowed:  # windows have been cut without them
+            parts = [cold_items.without_cold_items(parts[0], cold), *parts[1:]]
+        cold_items.tell_cold_items(dataset, cold, parts)
     # RecBole's data_preparation would look for loaders that an earlier run has pickled.
     graph_sampler = []
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:

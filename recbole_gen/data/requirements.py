@@ -41,6 +41,8 @@ def check_before_loading(config) -> list[str]:
         )
     special = columns.special_dataset_class(config)
     if special is not None:
+        if config["cold_items"] is not None and special is recbole_datasets.DIENDataset:
+            raise UserError("cold_items: DIEN samples negative items of its own for every event, cold ones among them")
         if config["benchmark_filename"] and special is recbole_datasets.DIENDataset:
             raise UserError("DIEN needs the whole log: it samples a negative item for every event of it")
         return notes

@@ -271,11 +271,16 @@ def training_item_counts(train: Dataset) -> torch.Tensor:
             items = torch.cat([items, listed[listed > 0]])  # the rest is padding
         return torch.bincount(items, minlength=n_items).float()
     list_field = min((name for name in train_rows.lists if name.startswith(item_field)), key=len)  # not item_id2_list
-    targets, histories = train_rows.targets[item_field], train_rows.lists[list_field]
-    shown = train_rows.in_some_history(whole=histories is not targets)  # files hold all of a line, however much is read
+    return count_items(train_rows, item_field, list_field, n_items)
+
+
+def count_items(rows: SequenceRows, item_field: str, list_field: str, n_items: int) -> torch.Tensor:
+    """How often each item occurs in rows, as a target or in a history, or in their further events: [n_items], float."""
+    targets, histories = rows.targets[item_field], rows.lists[list_field]
+    shown = rows.in_some_history(whole=histories is not targets)  # files hold all of a line, however much is read
     if histories is targets:  # one log: an event that is both counts once
-        shown[train_rows.target] = True
-        if train_rows.further_events is not None:
-            shown[train_rows.further_events] = True
+        shown[rows.target] = True
+        if rows.further_events is not None:
+            shown[rows.further_events] = True
         return torch.bincount(histories[shown], minlength=n_items).float()
-    return torch.bincount(torch.cat([histories[shown], targets[train_rows.target]]), minlength=n_items).float()
+    return torch.bincount(torch.cat([histories[shown], targets[rows.target]]), minlength=n_items).float()

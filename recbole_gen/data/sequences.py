@@ -16,7 +16,7 @@ from recbole.data.dataset import Dataset, KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gen.data import scenes, set_splits, splits, times
+from recbole_gen.data import cold_items, scenes, set_splits, splits, times
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import SequenceRows, compact_integers
 from recbole_gen.data.whole_lines import every_prefix
@@ -334,48 +334,59 @@ class WindowedSequences(TimedLog):
         if self.config["eval_args"]["order"] != "TO":
             raise UserError("sequences are split in the order of time: eval_args needs order: TO")
         self._change_feat_format()
-        split = splits.split_rows(self)
-        every_training_row = split.parts[0]
-        split.parts[0] = splits.training_pairs(self, every_training_row, split.cut)
-        refuse_empty_parts(self, split.parts, split.may_be_empty)
-        scaled = None
-        if model_needs(self.config, "times"):
-            self.day_range, *scaled = times.scale_times(self, split.parts[0])
+        split, cold = splits.split_rows(self), cold_items.drawn_items(self)
+        source = cold_items.training_source(self, split, cold)
+        train = splits.training_pairs(self.config, source.rows, self.uid_field, source.chosen, source.cut)
+        refuse_empty_parts(self, [train, *split.parts[1:]], split.may_be_empty)
         rows, by_time = self.inter_feat, None
+        if model_needs(self.config, "times"):
+            self.day_range = times.find_day_range(self, source.rows.take(train))
         if self.benchmark_filename_list is None:
             by_time = splits.compact_indices(np.argsort(rows[self.time_field].numpy(), kind="stable"))
-        sets = self._event_counts(split, every_training_row)
-        if model_needs(self.config, "scenes"):
-            scenes.add_scenes(self, rows)
+        sets = self._event_counts(split, source, train)
+        self._derive_columns(rows)
         self._drop_unused_col()  # not before the split and the scale, which may need them
-        if scaled:
-            toi = self.config["TOI_FIELD"]
-            rows.add_field(toi, toi + self.config["LIST_SUFFIX"], *scaled)
-        parts = [rows.take(chosen) for chosen in split.parts]
+        if source.rows is not rows:
+            self._derive_columns(source.rows)
+            for field in {*source.rows.columns} - {*rows.columns}:
+                source.rows.drop(field)
+        parts = [source.rows.take(train), *(rows.take(chosen) for chosen in split.parts[1:])]
         kept = self.config["train_pairs"]
-        if by_time is None and kept in ("prefixes", "positions"):
+        if by_time is None and cold is None and kept in ("prefixes", "positions"):
             parts[0] = every_prefix(parts[0], self.config["LIST_SUFFIX"], self.uid_field, kept)
         for part, (future, seen) in zip(parts, sets, strict=True):
             part.future_counts, part.seen_counts = future, part.seen_counts if seen is None else seen
             if model_needs(self.config, "future"):
                 fields = [self.iid_field, *([self.config["SCENE_FIELD"]] if model_needs(self.config, "scenes") else [])]
                 part.future_fields = {field: FUTURE + field + self.config["LIST_SUFFIX"] for field in fields}
-        if splits.cuts_users(self):
+        if cold is not None:
+            parts[0].further_events = source.rows.further_events
+        elif splits.cuts_users(self):
             parts[0].further_events = torch.from_numpy(splits.only_events(rows.targets[self.uid_field].numpy()))
         if by_time is not None:
             self.inter_feat = rows.take(by_time)  # the order of RecBole's, in which popularity sampling draws from it
-        return [self.copy(part) for part in parts]
+        datasets = [self.copy(part) for part in parts]
+        datasets[0].cold_events = source.left_out
+        return datasets
 
-    def _event_counts(self, split: splits.Split, every_training_row: np.ndarray) -> list[tuple]:
+    def _derive_columns(self, rows: SequenceRows) -> None:
+        """Add what the model reads and the log does not have: scenes of the events, and their scaled times."""
+        if model_needs(self.config, "scenes"):
+            scenes.add_scenes(self, rows)
+        if self.day_range is not None:
+            times.add_scaled_times(self.config, rows, self.day_range)
+
+    def _event_counts(self, split: splits.Split, source: cold_items.TrainingSource, train: np.ndarray) -> list[tuple]:
         """For each part, how many events its rows are to predict and how many were before; None for one, or unknown."""
         if self.benchmark_filename_list is not None:
             return [(None, None)] * 3
         rows = self.inter_feat
         users, future = rows.targets[self.uid_field], None
         if model_needs(self.config, "future"):
+            every, target = source.rows.targets[self.uid_field], source.rows.target.numpy()
             most = self.config["future_events"]
-            of_rows = splits.training_future_counts(users[rows.target].numpy(), every_training_row, most)
-            future = torch.from_numpy(of_rows[split.parts[0]])
+            of_events = splits.training_future_counts(every.numpy(), target[source.chosen], most)
+            future = torch.from_numpy(of_events[target[train]])
         sets: list[tuple] = [(future, None)]
         for part, chosen in enumerate(split.parts[1:]):
             target = rows.target[chosen]
@@ -392,6 +403,8 @@ def refuse_empty_parts(dataset, parts, may_be_empty: tuple[str, ...] = ()) -> No
             " Leave-one-out tests users with three interactions or more, and validates those with four or more; "
             "--eval_args='{split: {LS: test_only}}' validates nobody."
         )
+    if dataset.config["cold_items"] is not None:
+        hint += " Training rows with cold items are left out: a smaller share of cold_items leaves more."
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0 and name not in may_be_empty:
             raise UserError(

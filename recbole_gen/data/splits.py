@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recbole_gen.data import set_splits
+from recbole_gen.data.rows import SequenceRows
 from recbole_gen.errors import UserError
 
 Parts = list[np.ndarray]
@@ -209,8 +210,10 @@ def split_at_times(times: np.ndarray, ratios: list[float]) -> Parts:
     return np.split(order, np.searchsorted(times[order], moments, side="left"))
 
 
-def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
-    """The training rows that the key `train_pairs` keeps, in their order.
+def training_pairs(
+    config, rows: SequenceRows, user_field: str, train: np.ndarray, cut: np.ndarray | None = None
+) -> np.ndarray:
+    """Those of the training rows ``train`` that the key `train_pairs` keeps, in their order.
 
     ``all``, ``prefixes`` and ``positions``: every one (`every_prefix` adds what split files hold in their histories,
     `position_windows` makes windows of them). ``last``: the latest of each user (PreferDiff's code, PASRec).
@@ -219,11 +222,11 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
     of each user the one at the moment of protocol `period` (DSPnet), which are in ``cut``; ``after``: that one and all
     later ones. Raises UserError where there is no such moment.
     """
-    config, rows = dataset.config, dataset.inter_feat
     kept = config["train_pairs"]
     if kept in ("all", "prefixes", "positions"):
         return train
-    users = rows[dataset.uid_field].numpy()[train]
+    of_rows = rows[user_field].numpy()
+    users = of_rows[train]
     if kept in ("cut", "after"):
         if cut is None:
             raise UserError(
@@ -231,8 +234,8 @@ def training_pairs(dataset, train: np.ndarray, cut: np.ndarray | None = None) ->
             )
         if kept == "cut":
             return cut
-        moment = np.zeros(users.max() + 1, dtype=np.int64)
-        moment[rows[dataset.uid_field].numpy()[cut]] = cut
+        moment = np.full(users.max(initial=0) + 1, len(rows), dtype=np.int64)
+        moment[of_rows[cut]] = cut
         return train[train >= moment[users]]
     if not len(train):
         return train
@@ -286,10 +289,10 @@ def only_events(users: np.ndarray) -> np.ndarray:
 
 
 def training_future_counts(users: np.ndarray, train: np.ndarray, most: int | None) -> np.ndarray:
-    """How many events each training row has from its target to its user's last training event, at most ``most``.
+    """How many events there are from each training target to its user's last training event, at most ``most``.
 
-    users: [n] of all rows, which are sorted by user and time with a row for every event; train: which of them train.
-    Returns [n], 0 for rows that do not train.
+    users: [N] of all events, which are sorted by user and time; train: which of them are targets that train. Returns
+    [N], 0 for events that are none.
     """
     last = np.full(int(users.max(initial=0)) + 1, -1)
     np.maximum.at(last, users[train], train)

@@ -41,12 +41,12 @@ class DayRange:
         return ((days - self.first) / (self.last - self.first)).float()
 
 
-def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, torch.Tensor]:
-    """The days of a sequence data set's range, and the scaled times of its targets [N] and of histories' events [M].
+def find_day_range(dataset, train: SequenceRows) -> DayRange:
+    """The days of a sequence data set that are scaled to 0 and to 1.
 
     Args:
         dataset: its `inter_feat` are all rows, with exact times in TIME_FIELD and its list.
-        train: [n] which of the rows train.
+        train: the rows that train, likewise.
 
     Raises UserError for missing, missing in part, infinite or decreasing times, for times that are not Unix seconds,
     and for a log of one day.
@@ -80,7 +80,7 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
         _refuse_decreasing(dataset, _rows_out_of_order(rows, targets, histories))
     only = config["time_range"]
     if only == "train":
-        every = torch.cat([histories[rows.take(train).in_some_history()], targets[rows.target[train]]])
+        every = torch.cat([train.lists[list_field][train.in_some_history()], train.targets[field][train.target]])
     days = torch.floor(every.double() / SECONDS_PER_DAY)
     first, last = int(days.min()), int(days.max())
     if first == last:
@@ -97,9 +97,15 @@ def scale_times(dataset, train: np.ndarray) -> tuple[DayRange, torch.Tensor, tor
             f"{config['model']} scales that to 0 to 1: one wrong date leaves next to nothing between the right ones. "
             f"val_interval leaves such rows out: --val_interval=\"{{{field}: '[0,{END_OF_CALENDAR // 100}]'}}\""
         )
-    scale = DayRange(first, last)
+    return DayRange(first, last)
+
+
+def add_scaled_times(config, rows: SequenceRows, scale: DayRange) -> None:
+    """Add the scaled times of targets and of histories' events to rows."""
+    field, toi, suffix = config["TIME_FIELD"], config["TOI_FIELD"], config["LIST_SUFFIX"]
+    targets, histories = rows.targets[field], rows.lists[field + suffix]
     scaled = scale.scale(targets)
-    return scale, scaled, scaled if is_log else scale.scale(histories)
+    rows.add_field(toi, toi + suffix, scaled, scaled if histories is targets else scale.scale(histories))
 
 
 def time_field_advice(config) -> str:

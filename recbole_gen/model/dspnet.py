@@ -59,6 +59,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.model.alike_lengths import encode_by_length, looked_up_once
 from recbole_gen.model.augmentation import augment
 from recbole_gen.model.dropout import Dropout
+from recbole_gen.model.kept_items import KeptItems, places_of_kept, rows_of_kept
 from recbole_gen.model.layers import FUTURE, distinct, one_of
 from recbole_gen.model.positions import NEXT, encode_windows
 from recbole_gen.model.set_losses import full_bce, labels_of_later, labels_of_sets, sampled_bce
@@ -185,6 +186,12 @@ def refuse_mistakes(config, n_scenes: int) -> None:
             raise UserError(message)
 
 
+def later_events(model: DSPnet, interaction) -> dict[str, torch.Tensor]:
+    """Items and scenes that a training batch is to predict, [B, W] each, by their places among the candidates."""
+    items = places_of_kept(interaction[FUTURE + model.ITEM_SEQ], model.kept_items)
+    return {"V": items, "S": interaction[FUTURE + model.SCENE_SEQ]}
+
+
 class DSPnet(SequentialRecommender):
     """The paper in the order of its section 3; every size and switch is described in properties/model/DSPnet.yaml."""
 
@@ -193,6 +200,7 @@ class DSPnet(SequentialRecommender):
     loss_names = ("items", "scenes", "prior", "contrast", "discriminator")
 
     bias: torch.Tensor
+    kept_items: KeptItems | None = None
 
     @staticmethod
     def needs_scenes(config) -> bool:
@@ -295,9 +303,10 @@ class DSPnet(SequentialRecommender):
         return {"main": (main, None), **({"discriminator": (theirs, self.discriminator_optimizer)} if theirs else {})}
 
     def candidates(self, side: str) -> torch.Tensor:
-        """Vectors [K, d] of all scenes or items, without padding and [MASK]."""
-        table = self.scene_embedding if side == "S" else self.item_embedding
-        return table.weight[1 : self.K[side] + 1]
+        """Vectors [K, d] of all scenes or items, without padding and [MASK]; of items those that training knows."""
+        if side == "S":
+            return self.scene_embedding.weight[1 : self.n_scenes]
+        return rows_of_kept(self.item_embedding.weight[: self.n_items], self.kept_items)[1:]
 
     # Dual sequence learning, section 3.2
 
@@ -416,7 +425,7 @@ class DSPnet(SequentialRecommender):
     def calculate_loss(self, interaction) -> tuple[torch.Tensor, ...]:
         """`objective` of rows, a history and the events behind it each."""
         seq, length = self.read(interaction)
-        future = {"V": interaction[FUTURE + self.ITEM_SEQ], "S": interaction[FUTURE + self.SCENE_SEQ]}
+        future = later_events(self, interaction)
         read = seq
         if self.beta:  # all in one, for histories and views alike
             views = self.views(seq, length)
@@ -442,10 +451,10 @@ class DSPnet(SequentialRecommender):
         counted = interaction[NEXT + self.ITEM_SEQ].flatten()[places] != 0
         width = seq["V"].shape[1]
         row, step = places[counted] // width, places[counted] % width
+        future = later_events(self, interaction)
 
         def prediction_loss(side: str, o: torch.Tensor) -> torch.Tensor:
-            later = interaction[FUTURE + (self.ITEM_SEQ if side == "V" else self.SCENE_SEQ)]
-            labels = labels_of_later(later, row, step, self.future_events)
+            labels = labels_of_later(future[side], row, step, self.future_events)
             return full_bce(o, self.candidates(side), labels, self.bias[SIDES.index(side)])
 
         def contrast() -> torch.Tensor:

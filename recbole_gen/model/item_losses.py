@@ -19,6 +19,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from recbole_gen.model.kept_items import KeptItems, places_of_kept, rows_of_kept
+
 LOGITS = 2**20
 """Logits of a part of the targets: 4 MiB, which stay in the cache on their way from one product to the next."""
 
@@ -179,16 +181,19 @@ class ItemLoss:
 
     Args:
         first: the first row of the table that is an item: RecBole's models count padding as a class of their softmax.
+        kept_items: the rows that count, padding among them; None for all.
     """
 
-    def __init__(self, config, first: int = 1):
+    def __init__(self, config, first: int = 1, kept_items: KeptItems | None = None):
         self.kind, self.number, self.calibration = config["loss"], config["loss_negatives"], config["gbce_t"]
-        self.first = first
+        self.first, self.kept_items = first, kept_items
 
     def __call__(
         self, states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
         """A number, the mean over the targets; shapes as in `softmax_loss`."""
+        table, targets = rows_of_kept(table, self.kept_items), places_of_kept(targets, self.kept_items)
+        bias = None if bias is None else rows_of_kept(bias, self.kept_items)
         if self.kind == "softmax":
             if self.first:
                 table, targets = table[self.first :], targets - self.first

@@ -16,6 +16,7 @@ SWEEP_KEYS = ("model", "dataset", "paper", "resume", "config_files", "nproc", "c
 """Keys that a space may not have, because they are those of all trials together."""
 EVALUATION_KEYS = (
     "protocol", *PROTOCOL_KEYS, "mask_history", "mask_seen", "metrics", "topk", "valid_metric", "tie_order", "tie_seed",
+    "cold_items",
 )  # fmt: skip
 """Keys that decide what is scored: with different values trials could not be compared."""
 Entry = tuple[Dimension, str]

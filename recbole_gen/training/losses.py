@@ -34,11 +34,13 @@ def _weighted_by_share(calculate: Callable, column: str, counts_windows: bool, i
 def training_loss(config, model: Any) -> Callable[[Any], Any]:
     """What a training batch costs a model: its `calculate_loss`, or that of every position, as the keys say."""
     ours = config.is_recbole_model and config["model"] in BY_CROSS_ENTROPY and config["loss_type"] == "CE"
+    kept_items = getattr(model, "kept_items", None)
     if not trains_on_positions(config):
-        return partial(_recbole_rows_loss, model, ItemLoss(config, first=0)) if ours else model.calculate_loss
+        loss = ItemLoss(config, 0, kept_items)
+        return partial(_recbole_rows_loss, model, loss) if ours else model.calculate_loss
     calculate = getattr(model, "calculate_positions_loss", None)
     if calculate is None:
-        calculate = partial(recbole_positions_loss, model, ItemLoss(config, first=0))
+        calculate = partial(recbole_positions_loss, model, ItemLoss(config, 0, kept_items))
     if distributed.world_size() > 1:
         counts_windows = getattr(model, "averages_windows", False)
         return partial(_weighted_by_share, calculate, NEXT + model.ITEM_SEQ, counts_windows)

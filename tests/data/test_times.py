@@ -274,7 +274,8 @@ def test_prefdiff_beauty_has_its_rows_and_days(make_config):
     first = parts[0].inter_feat[[0]]
     assert_scaled(first, dataset.day_range.first, dataset.day_range.last)
     config["train_pairs"] = "last"  # there is one row a session as it is
-    assert np.array_equal(training_pairs(dataset, np.arange(17890)), np.arange(17890))
+    every = np.arange(17890)
+    assert np.array_equal(training_pairs(config, dataset.inter_feat, dataset.uid_field, every), every)
 
 
 # Runs
