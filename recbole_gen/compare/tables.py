@@ -11,6 +11,7 @@ from tabulate import tabulate
 from recbole_gen.compare.summary import COSTS, Contender, LengthGroup, SeedStatistics, Summary, metric_title
 from recbole_gen.compare.tie_orders import tie_note, tie_table
 from recbole_gen.evaluation import significance
+from recbole_gen.evaluation.diagnostics import COLD_ROWS
 
 LEVEL = 0.05
 """A corrected p below this gets a mark."""
@@ -114,6 +115,9 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
         f"Pop {name}, trained items only": (f"trained_items_only.pop.{summary.main_metric}", ".4f"),
         f"Transitions {name}": (f"transitions.{summary.main_metric}", ".4f"),
         f"Transitions {name}, trained items only": (f"trained_items_only.transitions.{summary.main_metric}", ".4f"),
+        f"{name}, warm targets": (f"warm_targets.{summary.main_metric}", ".4f"),
+        f"{name}, cold targets": (f"cold_targets.{summary.main_metric}", ".4f"),
+        "rows with cold targets": ("cold_targets.rows", ",.0f"),
         f"{name}, history not ranked": (f"history_not_ranked.model.{summary.main_metric}", ".4f"),
         f"Pop {name}, history not ranked": (f"history_not_ranked.pop.{summary.main_metric}", ".4f"),
         f"Transitions {name}, history not ranked": (f"history_not_ranked.transitions.{summary.main_metric}", ".4f"),
@@ -127,13 +131,19 @@ def diagnostics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     shown = {
         head: (key, form)
         for head, (key, form) in columns.items()
-        if any(key in s.diagnostics for s in summary.contenders)
+        if any(_has_diagnostic(s.diagnostics, key) for s in summary.contenders)
     }
     body = [
         [s.label, *(format_or_dash(s.diagnostics.get(key), form) for key, form in shown.values())]
         for s in summary.contenders
     ]
     return ["model", *shown], body if shown else []
+
+
+def _has_diagnostic(found: dict[str, float], key: str) -> bool:
+    """Whether a contender has a number that is worth a column."""
+    of_few = key.startswith(("warm_targets.", "cold_targets.")) and found.get("cold_targets.rows", 0) < COLD_ROWS
+    return key in found and not of_few
 
 
 def other_metrics_table(summary: Summary) -> tuple[list[str], list[list[str]]]:

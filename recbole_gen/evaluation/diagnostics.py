@@ -18,6 +18,8 @@ from recbole_gen.model.transitions import TransitionCounts
 
 LIST_LENGTH = 20
 """Length of the recommendation lists that the diagnostics compare."""
+COLD_ROWS = 10
+"""Rows with cold targets from which on they have a line of their own; the metrics of fewer say nothing."""
 
 
 def history_length_groups(sizes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -84,6 +86,11 @@ def _places_from_last(counts: torch.Tensor, tie_order: torch.Tensor) -> torch.Te
     return torch.empty_like(places).scatter_(0, ascending, places)
 
 
+def worth_a_line(cold_targets: dict[str, Any] | None) -> bool:
+    """Whether there are enough rows with cold targets for a person to be shown their metrics."""
+    return cold_targets is not None and cold_targets["rows"] >= COLD_ROWS
+
+
 class Diagnostics:
     """What a metric alone does not show; one batch of test scores at a time.
 
@@ -140,7 +147,11 @@ class Diagnostics:
         order = self._tie_order.to(device)
         best = top_items(scores, max(self.k, min(LIST_LENGTH, scores.shape[1] - 1)), order)
         top, best = best[:, :LIST_LENGTH], best[:, : self.k]
-        self._add("model", hit_matrix(best, u, i))
+        hits = hit_matrix(best, u, i)
+        self._add("model", hits)
+        all_known = bool(known.all())  # as nearly always
+        self._add("model_warm", hits if all_known else hit_matrix(best, u[known], i[known]))
+        self._add("model_cold", torch.zeros_like(hits) if all_known else hit_matrix(best, u[~known], i[~known]))
         found = best[u] == i.unsqueeze(1)
         self._add("place", torch.where(found.any(1), found.int().argmax(1) + 1, 0))
         trained = top_items(scores.masked_fill(untrained, -torch.inf), self.k, order)
@@ -225,6 +236,12 @@ class Diagnostics:
         if "transitions" in parts:
             out["transitions"] = self.metrics_of_hits(parts["transitions"])
             out["trained_items_only"]["transitions"] = self.metrics_of_hits(parts["transitions_trained"][rows])
+        if (parts["model_cold"][:, -1] > 0).any():
+            for name in ("warm", "cold"):
+                hits = parts[f"model_{name}"]
+                chosen = hits[:, -1] > 0
+                if chosen.any():
+                    out[f"{name}_targets"] = {"rows": int(chosen.sum()), **self.metrics_of_hits(hits[chosen])}
         if "has_history" in parts:
             for name, chosen in (("with_history", parts["has_history"]), ("without_history", ~parts["has_history"])):
                 if chosen.any():

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from recbole_gen.evaluation.diagnostics import worth_a_line
 from recbole_gen.evaluation.ranking import EXTRA_TASKS
 
 BASELINES = ("Pop", "Transitions")
@@ -32,6 +33,10 @@ def describe_result(result: dict[str, Any]) -> str:
         trained, lists = diagnostics["trained_items_only"], diagnostics["lists"]
         keys = [(model, "model"), *((name, name.lower()) for name in beside)]
         rows += [[f"{name}, trained items only", trained["rows"], trained[key]] for name, key in keys]
+        if result.get("config", {}).get("cold_items") or worth_a_line(diagnostics.get("cold_targets")):
+            for name in ("warm", "cold"):
+                if values := diagnostics.get(f"{name}_targets"):
+                    rows.append([f"{model}, {name} targets", values["rows"], values])
         if unseen := diagnostics.get("history_not_ranked"):
             rows += [[f"{name}, history not ranked", diagnostics["rows"], unseen[key]] for name, key in keys]
             if lost := unseen.get("targets_in_history"):

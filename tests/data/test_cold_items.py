@@ -294,7 +294,13 @@ def test_a_run_says_what_is_held_out(tmp_path, write_walks, make_config, caplog)
         caplog.clear()
         result = toy(tmp_path, model, epochs=1, state="INFO", mask_seen=False)
         assert said in caplog.text.replace("\x1b", "")
-        assert result["diagnostics"]["lists"]["untrained_items"] == 7
+        diagnostics = result["diagnostics"]
+        assert diagnostics["lists"]["untrained_items"] == 7 and diagnostics["cold_targets"]["rows"] == targets
+        rows = [(diagnostics[f"{kind}_targets"]["rows"], diagnostics[f"{kind}_targets"]["hit@10"])
+                for kind in ("warm", "cold")]  # fmt: skip
+        assert sum(n for n, _ in rows) == 40
+        assert sum(n * hit for n, hit in rows) / 40 == pytest.approx(result["test_result"]["hit@10"], abs=1e-3)
+        assert f"{model}, cold targets" in caplog.text and f"{model}, warm targets" in caplog.text
         counts = load(f"{result['run_dir']}/best.pth")["serving"]["counts"]
         assert names_of(dataset, counts == 0) == ["[PAD]", *cold]
 

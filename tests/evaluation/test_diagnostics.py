@@ -50,6 +50,33 @@ def ranking(*items):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
+def test_warm_and_cold_targets_apart(parts):
+    scores = torch.stack([ranking(26, 27, 5), ranking(7, 2), ranking(30), ranking(28, 29, 27)])
+    result, _ = diagnose(scores.clone(), [5, 2, 30, 27], parts=parts)
+    assert result["warm_targets"] == {
+        "rows": 2, "hit@1": 0, "hit@3": 1, "mrr@1": 0, "mrr@3": pytest.approx((1 / 3 + 1 / 2) / 2, abs=1e-6)
+    }  # fmt: skip
+    assert result["cold_targets"] == {
+        "rows": 2, "hit@1": 0.5, "hit@3": 1, "mrr@1": 0.5, "mrr@3": pytest.approx((1 + 1 / 3) / 2, abs=1e-6)
+    }  # fmt: skip
+    only_cold, _ = diagnose(scores.clone(), [26, 27, 30, 28], parts=parts)
+    assert "warm_targets" not in only_cold and only_cold["cold_targets"]["rows"] == 4
+    none, _ = diagnose(scores.clone(), [5, 2, 7, 9], parts=parts)
+    assert "cold_targets" not in none and "warm_targets" not in none
+    assert not any(math.isnan(value) for value in pd.json_normalize([result, only_cold]).max(numeric_only=True))
+
+
+def test_a_set_of_warm_and_cold_targets_counts_on_both_sides():
+    diagnostics = Diagnostics(CONFIG, COUNTS.clone(), torch.arange(N_ITEMS))
+    scores = torch.stack([ranking(30, 4, 5), ranking(7)])
+    scores[:, 0] = -torch.inf
+    diagnostics.add(scores, {"user_id": torch.tensor([1, 2])}, torch.tensor([0, 0, 1]), torch.tensor([30, 5, 7]))
+    result = diagnostics.result(torch.nn.Module())
+    assert (result["cold_targets"]["rows"], result["cold_targets"]["hit@1"]) == (1, 1)
+    assert (result["warm_targets"]["rows"], result["warm_targets"]["hit@1"]) == (2, 0.5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
 def test_pop_and_trained_items_only_by_hand(parts):
     scores = torch.stack([ranking(26, 27, 5), ranking(7, 2), ranking(30), ranking(28, 29, 30, 9)])
     scores[3, 1] = -torch.inf  # excluded from row 3: Pop may not recommend it either
