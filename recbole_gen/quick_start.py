@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.model.dropout import use_fast_dropout
+from recbole_gen.model.given_vectors import item_table_name, output_layer
 from recbole_gen.model.kept_items import OWN_SOFTMAX, leave_out_of_losses
 from recbole_gen.model.transitions import TransitionCounts
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
@@ -222,15 +223,38 @@ def _train_and_test(
 
 
 def _keep_cold_items_unknown(config: Config, model: torch.nn.Module, dataset) -> None:
-    """Leave the items that the key cold_items holds out of a model's loss; told where its code does not allow that."""
+    """Leave the items that the key cold_items holds out of a model's loss; told where its code does not allow that, and
+    where it has no vectors to rank them by."""
     cold = drawn_items(dataset)
     if cold is None:
         return
     leave_out_of_losses(model, cold.to(config["device"]))
-    if config.is_recbole_model and config["model"] in OWN_SOFTMAX and distributed.is_main_process():
-        logging.getLogger().warning(
-            f"cold_items: the loss of {config['model']} is over all items, by code of its own: it learns that nobody "
-            f"takes the cold ones, which a model that never saw them could not know"
+    if distributed.is_main_process():
+        for line in _what_cold_items_lack(config, model, cold):
+            logging.getLogger().warning(f"cold_items: {line}")
+
+
+def _what_cold_items_lack(config: Config, model: torch.nn.Module, cold: torch.Tensor) -> Iterator[str]:
+    name, number = config["model"], counted(int(cold.sum()), "cold item")
+    if config.is_recbole_model and name in OWN_SOFTMAX:
+        yield (
+            f"the loss of {name} is over all items, by code of its own: it learns that nobody takes the cold ones, "
+            f"which a model that never saw them could not know"
+        )
+    try:
+        item_table_name(model)
+    except UserError:
+        return  # counts, or several tables
+    if not config["item_vectors"] or config["item_vectors_use"] == "init":
+        verb = "keeps" if int(cold.sum()) == 1 else "keep"
+        yield (
+            f"the {number} {verb} vectors that nothing has trained: --item_vectors=FILE with "
+            f"--item_vectors_use=frozen or adaptor ranks them by given ones"
+        )
+    elif layer := output_layer(model, len(cold)):
+        yield (
+            f"{name} scores items by weights of its own, {layer}, which are not the given vectors: those of the "
+            f"{number} are what was drawn"
         )
 
 

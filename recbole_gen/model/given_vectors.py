@@ -22,6 +22,15 @@ def item_table_name(model: nn.Module) -> str:
     return name
 
 
+def output_layer(model: nn.Module, n_items: int) -> str | None:
+    """The weights of a layer that scores the items, such as output.weight, where they are not the item table."""
+    table = getattr(model, item_table_name(model))
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and layer.out_features == n_items and layer.weight is not table.weight:
+            return f"{name}.weight"
+    return None
+
+
 class AdaptedVectors(nn.Module):
     """Stands for an `nn.Embedding` whose rows are a learned linear map of given vectors.
 
