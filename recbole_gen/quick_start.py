@@ -235,7 +235,7 @@ def _keep_cold_items_unknown(config: Config, model: torch.nn.Module, dataset) ->
 
 
 def _what_cold_items_lack(config: Config, model: torch.nn.Module, cold: torch.Tensor) -> Iterator[str]:
-    name, number = config["model"], counted(int(cold.sum()), "cold item")
+    name, number = config["model"], int(cold.sum())
     if config.is_recbole_model and name in OWN_SOFTMAX:
         yield (
             f"the loss of {name} is over all items, by code of its own: it learns that nobody takes the cold ones, "
@@ -246,15 +246,14 @@ def _what_cold_items_lack(config: Config, model: torch.nn.Module, cold: torch.Te
     except UserError:
         return  # counts, or several tables
     if not config["item_vectors"] or config["item_vectors_use"] == "init":
-        verb = "keeps" if int(cold.sum()) == 1 else "keep"
         yield (
-            f"the {number} {verb} vectors that nothing has trained: --item_vectors=FILE with "
+            f"the {counted(number, 'cold item', 'keep')} vectors that nothing has trained: --item_vectors=FILE with "
             f"--item_vectors_use=frozen or adaptor ranks them by given ones"
         )
     elif layer := output_layer(model, len(cold)):
         yield (
             f"{name} scores items by weights of its own, {layer}, which are not the given vectors: those of the "
-            f"{number} are what was drawn"
+            f"{counted(number, 'cold item', 'are')} what was drawn"
         )
 
 

@@ -18,8 +18,9 @@ UNUSED: dict[str, Any] = {"item_vectors": None, "item_vectors_use": "init", "ite
 """The keys where no vectors are given."""
 
 
-def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
-    """Fill the item table of a new model as `item_vectors` says, and tell which items are in one place alone.
+def use_item_vectors(config, model: Any, dataset) -> None:
+    """Fill the item table of a new model as `item_vectors` says, and tell which items are in one place alone. Its
+    attribute ``item_vectors_factor`` is then by what the vectors of the file were multiplied.
 
     Raises UserError for a file that cannot be used, a model that cannot use it, and a use of none.
     """
@@ -34,8 +35,11 @@ def use_item_vectors(config, model: torch.nn.Module, dataset) -> None:
     found = read_item_vectors(config["item_vectors"])
     names = [str(name) for name in dataset.field2id_token[dataset.iid_field]]
     given, known = match_names(found, names)
+    factor = 1.0
     if config["item_vectors_rms"]:
-        given *= config["item_vectors_rms"] / max(given[known].square().mean().sqrt().item(), 1e-30)
+        factor = config["item_vectors_rms"] / max(given[known].square().mean().sqrt().item(), 1e-30)
+        given *= factor
+    model.item_vectors_factor = factor  # for items that come later
     place_item_vectors(model, given, known, config["item_vectors_use"])
     if distributed.is_main_process():
         _tell(found, names, known, config["item_vectors_use"])

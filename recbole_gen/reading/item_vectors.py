@@ -50,45 +50,46 @@ class ItemVectors:
         return self.vectors.shape[1]
 
 
-def find_vector_file(path: str | Path) -> Path:
-    """The file with the vectors, of a file or an `export`'s folder. Raises UserError if there is none."""
+def find_vector_file(path: str | Path, key: str = "item_vectors") -> Path:
+    """The file with the vectors, of a file or an `export`'s folder. Raises UserError, which says what ``key`` lacks, if
+    there is none."""
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in FILES_OF_EXPORT if (path / name).is_file()]
         if len(found) != 1:
             raise UserError(
-                f"item_vectors: the folder {path} must hold {' or '.join(FILES_OF_EXPORT)}, as `export` writes them, "
+                f"{key}: the folder {path} must hold {' or '.join(FILES_OF_EXPORT)}, as `export` writes them, "
                 f"and {'holds both: name the file' if found else 'holds neither'}"
             )
         return found[0]
     if not path.is_file():
-        raise UserError(f"item_vectors: there is no folder or file {path}")
+        raise UserError(f"{key}: there is no folder or file {path}")
     if path.suffix not in SUFFIXES:
-        raise UserError(f"item_vectors must be a folder of `export`, or a file {', '.join(SUFFIXES)}, got {path}")
+        raise UserError(f"{key} must be a folder of `export`, or a file {', '.join(SUFFIXES)}, got {path}")
     return path
 
 
-def read_item_vectors(path: str | Path) -> ItemVectors:
-    """Read them. Raises UserError for a file that is missing, damaged, or of another form; for names that occur twice,
-    rows without a name, and numbers that are none."""
-    path = find_vector_file(path)
+def read_item_vectors(path: str | Path, key: str = "item_vectors") -> ItemVectors:
+    """Read them. Raises UserError, which names ``key``, for a file that is missing, damaged, or of another form; for
+    names that occur twice, rows without a name, and numbers that are none."""
+    path = find_vector_file(path, key)
     try:
-        names, vectors = _read_parquet(path) if path.suffix == ".parquet" else _read_matrix(path)
+        names, vectors = _read_parquet(path, key) if path.suffix == ".parquet" else _read_matrix(path, key)
     except OSError as error:
-        raise UserError(f"item_vectors: {path} cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{key}: {path} cannot be read ({error.strerror or error})") from None
     if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind not in "fiu":
-        raise UserError(f"item_vectors: {path} must have a row of numbers an item, and has {_describe(vectors)}")
+        raise UserError(f"{key}: {path} must have a row of numbers an item, and has {_describe(vectors)}")
     if len(names) != len(vectors):
-        raise UserError(f"item_vectors: {path} has {counted(len(vectors), 'row')}, and there are {len(names):,} names")
+        raise UserError(f"{key}: {path} has {counted(len(vectors), 'row')}, and there are {len(names):,} names")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise UserError(f"item_vectors: {path} has {counted(len(twice), 'item')} more than once, such as '{twice[0]}'")
+        raise UserError(f"{key}: {path} has {counted(len(twice), 'item')} more than once, such as '{twice[0]}'")
     with np.errstate(over="ignore"):
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(odd):
         raise UserError(
-            f"item_vectors: {path} has {counted(len(odd), 'vector')} with numbers that are none, or infinite, such as "
+            f"{key}: {path} has {counted(len(odd), 'vector')} with numbers that are none, or infinite, such as "
             f"that of '{names[odd[0]]}': leave these items out, or give them vectors"
         )
     return ItemVectors(path, names, vectors)
@@ -98,28 +99,29 @@ def _describe(array: np.ndarray) -> str:
     return f"{' x '.join(map(str, array.shape)) or 'one value'} of {array.dtype}"
 
 
-def _read_matrix(path: Path) -> tuple[list[str], np.ndarray]:
+def _read_matrix(path: Path, key: str) -> tuple[list[str], np.ndarray]:
     beside = path.with_suffix(".json")
     if not beside.is_file():
-        raise UserError(f"item_vectors: {path} needs the items' names beside it, in the order of its rows: {beside}")
+        raise UserError(f"{key}: {path} needs the items' names beside it, in the order of its rows: {beside}")
     try:
         names = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"item_vectors: {beside} is no JSON ({error})") from None
+        raise UserError(f"{key}: {beside} is no JSON ({error})") from None
     if not isinstance(names, list) or not all(isinstance(each, (str, int)) for each in names):
-        raise UserError(f"item_vectors: {beside} must be a list of the items' names")
-    return list(map(str, names)), _read_safetensors(path) if path.suffix == ".safetensors" else _read_npy(path)
+        raise UserError(f"{key}: {beside} must be a list of the items' names")
+    vectors = _read_safetensors(path, key) if path.suffix == ".safetensors" else _read_npy(path, key)
+    return list(map(str, names)), vectors
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path, key: str) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UserError(f"item_vectors: {path} is no array of numbers as NumPy saves it ({error})") from None
+        raise UserError(f"{key}: {path} is no array of numbers as NumPy saves it ({error})") from None
 
 
-def _read_safetensors(path: Path) -> np.ndarray:
-    damaged = UserError(f"item_vectors: {path} is no safetensors file, or is damaged")
+def _read_safetensors(path: Path, key: str) -> np.ndarray:
+    damaged = UserError(f"{key}: {path} is no safetensors file, or is damaged")
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -136,9 +138,9 @@ def _read_safetensors(path: Path) -> np.ndarray:
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError):
             raise damaged from None
         if name != MATRIX and len(tensors) > 1:
-            raise UserError(f"item_vectors: {path} has {len(tensors)} tensors, and none of them is called {MATRIX}")
+            raise UserError(f"{key}: {path} has {len(tensors)} tensors, and none of them is called {MATRIX}")
         if kind not in _NUMBERS:
-            raise UserError(f"item_vectors: {path} has numbers of kind {kind}, not {', '.join(_NUMBERS)}")
+            raise UserError(f"{key}: {path} has numbers of kind {kind}, not {', '.join(_NUMBERS)}")
         number = np.dtype(_NUMBERS[kind])
         fits = min(shape, default=0) >= 0 and 0 <= begin <= end <= size - 8 - length
         # math.prod and not NumPy's: a product that does not fit into 64 bits is found out, too.
@@ -148,16 +150,16 @@ def _read_safetensors(path: Path) -> np.ndarray:
         return np.frombuffer(file.read(end - begin), dtype=number).reshape(shape)
 
 
-def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
+def _read_parquet(path: Path, key: str) -> tuple[list[str], np.ndarray]:
     try:
         table = pyarrow.parquet.read_table(path)
     except pa.ArrowException as error:
-        raise UserError(f"item_vectors: {path} is no Parquet file, or is damaged ({error})") from None
+        raise UserError(f"{key}: {path} is no Parquet file, or is damaged ({error})") from None
     lists = [name for name in table.column_names if _is_list(table.schema.field(name).type)]
     others = [name for name in table.column_names if name not in lists]
     if len(lists) != 1 or len(others) != 1:
         raise UserError(
-            f"item_vectors: {path} must have one column of names and one of lists of numbers, and has "
+            f"{key}: {path} must have one column of names and one of lists of numbers, and has "
             f"{', '.join(f'{each.name} ({each.type})' for each in table.schema)}"
         )
     column: Any = table.column(lists[0]).combine_chunks()
@@ -165,7 +167,7 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
     lengths = set(column.value_lengths().to_pylist())
     if None in names or None in lengths or len(lengths) > 1:
         what = "without a name" if None in names else "without a vector" if None in lengths else "of another length"
-        raise UserError(f"item_vectors: {path} has rows {what}")
+        raise UserError(f"{key}: {path} has rows {what}")
     values = column.flatten().to_numpy(zero_copy_only=False)
     return names, values.reshape(len(names), -1) if names else values
 

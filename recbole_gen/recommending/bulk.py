@@ -25,6 +25,7 @@ from tqdm import tqdm
 from recbole_gen import __version__, compat
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import lock_folder, read_json, write_json
+from recbole_gen.reading.item_vectors import find_vector_file
 from recbole_gen.reading.row_counts import name_lines
 from recbole_gen.recommending.history_files import open_histories
 from recbole_gen.recommending.recommender import BY_POPULARITY, Recommender
@@ -157,6 +158,9 @@ def _fingerprint(values: dict[str, Any], histories: Path) -> str:
     files = [histories, Path(str(values["checkpoint"])) / "best.pth", Path(str(values["checkpoint"])) / "when.json"]
     if values["candidates"]:
         files.append(Path(str(values["candidates"])))
+    if values["items"]:
+        vectors = find_vector_file(values["items"])
+        files += [vectors, vectors.with_suffix(".json")]
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files if path.exists()]
     return hashlib.sha256(json.dumps([__version__, values, stamps], default=str).encode()).hexdigest()
 

@@ -31,6 +31,8 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
   --k=10               items for each user
   --exclude_seen=true  do not recommend what is in the history
   --candidates=FILE    recommend these items only, one a line
+  --items=FILE         rank these new items, too, by their vectors; histories may hold them. Names and vectors as export
+                       writes them, or Parquet; of a run with item_vectors_use=frozen or adaptor
   --when               say what the predicted times are worth (PASRec): the share of true times in the windows
   --between A B        of users with a window (from, until) that meets these days only: --between 2024-05-01 2024-05-07
   --time_format=FORM   of dates that are not as in ISO 8601, such as "%d.%m.%Y %H:%M" (as strptime's)
@@ -43,9 +45,9 @@ usage: recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE 
 Interrupted, the same command goes on where it stopped, with the same result.
 """
 DEFAULTS: dict[str, Any] = {
-    "checkpoint": "", "histories": "", "output": "", "k": 10, "exclude_seen": True, "candidates": "", "when": False,
-    "between": "", "time_format": "", "max_bad": MAX_BAD, "user": "", "item": "", "time": "", "scene": "",
-    "device": "", "search": "exact", "model": "",
+    "checkpoint": "", "histories": "", "output": "", "k": 10, "exclude_seen": True, "candidates": "", "items": "",
+    "when": False, "between": "", "time_format": "", "max_bad": MAX_BAD, "user": "", "item": "", "time": "",
+    "scene": "", "device": "", "search": "exact", "model": "",
 }  # fmt: skip
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -70,7 +72,12 @@ def main(arguments: Sequence[str]) -> None:
     histories = Path(str(values["histories"]))
     if not histories.is_file():
         raise UserError(f"--histories: there is no file {histories}")
+    items = Path(str(values["items"])) if values["items"] else None
+    if items is not None and not items.exists():
+        raise UserError(f"--items: there is no folder or file {items}")
     reads = {"--histories": histories, "--candidates": Path(str(values["candidates"] or ""))}
+    if items is not None:
+        reads["--items"] = items
     require_file_output(output, reads=reads, given=values["output"])
     candidates = _read_candidates(values["candidates"])
 
@@ -78,8 +85,12 @@ def main(arguments: Sequence[str]) -> None:
     from recbole_gen.recommending.recommender import Recommender
 
     recommender = Recommender.load(
-        str(values["checkpoint"]), values["device"] or None, str(values["search"]), model=values["model"] or None
-    )
+        str(values["checkpoint"]), values["device"] or None, str(values["search"]), model=values["model"] or None,
+        items=items,
+    )  # fmt: skip
+    if recommender.new_items:
+        own = len(recommender.items) - 1 - recommender.new_items
+        print(f"{counted(recommender.new_items, 'new item', 'are')} ranked beside the {own:,} of the run")
     if (values["when"] or between) and not recommender.predicts_times:
         raise UserError(f"{recommender.config['model']} predicts no times: --when and --between are for PASRec")
     if candidates is not None:

@@ -37,6 +37,7 @@ class Recommender:
         items: tokens of the items in the order of their ids, padding first.
         predicts_times, predicts_scenes: whether it says when the next interaction is, and in which scene.
         reads_times, reads_scenes: what histories must come with.
+        new_items: how many of the items, the last ones, the model was not trained with.
         window: how far from a predicted day the true one was, in the run that this is; None where nobody has measured.
     """
 
@@ -44,7 +45,7 @@ class Recommender:
         self.config, self.model, self.window = saved.config, saved.model, saved.window
         self._input = ModelInput(self.config, self.model, saved.content)
         self._scorer = Scorer(self.config, self.model, self._input, self.window)
-        self.items = self._input.items
+        self.items, self.new_items = self._input.items, saved.new_items
         counts, order = saved.content["serving"]["counts"], tie_order(self.items, self.config["seed"])
         self._top_items = TopItems(self._scorer, *(each.to(self.config["device"]) for each in (counts, order)))
         self.reads_times, self.reads_scenes = self._input.reads_times, self._input.reads_scenes
@@ -63,6 +64,7 @@ class Recommender:
         search: str = "exact",
         ann_above: int = ANN_ABOVE,
         model: str | type | None = None,
+        items: str | Path | None = None,
     ) -> Recommender:
         """The model of a run's folder, from the best.pth in it (and when.json, if it predicts times).
 
@@ -72,13 +74,17 @@ class Recommender:
                 index, which is built here, takes memory and may miss some; what it finds is scored as ever.
             model: of a run whose model is a class of somebody's own, that class or its name, such as
                 my_package.my_module:MyModel: a checkpoint alone does not have code imported.
+            items: a file, or the folder of an `export`, with names and vectors of new items, in the forms of the key
+                `item_vectors`. They are ranked beside those of the run, and histories may hold them: of a run with
+                `item_vectors_use: frozen` (vectors of the model's width) or `adaptor` (of the width it was given).
 
         Raises UserError if there is no such run, its checkpoint is damaged, foreign, or not of one piece, or its model
         recommends nothing from histories; with "ann" if the model does not score by inner products, or faiss is
-        missing.
+        missing; for items that cannot be read or are the run's own, for vectors of another width, and for a run whose
+        items are not ranked by given vectors alone.
         """
         require_search(search)
-        recommender = cls(load_saved_model(folder, device, model))
+        recommender = cls(load_saved_model(folder, device, model, items))
         if search == "ann" and len(recommender.require_item_vectors()) - 1 > ann_above:
             recommender._top_items.index = build_index(
                 recommender._scorer, recommender._input, recommender._top_items.order

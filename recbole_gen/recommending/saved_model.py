@@ -19,6 +19,14 @@ from recbole_gen.errors import UserError
 from recbole_gen.evaluation import calibration
 from recbole_gen.model.given_vectors import expect_adapted_vectors
 from recbole_gen.quick_start import best_checkpoint, create_model
+from recbole_gen.reading.item_vectors import ItemVectors
+from recbole_gen.recommending.new_items import (
+    enlarge_catalogue,
+    enlarge_table,
+    read_new_items,
+    require_new_items,
+    require_nothing_else_grows,
+)
 
 
 @dataclass(frozen=True)
@@ -28,30 +36,39 @@ class SavedModel:
     Attributes:
         content: of the checkpoint.
         window: as of `Recommender`.
+        new_items: how many of its items, the last ones, it was not trained with.
     """
 
     config: Config
     model: Any
     content: dict[str, Any]
     window: calibration.DayWindow | None
+    new_items: int = 0
 
 
-def load_saved_model(folder: str | Path, device: str | None = None, model: str | type | None = None) -> SavedModel:
-    """The best checkpoint of a run's folder; ``device`` and ``model`` as of `Recommender.load`.
+def load_saved_model(
+    folder: str | Path,
+    device: str | None = None,
+    model: str | type | None = None,
+    items: str | Path | None = None,
+) -> SavedModel:
+    """The best checkpoint of a run's folder; ``device``, ``model`` and ``items`` as of `Recommender.load`.
 
     Raises UserError if there is no such run, its checkpoint is damaged, foreign, or not of one piece, or its model
-    reads no histories, or something of its data set that a checkpoint does not have.
+    reads no histories, or something of its data set that a checkpoint does not have; for items as `new_items` says.
     """
     path = best_checkpoint(folder)
+    new = None if items is None else read_new_items(items)
     content = checkpoint.load(path)
     _require_complete(path, content)
     changes = {} if device is None else {"use_gpu": device != "cpu"}
     config = finished_config(path, content, model, changes, needs_data=False)
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         raise UserError(f"{content['model']} reads no histories: recommending needs a sequential model")
-    built = _build_model(path, config, content)
+    built = _build_model(path, config, content, new)
     window = calibration.read_window(Path(folder) / calibration.WINDOWS_FILE) if hasattr(built, "when") else None
-    return SavedModel(config, built.to(config["device"]).eval(), content, window)
+    number = 0 if new is None else len(new.names)
+    return SavedModel(config, built.to(config["device"]).eval(), content, window, number)
 
 
 class CheckpointDataset:
@@ -131,10 +148,13 @@ def _require_complete(path: Path, content: dict[str, Any]) -> None:
             )
 
 
-def _build_model(path: Path, config: Config, content: dict[str, Any]) -> Any:
+def _build_model(path: Path, config: Config, content: dict[str, Any], new: ItemVectors | None) -> Any:
     if config["logit_bias"] is not None:
         config["logit_bias"] = "none"  # counted over a data set; the weights have it
     is_adapted = config["item_vectors"] and config["item_vectors_use"] == "adaptor"
+    if new is not None:
+        require_new_items(config, content, new)
+        enlarge_catalogue(config, content, new)
     for key, unused in given_vectors.UNUSED.items():
         config[key] = unused  # the weights have them, and the file need not be here
     try:
@@ -143,7 +163,11 @@ def _build_model(path: Path, config: Config, content: dict[str, Any]) -> Any:
         raise UserError(
             f"{content['model']} reads {error} of its data set, which is not in a checkpoint: it cannot recommend"
         ) from None
+    if new is not None:
+        enlarge_table(config, content, model, new, is_adapted)
     if is_adapted:
         expect_adapted_vectors(model, content["state_dict"])
+    if new is not None:
+        require_nothing_else_grows(content, model)
     checkpoint.load_weights(path, content, model)
     return model
