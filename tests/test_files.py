@@ -11,8 +11,8 @@ import pytest
 from recbole_gen import cli, figures, files
 from recbole_gen.errors import UserError
 from recbole_gen.plot import run_selection
+from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.recommending.bulk import _require_own_parts
-from recbole_gen.recommending.new_folder import new_folder
 
 
 @pytest.fixture

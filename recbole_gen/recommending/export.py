@@ -12,8 +12,8 @@ from typing import Any
 from recbole_gen import options
 from recbole_gen.errors import UserError, counted
 from recbole_gen.options import asks_for_help, parse_arguments
+from recbole_gen.prepare.new_folder import require_new
 from recbole_gen.reading.rules import MAX_BAD
-from recbole_gen.recommending.new_folder import require_new
 
 USAGE = """\
 usage: recbole-gen export --checkpoint=FOLDER --output=FOLDER [--histories=FILE]

@@ -16,8 +16,8 @@ import numpy as np
 
 from recbole_gen import __version__
 from recbole_gen.files import write_json
+from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.recommending.histories import Histories
-from recbole_gen.recommending.new_folder import new_folder
 from recbole_gen.recommending.recommender import Recommender
 
 SUFFIXES = {"numpy": ".npy", "safetensors": ".safetensors"}
