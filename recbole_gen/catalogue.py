@@ -22,7 +22,15 @@ from tabulate import tabulate
 
 from recbole_gen.config import registry
 from recbole_gen.config.papers import paper_names, read_paper
-from recbole_gen.config.places import PROPERTIES, RECBOLE_PROPERTIES, ROOT, dataset_names, find_dataset
+from recbole_gen.config.places import (
+    PROPERTIES,
+    RECBOLE_PROPERTIES,
+    ROOT,
+    dataset_keys,
+    dataset_names,
+    event_files,
+    find_dataset,
+)
 from recbole_gen.errors import UserError, quoted_option
 from recbole_gen.files import read_json
 from recbole_gen.options import asks_for_help, parse_name, read_yaml, verb_options
@@ -299,16 +307,8 @@ class DatasetLog:
 
 def read_title_lines(name: str, folder: Path) -> DatasetLog:
     """What the title lines say of a data set. Raises UserError for one that is no title line."""
-    keys = read_yaml(RECBOLE_PROPERTIES / "dataset/sample.yaml") | read_yaml(PROPERTIES / "overall.yaml")
-    for properties in (RECBOLE_PROPERTIES, PROPERTIES):
-        if (file := properties / f"dataset/{name}.yaml").is_file():
-            keys |= read_yaml(file)
-    parts = read_yaml(PROPERTIES / "protocol/benchmark.yaml")["benchmark_filename"]
-    files = [folder / f"{name}.inter"]
-    if not files[0].exists():
-        files = [file for part in parts if (file := folder / f"{name}.{part}.inter").exists()]
-    if not files:
-        files = sorted(folder.glob(f"{name}*.inter"))
+    keys = dataset_keys(name)
+    files = event_files(name, folder)
     item_file = folder / f"{name}.item"
     columns = title_line(files[0], keys["field_separator"])
     return DatasetLog(

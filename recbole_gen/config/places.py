@@ -98,3 +98,21 @@ def dataset_names(data_path: str) -> list[str]:
             folders = sorted(place.iterdir()) if place.is_dir() else []
             names += [each.name for each in folders if any(f.name.startswith(each.name) for f in each.glob("*.inter"))]
     return list(dict.fromkeys([*names, "ml-100k"]))
+
+
+def dataset_keys(name: str) -> dict[str, Any]:
+    """The settings that a data set has of its own or by default: its columns' names, what separates its cells."""
+    keys = read_yaml(RECBOLE_PROPERTIES / "dataset/sample.yaml") | read_yaml(PROPERTIES / "overall.yaml")
+    for properties in (RECBOLE_PROPERTIES, PROPERTIES):
+        if (file := properties / f"dataset/{name}.yaml").is_file():
+            keys |= read_yaml(file)
+    return keys
+
+
+def event_files(name: str, folder: Path) -> list[Path]:
+    """NAME.inter in a data set's folder, or the files of its parts where there are only those."""
+    files = [folder / f"{name}.inter"]
+    if not files[0].exists():
+        parts = read_yaml(PROPERTIES / "protocol/benchmark.yaml")["benchmark_filename"]
+        files = [file for part in parts if (file := folder / f"{name}.{part}.inter").exists()]
+    return files or sorted(folder.glob(f"{name}*.inter"))
