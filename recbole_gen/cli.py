@@ -22,6 +22,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE     for users it need not know
        recbole-gen export --checkpoint=FOLDER --output=FOLDER          vectors of items, and of users
        recbole-gen serve --checkpoint=FOLDER                           recommendations over HTTP
+       recbole-gen tokenize --item_vectors=FOLDER --output=FOLDER      semantic IDs of items, from their vectors
        recbole-gen models [NAME] | datasets [NAME]                     what there is, what it needs, what is installed
        (each of these verbs has its --help)
 
@@ -50,6 +51,7 @@ VERBS = {
     "recommend": ("recommending.recommend", "main"),
     "export": ("recommending.export", "main"),
     "serve": ("serving.serve", "main"),
+    "tokenize": ("tokenizing.command", "main"),
     "models": ("catalogue", "models"),
     "datasets": ("catalogue", "datasets"),
 }

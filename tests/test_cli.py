@@ -46,6 +46,7 @@ def test_help_is_given_wherever_it_is_asked_for(line, capsys):
         ("reproduce acvae-ml-1m --sedes=3", "'seeds'"), ("reproduce acvae-ml-1m --laten_size=3", "'latent_size'"),
         ("plot toi --rnu=x", "--run"), ("prepare ml-100k --ass=pasrec", "--as"),
         ("recommend --chekpoint=x", "--checkpoint"), ("export --ouput=x", "--output"), ("serve --prot=1", "--port"),
+        ("tokenize --item_vectors=x --outptu=y", "--output"),
         ("datasets --data_pth=x", "--data_path"), ("models --hepl", "--help"),
         ("--model=Pop --dataset=ml-100k --print-confg", "'print-config'"),
     ],
@@ -62,6 +63,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest(line, near, refused):
         "compare --models=Pop --dataset=ml-100k --baseline=", "reproduce acvae-ml-1m --baselines=",
         "reproduce acvae-ml-1m --docs=", "reproduce --docs=", "plot toi --run=", "plot toi --run",
         "prepare ml-100k --as=", "recommend --checkpoint=", "export --checkpoint=x --output=", "serve --checkpoint=",
+        "tokenize --item_vectors=", "tokenize --item_vectors=x --output=",
         "datasets --data_path=", "--model=SASRec --dataset=ml-100k --resume=",
     ],
 )  # fmt: skip

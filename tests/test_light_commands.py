@@ -27,7 +27,7 @@ LIGHT = {  # command -> exit code
     "--model=BPR --dataset=ml-100k --lerning_rate=0.1 --print-config": 2, "epochs=3": 2,
     "datasets": 0, "models DreamRec": 0, "models nobody": 2, "prepare": 0, "prepare nothing": 2, "plot": 0,
     "plot toy": 2, "plot tsne --help": 0, "plot tsne --rnus=x": 2, "recommend --histores=x": 2, "export --out=x": 2,
-    "serve --prot=1": 2,
+    "serve --prot=1": 2, "tokenize --item_vectors=x --output=y --codes=1": 2, "tokenize --item_vector=x": 2,
     "tune --model=DreamRec --dataset=ml-100k --num_sample=3": 2, "tune --model=DreamRek --dataset=ml-100k": 2,
     "tune --model=DreamRec --dataset=ml-100k --lerning_rate=0.1": 2, "tune --resume=nowhere": 2,
     "compare --models=Pop,DreamRek --dataset=ml-100k": 2, "compare --models=Pop,BPR --dataset=ml-100k --topq=5": 2,
