@@ -107,19 +107,10 @@ def ids_of_vectors(vectors: np.ndarray, levels: int, codes: int, seed: int) -> t
     Each level is a k-means of what those before have left of the vectors [n, d]. Returns [1 + n, levels + 1] int64, of
     which the first row is padding's.
     """
-    from sklearn.cluster import KMeans
+    from recbole_gen.data.residual_kmeans import residual_kmeans, with_last_digit  # scikit-learn takes its time to load
 
-    left, digits = vectors.astype(np.float64), np.zeros((len(vectors) + 1, levels + 1), dtype=np.int64)
-    for level in range(levels):
-        number = min(codes, len(np.unique(left.round(9), axis=0)))
-        found = KMeans(number, n_init=1, random_state=seed).fit(left)
-        digits[1:, level] = found.labels_
-        left = left - found.cluster_centers_[found.labels_]
-    times: dict[tuple[int, ...], int] = {}
-    for item, row in enumerate(digits[1:, :-1].tolist(), start=1):
-        digits[item, -1] = times.get(tuple(row), 0)
-        times[tuple(row)] = digits[item, -1] + 1
-    return torch.from_numpy(digits)
+    _, digits = residual_kmeans(vectors.astype(np.float32), levels, codes, seed)
+    return torch.from_numpy(np.concatenate([np.zeros((1, levels + 1), dtype=np.int64), with_last_digit(digits)]))
 
 
 def _log(level: int, text: str) -> None:

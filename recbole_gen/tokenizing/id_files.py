@@ -17,17 +17,6 @@ NO_PART_OF_NAMES = "\t\n\r"
 """What ends a cell or a line."""
 
 
-def with_last_digit(digits: np.ndarray) -> np.ndarray:
-    """Digits [n, levels] and one more, [n, levels + 1]: 0, 1, 2, ... of items that have all others alike, in their
-    order."""
-    _, group, sizes = np.unique(digits, axis=0, return_inverse=True, return_counts=True)
-    group = group.ravel()
-    order = np.argsort(group, kind="stable")
-    last = np.empty(len(digits), dtype=np.int64)
-    last[order] = np.arange(len(digits)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.column_stack([digits, last])
-
-
 def require_names_for_cells(names: Sequence[str]) -> None:
     """Raise UserError for items whose names cannot stand in a cell of a tab-separated file."""
     odd = [name for name in names if not _fits_a_cell(name)]

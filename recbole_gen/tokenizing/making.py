@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from recbole_gen import __version__, figures
+from recbole_gen.data.residual_kmeans import with_last_digit
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import write_json
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 from recbole_gen.tokenizing import dataset_items, id_files, report
 from recbole_gen.tokenizing.drawing import draw_semantic_ids
+from recbole_gen.tokenizing.kmeans import quantize_by_kmeans
 from recbole_gen.tokenizing.quantized import Quantized, in_one_scale
-from recbole_gen.tokenizing.residual_kmeans import quantize_by_kmeans
 from recbole_gen.tokenizing.settings import RQVAE_DEFAULTS
 
 FORMAT = "recbole_gen semantic IDs 1"
@@ -45,7 +46,7 @@ def make_semantic_ids(options: dict[str, Any], output: Path, say: Callable[[str]
     )
     levels, codes, seed = options["levels"], options["codes"], options["seed"]
     quantized, settings = _quantize(in_one_scale(found.vectors), options)
-    ids = id_files.with_last_digit(quantized.digits)
+    ids = with_last_digit(quantized.digits)
     measured = report.measure(ids, quantized.variance_left, found.vectors, codes, seed)
     note = {
         "format": FORMAT,

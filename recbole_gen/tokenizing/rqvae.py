@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from recbole_gen.data.residual_kmeans import residual_kmeans
 from recbole_gen.errors import UserError
 from recbole_gen.tokenizing.quantized import Quantized, share_left
-from recbole_gen.tokenizing.residual_kmeans import residual_kmeans
 
 STEPS = 4000
 """Of a training whose epochs nobody has named, about."""

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_gen.data.residual_kmeans import residual_kmeans
 from recbole_gen.errors import UserError
+from recbole_gen.tokenizing.kmeans import quantize_by_kmeans
 from recbole_gen.tokenizing.quantized import in_one_scale
-from recbole_gen.tokenizing.residual_kmeans import quantize_by_kmeans, residual_kmeans
 from recbole_gen.tokenizing.rqvae import RQVAE, Settings, quantize_by_rqvae
 from recbole_gen.tokenizing.settings import RQVAE_DEFAULTS
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from recbole_gen.data.residual_kmeans import with_last_digit
 from recbole_gen.tokenizing import report
-from recbole_gen.tokenizing.id_files import with_last_digit
 
 # Six items on a circle: 0, 1 and 2 close together, 3 and 4 too, 5 opposite to the first.
 ANGLES = np.radians([0, 10, 25, 90, 100, 180])
