@@ -14,8 +14,9 @@ alone.
 
 The loss is minus that of the target, divided by m (section 3.2 trains on the next item's digits by teacher forcing).
 `full_sort_predict` gives it for every item: the decoder is run once for each prefix that any item has, for all users of
-a batch together, not once an item. With `beam_size` it follows only so many prefixes, and ranks what it ends with, as
-the paper does; there a beam may generate IDs of no item, here each step goes to prefixes of items only.
+a batch together, not once an item. With `exact_top` it leaves out prefixes that cannot lead to one of so many best
+items, whose ranking is exact all the same. With `beam_size` it follows only so many prefixes, and ranks what it ends
+with, as the paper does; there a beam may generate IDs of no item, here each step goes to prefixes of items only.
 
 Where the IDs come from: `semantic_ids` names a file, such as `tokenize` writes; without one they are made of the
 training rows, of which items come near each other in them (data/semantic_ids.py). Those of the paper are from texts.
@@ -54,7 +55,9 @@ FLOATS_OF_A_STEP = 2**21
 Cache = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, one each of a place."""
 NOT_FOUND = torch.finfo(torch.float32).min
-"""Score of items that a beam has not come to."""
+"""Score of items that a search has not come to."""
+ROUNDING = 1e-4
+"""By which the same log p may differ from one pass to another."""
 
 
 class DigitDecoder(nn.Module):
@@ -152,7 +155,7 @@ class TIGER(SequentialRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         d, dropout, heads = config["hidden_size"], config["dropout_prob"], config["n_heads"]
-        self.beam_size = config["beam_size"]
+        self.beam_size, self.exact_top = config["beam_size"], config["exact_top"]
         self.has_own_ids = not config["semantic_ids"]
         self.register_buffer("semantic_ids", dataset.semantic_ids.clone())
         self.tree = PrefixTree(self.semantic_ids)
@@ -230,21 +233,22 @@ class TIGER(SequentialRecommender):
 
     @torch.no_grad()  # what a gradient would need of all prefixes is more than memory has
     def full_sort_predict(self, interaction) -> torch.Tensor:
-        """log p of every item, [B, n_items]; with `beam_size` of those that the beam ends with, and `NOT_FOUND`."""
+        """log p of every item, [B, n_items]; `NOT_FOUND` of what `exact_top` or `beam_size` have not come to."""
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        rank = self.walk if self.beam_size is None else self.scores_of_beam
+        rank = self.rank_beam if self.beam_size else self.rank_best if self.exact_top else self.walk
         most_rows = max(1, FLOATS // self._floats_of_a_row())
         return encode_by_length(rank, used_lengths(item_seq), [item_seq], [length], most_rows=most_rows)
 
     def _floats_of_a_row(self) -> int:
-        """What ranking for one history holds: keys and values of the prefixes that others build on."""
-        tree, layers = self.tree, self.decoder.layers
-        if self.beam_size is not None:
-            return self.beam_size * (
-                max(tree.sizes) + 2 * self.token_embedding.embedding_dim * len(layers) * tree.depth
-            )
-        kept = sum(tree.width(depth) for depth in range(tree.depth - 1))
-        return kept * 2 * self.token_embedding.embedding_dim * len(layers) + tree.width(tree.depth)
+        """What ranking for one history may hold: scores of the digits behind prefixes, or keys and values of those that
+        others build on."""
+        tree, of_prefix = self.tree, 2 * self.token_embedding.embedding_dim * len(self.decoder.layers)
+        if self.beam_size:
+            return self.beam_size * (max(tree.sizes) + of_prefix * tree.depth)
+        widths = [tree.width(depth) for depth in range(tree.depth + 1)]
+        if self.exact_top:
+            return max(width * size for width, size in zip(widths, tree.sizes))
+        return sum(widths[: tree.depth - 1]) * of_prefix + widths[-1]
 
     def predict(self, interaction) -> torch.Tensor:
         """log p of the rows' own items, [B]: exact, also with `beam_size`."""
@@ -290,17 +294,33 @@ class TIGER(SequentialRecommender):
             stop = min(start + step, width)
             yield slice(start, stop), slice(ends[start], ends[stop])
 
-    def scores_of_beam(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    def rank_beam(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """log p of the items that a beam of `beam_size` ends with, [B, n_items]; `NOT_FOUND` for the others."""
-        items, scores = self.beam_search(item_seq, length, self.beam_size)
+        return self._ranked(*self.beam_search(item_seq, length, self.beam_size))
+
+    def rank_best(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        """log p of at least the `exact_top` best items, [B, n_items]; `NOT_FOUND` for others.
+
+        No item has more than its prefix. So what a beam finds says how likely a prefix must be to lead to a better one,
+        and at each depth there are at most 1 / p of those.
+        """
+        _, found = self.beam_search(item_seq, length, self.exact_top)
+        return self._ranked(*self.beam_search(item_seq, length, None, found[:, -1] - ROUNDING))
+
+    def _ranked(self, items: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         ranked = scores.new_full((len(scores), self.n_items), NOT_FOUND)
         ranked.scatter_(1, items, scores)
         ranked[:, 0] = -torch.inf
         return ranked
 
-    def beam_search(self, item_seq: torch.Tensor, length: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The items whose prefixes were always among the ``size`` likeliest, and their log p: [B, size] each, the best
-        first; item 0 with -inf where there are fewer."""
+    def beam_search(
+        self, item_seq: torch.Tensor, length: torch.Tensor, size: int | None, least: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The items whose prefixes were always among the ``size`` likeliest; or, for a size of None, those of at least
+        ``least``, [B], and some others.
+
+        Returns them and their log p, [B, n] each, the best first; item 0 with -inf where there are fewer.
+        """
         tree, (memory, padding, x) = self.tree, self._begin(item_seq, length)
         scores, nodes = x.new_zeros(len(x), 1), item_seq.new_zeros(len(x), 1)
         seen: list[list[Cache]] = []
@@ -309,7 +329,8 @@ class TIGER(SequentialRecommender):
             following, exist = tree.next_nodes(depth, nodes)
             log_p = self.outputs[depth](states).log_softmax(-1).masked_fill(~exist, -torch.inf)
             every = (scores.unsqueeze(-1) + log_p).flatten(1)
-            scores, chosen = every.topk(min(size, every.shape[1]), dim=1)
+            width = size if least is None else int((every >= least.unsqueeze(1)).sum(1).max())
+            scores, chosen = every.topk(min(width or 1, every.shape[1]), dim=1)
             nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
             rows = torch.arange(len(x), device=x.device).unsqueeze(1)
             seen = [[(key[rows, parent], value[rows, parent]) for key, value in layers] for layers in [*seen, own]]

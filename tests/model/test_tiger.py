@@ -147,6 +147,23 @@ def test_a_beam_gives_items_with_their_exact_scores_and_no_others(make_model):
     torch.testing.assert_close(ranked.gather(1, items), scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("top", [1, 5, 40, 90, 500])
+@pytest.mark.parametrize("sharpness", [1, 8])
+def test_the_best_items_are_exact_without_the_others(make_model, top, sharpness):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
+    exact, some = make_model(digits), make_model(digits, exact_top=top)
+    with torch.no_grad():
+        for model in (exact, some):
+            for output in model.outputs:
+                output.weight.mul_(sharpness)
+        every, found = exact.full_sort_predict(batch), some.full_sort_predict(batch)
+    best = every.topk(min(top, 90), dim=1)
+    torch.testing.assert_close(found.gather(1, best.indices), best.values, rtol=1e-4, atol=1e-4)
+    is_found = found > tiger.NOT_FOUND
+    torch.testing.assert_close(found[is_found], every[is_found], rtol=1e-4, atol=1e-4)
+    assert (is_found.sum(1) >= min(top, 90)).all() and (is_found.sum() < 270 or top >= 40)
+
+
 def greedy(model, batch) -> list[str]:
     """The ID of the likeliest digit each time that some item's ID goes on with: by hand, over all items."""
     ids, found = model.semantic_ids[1:], []
