@@ -41,7 +41,8 @@ POSITIONS = {
     "DiffRec": {"causal": True, "positions_from": "start"},
     "DSPnet": {"causal": True},
 }
-MODELS = ("SASRec", "GRU4Rec", "DreamRec", "DiffRec", "PASRec", "PreferDiff", "ACVAE", "DSPnet")
+MODELS = ("SASRec", "GRU4Rec", "DreamRec", "DiffRec", "PASRec", "PreferDiff", "ACVAE", "DSPnet", "TIGER")
+NO_POSITIONS = ("TIGER",)
 PUBLISHED = ("pasrec-beauty-benchmark", "pasrec-toys-benchmark", "preferdiff-beauty-benchmark", "diffrec-beauty")
 
 
@@ -170,6 +171,8 @@ def main() -> None:
             if clock.is_over():
                 print("the time is over")
                 return
+            if mode == "positions" and model in NO_POSITIONS:
+                continue
             more = {**(SCENES if model == "DSPnet" else {}), "train_pairs": "all"}
             if mode == "positions":
                 more |= {"train_pairs": "positions", **POSITIONS.get(model, {})}

@@ -18,7 +18,7 @@ VECTORS = {
     "DreamRec": {}, "PASRec": {}, "PreferDiff": {}, "ACVAE": {}, "DSPnet": {}, "SASRec": {}, "GRU4Rec": {}, "NARM": {},
     "STAMP": {}, "Caser": {}, "NextItNet": {"block_num": 1, "dilations": [1, 2]},
 }  # fmt: skip
-NONE = {"DiffRec": {}, "Transitions": {}, "BERT4Rec": {}, "FPMC": {}, "CORE": {}}
+NONE = {"DiffRec": {}, "TIGER": {}, "Transitions": {}, "BERT4Rec": {}, "FPMC": {}, "CORE": {}}
 
 
 @pytest.fixture
