@@ -105,6 +105,21 @@ def _terminated_as_by_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def kept_interrupt_handler() -> Iterator[None]:
+    """Have Ctrl-C mean after the block what it meant before. Ray Tune leaves a handler behind, which takes the next one
+    for a search that is over: nothing would end by it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT))}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def connected_ray(address: str | None = None) -> Iterator[Any]:
     """The `ray` module, connected to a cluster (``auto``: that of this machine), or until the end to one of our own.
     SIGTERM is a KeyboardInterrupt meanwhile.

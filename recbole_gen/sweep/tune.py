@@ -124,7 +124,8 @@ def _run_trials(
         ),
     )
     try:
-        tuner.fit()
+        with cluster.kept_interrupt_handler():
+            tuner.fit()
     except RuntimeError as error:
         if "low on memory" not in str(error):
             raise

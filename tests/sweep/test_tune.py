@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -379,7 +380,10 @@ def built_and_shared(folder: Path) -> tuple[list[str], list[str]]:
 @on_ray
 def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, space, tmp_path, capsys):
     folder = tmp_path / "sweep"
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     assert cli.main(line(space(), "--num_samples=3", "--epochs=2", "--state=INFO")) == 0
+    # Ray Tune leaves a handler behind, and a leaderboard would need a Ctrl-C for each search that it has made.
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
     out = capsys.readouterr().out
     assert "3 trials of DreamRec on toy" in out and "[3/3] trial" in out and "the best by validation, tested:" in out
     trials = state.read_trials(folder)
