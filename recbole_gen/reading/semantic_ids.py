@@ -34,52 +34,73 @@ class SemanticIds:
 
 
 def read_semantic_ids(path: str | Path, column: str | None = None) -> SemanticIds:
-    """Read them. Raises UserError for a file that is missing, or damaged, or of another form, for a column that is not
-    there, or not named where there are several, and for names or IDs that occur twice."""
+    """Read them; empty lines are passed over. Raises UserError for a file that is missing, or damaged, or of another
+    form, for a column that is not there, or not named where there are several, and for names or IDs that occur twice.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / "semantic-ids.tsv"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: names may have other marks of a line end
     except FileNotFoundError:
         raise UserError(f"semantic_ids: there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"semantic_ids: {path} cannot be read ({error})") from None
-    table = [line.split("\t") for line in lines]
-    if len(table) < 2 or len(table[0]) < 2:
+    table = {number: line.split("\t") for number, line in enumerate(lines, start=1) if line.strip()}
+    (_, head), *rows = table.items() or [(1, [])]
+    if not rows or len(head) < 2:
         raise UserError(
             f"semantic_ids: {path} must have a line of names, item_id and semantic_id with a tab between, and then a "
             f"line an item"
         )
-    for number, row in enumerate(table, start=1):
-        if len(row) != len(table[0]):
-            raise UserError(f"semantic_ids: {path}, line {number} has {len(row)} cells, and the first {len(table[0])}")
-    place = _place_of(column, path, table)
-    names = [row[0] for row in table[1:]]
-    digits = _digits([row[place] for row in table[1:]], path)
-    return SemanticIds(path, _require_different(names, "item", path), digits)
+    for number, row in rows:
+        if len(row) != len(head):
+            cells = counted(len(row), "cell")
+            raise UserError(f"semantic_ids: {path}, line {number} has {cells}, and the line of names {len(head)}")
+    place = _place_of(column, path, head, rows[0][1])
+    names = {number: row[0] for number, row in rows}
+    _require_different(names, "item", path)
+    return SemanticIds(path, list(names.values()), _digits({number: row[place] for number, row in rows}, path))
 
 
-def _place_of(column: str | None, path: Path, table: list[list[str]]) -> int:
-    """Where the column of IDs stands."""
-    head = table[0]
-    ids = [place for place in range(1, len(head)) if len(table[1][place].split()) > 1]
+def _place_of(column: str | None, path: Path, head: list[str], first: list[str]) -> int:
+    """Where the column of IDs stands, of a table that begins with the cells ``head`` and ``first``."""
     if column is None:
-        if len(ids) == 1:
-            return ids[0]
-        found = ", ".join(head[place] for place in ids)
-        cure = f"name one of {found} with --semantic_ids_column=NAME" if ids else "it needs one of digits with blanks"
-        raise UserError(f"semantic_ids: {path} has {counted(len(ids), 'column')} of IDs: {cure}")
-    if column not in head[1:]:
+        several = [place for place in range(1, len(head)) if len(first[place].split()) > 1]
+        ids = [place for place in several if _are_digits(first[place])] or several
+        if not ids:
+            raise UserError(
+                f"semantic_ids: {path} has no column of IDs, which are digits with blanks between; one of single "
+                f"digits is named with --semantic_ids_column=NAME"
+            )
+        if len(ids) > 1:
+            found = ", ".join(head[place] for place in ids)
+            raise UserError(
+                f"semantic_ids: {path} has {len(ids)} columns of IDs: name one of {found} with "
+                f"--semantic_ids_column=NAME"
+            )
+        place = ids[0]
+    elif column in head[1:]:
+        place = head.index(column, 1)
+    else:
+        near = did_you_mean(column, head[1:], ": did you mean {}?") or f", but {', '.join(head[1:])}"
+        raise UserError(f"semantic_ids_column: {path} has no column {column}{near}")
+    if _are_digits(head[place]):
         raise UserError(
-            f"semantic_ids_column: {path} has no column {column}{did_you_mean(column, head[1:], ': did you mean {}?')}"
+            f"semantic_ids: {path} begins with '{head[0]}' and '{head[place]}', and its first line must have the names "
+            f"of the columns, item_id and semantic_id"
         )
-    return head.index(column, 1)
+    return place
 
 
-def _digits(texts: list[str], path: Path) -> np.ndarray:
-    rows = [text.split() for text in texts]
-    for number, row in enumerate(rows, start=2):
+def _are_digits(cell: str) -> bool:
+    return cell.isascii() and cell.replace(" ", "").isdecimal()
+
+
+def _digits(texts: dict[int, str], path: Path) -> np.ndarray:
+    """texts: by their lines."""
+    rows = [text.split() for text in texts.values()]
+    for number, row in zip(texts, rows):
         odd = next((digit for digit in row if not (digit.isascii() and digit.isdecimal())), None)
         if odd is not None or len(row) != len(rows[0]) or not row:
             what = f"'{odd}', which is no digit" if odd else f"{len(row)} digits, and the first ID has {len(rows[0])}"
@@ -87,17 +108,18 @@ def _digits(texts: list[str], path: Path) -> np.ndarray:
         if large := next((digit for digit in row if len(digit) > 5 or int(digit) > LARGEST_DIGIT), None):
             raise UserError(f"semantic_ids: {path}, line {number} has a digit above {LARGEST_DIGIT:,}: {large[:20]}")
     digits = np.array(rows, dtype=np.int64)
-    _require_different([" ".join(row) for row in rows], "ID", path)
+    # As numbers: 01 is 1.
+    _require_different(dict(zip(texts, (" ".join(map(str, row)) for row in digits.tolist()))), "ID", path)
     return digits
 
 
-def _require_different(texts: list[str], what: str, path: Path) -> list[str]:
+def _require_different(texts: dict[int, str], what: str, path: Path) -> None:
+    """texts: by their lines."""
     known: dict[str, int] = {}
-    for number, text in enumerate(texts, start=2):
+    for number, text in texts.items():
         if text in known:
             cure = ": a last digit tells equal IDs apart, as `tokenize` gives it" if what == "ID" else ""
             raise UserError(
                 f"semantic_ids: {path} has the {what} '{text}' in line {known[text]} and in line {number}{cure}"
             )
         known[text] = number
-    return texts

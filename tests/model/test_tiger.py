@@ -12,6 +12,7 @@ from recbole_gen import cli, quick_start
 from recbole_gen.errors import UserError
 from recbole_gen.model import tiger
 from recbole_gen.model.prefix_tree import PrefixTree
+from recbole_gen.reading.semantic_ids import read_semantic_ids
 from recbole_gen.recommending.recommender import Recommender
 
 IDS = ["0 0 0", "0 0 1", "0 2 0", "1 1 0", "1 0 0", "3 0 0", "3 0 1", "3 0 2", "3 4 0"]
@@ -249,7 +250,7 @@ def test_ids_of_a_file_are_those_of_the_items_whatever_their_order(run, id_file)
     "lines, pattern",
     [
         (["item_id\tid"], "must have a line of names"),
-        (["item_id\tid", "i1\t1 1", "i2"], "line 3 has 1 cells, and the first 2"),
+        (["item_id\tid", "i1\t1 1", "i2"], "line 3 has 1 cell, and the line of names 2"),
         (["item_id\tid", "i1\t1 1", "i2\t1 1"], "has the ID '1 1' in line 2 and in line 3: a last digit"),
         (["item_id\tid", "i1\t1 1", "i1\t1 2"], "has the item 'i1' in line 2 and in line 3"),
         (["item_id\tid", "i1\t1 1", "i2\t1 x"], "line 3 has 'x', which is no digit"),
@@ -257,6 +258,11 @@ def test_ids_of_a_file_are_those_of_the_items_whatever_their_order(run, id_file)
         (["item_id\tid", "i1\t1 1", "i2\t1"], "line 3 has 1 digits, and the first ID has 2"),
         (["item_id\tid", "i1\t1 1", "i2\t1 70000"], "line 3 has a digit above 65,535"),
         (["item_id\tid\tother", "i1\t1 1\t2 2", "i2\t1 2\t2 3"], "2 columns of IDs: name one of id, other"),
+        (["item_id\tid", "i1\t1 1", "i2\t01 1"], "has the ID '1 1' in line 2 and in line 3"),
+        (["item_id\tid", "", "i1\t1 1", "", "i2\t1 x"], "line 5 has 'x', which is no digit"),
+        (["i1\t1 1", "i2\t1 2"], "begins with 'i1' and '1 1', and its first line must have the names"),
+        (["item_id\tid", "i1\t1", "i2\t2"], "no column of IDs.* one of single digits is named with"),
+        (["", "", ""], "must have a line of names"),
         (["item_id\tid", "x1\t1 1", "x2\t1 2"], "none of the 40 items .* is among the 2"),
     ],
 )
@@ -279,6 +285,17 @@ def test_items_without_an_id_are_told_and_differ(run, id_file, caplog):
     assert "2 items have no ID in" in caplog.text and "1 other name is there, of no item" in caplog.text
     ids = quick_start.load(result["run_dir"]).model.semantic_ids[1:].tolist()
     assert len({tuple(each) for each in ids}) == 40 and sum(first == 10 for first, _ in ids) == 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_titles_and_odd_names_and_empty_lines_are_no_part_of_the_ids(tmp_path, end):
+    """Names are what `tokenize` takes: those with other marks of a line end, too."""
+    names = ["a\u2028b", "c\x85", "d e", "f\x0b"]
+    lines = ["item\ttitle\tid", *(f"{name}\tToy Story {n}\t0{n} 1" for n, name in enumerate(names)), "", ""]
+    path = tmp_path / "ids.tsv"
+    path.write_bytes(("\ufeff" + end.join([lines[0], "", *lines[1:]])).encode())
+    found = read_semantic_ids(path)
+    assert found.names == names and found.digits.tolist() == [[n, 1] for n in range(4)]
 
 
 def test_a_run_goes_on_with_its_ids_only(run, id_file, arguments):
