@@ -45,8 +45,8 @@ def attach_semantic_ids(config, dataset) -> None:
 def match_ids(found: SemanticIds, names: list[str]) -> torch.Tensor:
     """IDs in the order of the data set's items, padding first: [n_items, m] int64.
 
-    Items without one get IDs that begin with digits of no other, and differ in their last, which is told. Raises
-    UserError if no item has one.
+    Items without one get IDs that begin with digits of no other, and differ in their last (where it is the only one,
+    they are the numbers behind those of the others), which is told. Raises UserError if no item has one.
     """
     row_of = {name: row for row, name in enumerate(found.names)}
     rows = np.array([-1, *(row_of.get(name, -1) for name in names[1:])])
@@ -60,12 +60,12 @@ def match_ids(found: SemanticIds, names: list[str]) -> torch.Tensor:
     digits[rows >= 0] = found.digits[rows[rows >= 0]]
     if len(missing):
         digits[missing] = found.digits.max(0) + 1
-        digits[missing, -1] = np.arange(len(missing))
+        digits[missing, -1] = np.arange(len(missing)) + (digits[missing, -1] if digits.shape[1] == 1 else 0)
         some = ", ".join(names[item] for item in missing[:EXAMPLES])
         _log(
             logging.WARNING,
-            f"semantic_ids: {counted(len(missing), 'item', 'have')} no ID in {found.path}, such as {some}: they get "
-            f"IDs that say nothing of them",
+            f"semantic_ids: {counted(len(missing), 'item', 'have')} no ID in {found.path}, such as {some}: "
+            f"such an ID is made up, and says nothing of its item",
         )
     if foreign := len(found.names) - (len(names) - 1 - len(missing)):
         _log(logging.INFO, f"semantic_ids: {counted(foreign, 'other name', 'are')} there, of no item of the data set")

@@ -287,6 +287,14 @@ def test_items_without_an_id_are_told_and_differ(run, id_file, caplog):
     assert len({tuple(each) for each in ids}) == 40 and sum(first == 10 for first, _ in ids) == 2
 
 
+def test_items_without_an_id_of_one_digit_get_digits_of_no_other(run, id_file, caplog):
+    path = id_file(["item_id\tid", *(f"i{n}\t{n}" for n in range(38))])
+    result = run("TIGER", semantic_ids=path, semantic_ids_column="id")
+    assert "2 items have no ID in" in caplog.text
+    ids = quick_start.load(result["run_dir"]).model.semantic_ids[1:].flatten().tolist()
+    assert sorted(ids) == [*range(40)]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_titles_and_odd_names_and_empty_lines_are_no_part_of_the_ids(tmp_path, end):
     """Names are what `tokenize` takes: those with other marks of a line end, too."""
