@@ -160,6 +160,7 @@ def _train_and_test(
             raise UserError(str(error)) from error
     require_enough_items(config, data.item_num)
     tell_certain_hits(config, data.item_num)
+    tell_short_lists(config)
     with blaming_settings(config, "data"):
         train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
@@ -274,6 +275,16 @@ def tell_certain_hits(config: Config, item_num: int) -> None:
                 f"topk {certain}: rankings of {ranked} items (eval_args: mode {mode}) have every target among the "
                 f"first {ranked}, whatever the model: Hit and Recall say nothing there"
             )
+
+
+def tell_short_lists(config: Config) -> None:
+    """Warn of cut-offs that a model with a beam, TIGER, has no items for."""
+    size, modes = config["beam_size"], config["eval_args"]["mode"].values()
+    if size and "full" in modes and (beyond := [k for k in config["topk"] if k > size]):
+        logging.getLogger().warning(
+            f"topk {beyond}: with beam_size: {size} a list has {counted(size, 'item')} at most, and the metrics there "
+            f"are of no more: a larger beam_size, or ~ for all items, fills it"
+        )
 
 
 def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) -> None:

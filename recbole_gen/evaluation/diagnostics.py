@@ -13,7 +13,7 @@ import torch
 
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.evaluation.ranking import TopKMetrics, count_scores_beside, hit_matrix, top_items
-from recbole_gen.model.layers import FUTURE
+from recbole_gen.model.layers import FUTURE, NOT_FOUND
 from recbole_gen.model.transitions import TransitionCounts
 
 LIST_LENGTH = 20
@@ -183,7 +183,7 @@ class Diagnostics:
         self.rows += len(scores)
         greater, equal = count_scores_beside(scores, u, i)
         self._add("rank", greater + (equal + 1) / 2)
-        self._add("tied", (equal > 1) & (scores[u, i] > -torch.inf))
+        self._add("tied", (equal > 1) & (scores[u, i] > NOT_FOUND))
         self._add("user", interaction[self.fields[0]].to(device)[u])
         self._add("target", i)
         if self.list_field in interaction:

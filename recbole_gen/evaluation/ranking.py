@@ -1,6 +1,7 @@
 """Hits and ranks without B x I one-hots, and RecBole's metrics on them.
 
-A score matrix has one row a user (or history) and one column an item; column 0 is padding. Excluded items score -inf.
+A score matrix has one row a user (or history) and one column an item; column 0 is padding. Excluded items score -inf,
+and items that the model has not come to `NOT_FOUND`.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.register import metric_information, metrics_dict
 
 from recbole_gen.evaluation.ties import top_scored
-from recbole_gen.model.layers import distinct
+from recbole_gen.model.layers import NOT_FOUND, distinct
 
 EXTRA_TASKS = {"period": "all later items", "scene": "next scene", "scene_period": "all later scenes"}
 """What is measured beside the run's own metrics, by the prefix of the names, as in scene_recall@5."""
 
 
 def top_items(scores: torch.Tensor, k: int, order: torch.Tensor) -> torch.Tensor:
-    """The best k columns of each row of scores [B, I]; 0 where nothing is left but what is excluded.
+    """The best k columns of each row of scores [B, I]; 0 where nothing is left but what is excluded or was not found.
 
     order: [I] which of equal scores comes first, see `ties`.
     """
     values, ids = top_scored(scores, k, order)
-    return ids.masked_fill(values == -torch.inf, 0)
+    return ids.masked_fill(values <= NOT_FOUND, 0)
 
 
 def hit_matrix(top: torch.Tensor, positive_u: torch.Tensor, positive_i: torch.Tensor) -> torch.Tensor:
@@ -154,7 +155,7 @@ class TopKMetrics:
         """One batch of scores [B, candidates + 1], column 0 padding; positives as in `hit_matrix`."""
         assert self._tie_order is not None
         values, ids = top_scored(scores[:, 1:], max(self.topk), self._tie_order[1:])
-        top = (ids + 1).masked_fill(values == -torch.inf, 0)
+        top = (ids + 1).masked_fill(values <= NOT_FOUND, 0)
         self._parts.append(hit_matrix(top, positive_u.to(top.device), positive_i.to(top.device)).cpu())
 
     def result(self, task: str, decimals: int | None = None) -> dict[str, float]:

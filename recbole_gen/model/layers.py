@@ -16,6 +16,9 @@ from recbole_gen.errors import UserError
 FUTURE = "future_"
 """Prefix of the columns of a batch with the events that its rows are to predict, the next first."""
 
+NOT_FOUND = torch.finfo(torch.float32).min
+"""Score of an item that a model has not come to: below all others, and in no list. (-inf is of what is not ranked.)"""
+
 
 def _signed(value: int) -> int:
     """The last 64 bits of a whole number, as torch's int64 has them."""

@@ -16,7 +16,8 @@ The loss is minus that of the target, divided by m (section 3.2 trains on the ne
 `full_sort_predict` gives it for every item: the decoder is run once for each prefix that any item has, for all users of
 a batch together, not once an item. With `exact_top` it leaves out prefixes that cannot lead to one of so many best
 items, whose ranking is exact all the same. With `beam_size` it follows only so many prefixes, and ranks what it ends
-with, as the paper does; there a beam may generate IDs of no item, here each step goes to prefixes of items only.
+with, as the paper does; there a beam may generate IDs of no item, here each step goes to prefixes of items only. Either
+way a list has no items that were not come to. `predict`, and so a ranking of sampled items, is always exact.
 
 Where the IDs come from: `semantic_ids` names a file, such as `tokenize` writes; without one they are made of the
 training rows, of which items come near each other in them (data/semantic_ids.py). Those of the paper are from texts.
@@ -46,6 +47,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.model.alike_lengths import encode_by_length, used_lengths
+from recbole_gen.model.layers import NOT_FOUND
 from recbole_gen.model.prefix_tree import PrefixTree
 
 FLOATS = 2**25
@@ -54,8 +56,6 @@ FLOATS_OF_A_STEP = 2**21
 """Numbers that one layer may compute at a time, which bounds the prefixes of a step."""
 Cache = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, one each of a place."""
-NOT_FOUND = torch.finfo(torch.float32).min
-"""Score of items that a search has not come to."""
 ROUNDING = 1e-4
 """By which the same log p may differ from one pass to another."""
 

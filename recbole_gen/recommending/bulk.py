@@ -37,14 +37,16 @@ TRIM_EVERY = 16
 @dataclass
 class Totals:
     """What has been done: users read, users with an answer that is kept, rows of them, events of unknown items, users
-    whose kept answer is by popularity, those that `--between` leaves out since nothing predicts their time, and what is
-    to be told of the file of histories, a line each (``notes``)."""
+    whose kept answer is by popularity, users for whom the model came to fewer items than were asked for, those that
+    `--between` leaves out since nothing predicts their time, and what is to be told of the file of histories, a line
+    each (``notes``)."""
 
     users: int = 0
     kept: int = 0
     rows: int = 0
     unknown: int = 0
     by_popularity: int = 0
+    short: int = 0
     without_window: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -92,6 +94,7 @@ def recommend_file(
                     table = recommender.recommend_batch(chunk, values["k"], values["exclude_seen"], candidates)
                     totals.users += len(chunk)
                     totals.unknown += table.attrs["unknown"]
+                    totals.short += table.attrs["short"]
                     if between is None:
                         totals.by_popularity += table.attrs["by_popularity"]
                     else:

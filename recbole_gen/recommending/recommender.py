@@ -14,6 +14,7 @@ import torch
 
 from recbole_gen.errors import UserError, counted
 from recbole_gen.evaluation.ties import tie_order, top_scored
+from recbole_gen.model.layers import NOT_FOUND
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
 from recbole_gen.recommending.request_checks import require_k, require_search
@@ -120,7 +121,8 @@ class Recommender:
         Returns a table with a row an answer: user, rank (from 1), item, score, and by (model, or popularity where the
         model cannot answer: a history without a known item, a user whom the model should know and does not). Of a model
         that predicts times also when, from and until (dates, see `when`), of one that predicts scenes next_scene.
-        Its ``attrs`` have the numbers: unknown (events left out), by_popularity (users).
+        Its ``attrs`` have the numbers: unknown (events left out), by_popularity (users), short (users with fewer items
+        than ``k`` since the model has come to no more, as with `beam_size`).
 
         Raises UserError for bad input.
         """
@@ -201,8 +203,9 @@ class Recommender:
         table = _answers_table(histories.users, tops, self.items, "item", {
             "by": np.where(by_model, BY_MODEL, BY_POPULARITY).astype(object), **extra,
         })  # fmt: skip
-        table.attrs = {"unknown": known.n_unknown, "by_popularity": int((~by_model).sum())}
-        return table, warnings + self._warnings(known, table.attrs["by_popularity"])
+        short = sum(int((values == NOT_FOUND).any(1).sum()) for values, _ in tops)
+        table.attrs = {"unknown": known.n_unknown, "by_popularity": int((~by_model).sum()), "short": short}
+        return table, warnings + self._warnings(known, table.attrs["by_popularity"], short)
 
     # Vectors
 
@@ -247,7 +250,7 @@ class Recommender:
         for batch in known.batches(self._batch_size()):
             vectors[batch.rows] = self._scorer.user_vectors(self._input.interaction(batch)).float().cpu().numpy()
         vectors[~self._answered_by_model(known)] = np.nan
-        return vectors, self._warnings(known, 0)
+        return vectors, self._warnings(known, 0, 0)
 
     def _answered_by_model(self, known: KnownHistories) -> np.ndarray:
         """[n] bool; the others are answered by popularity."""
@@ -261,7 +264,7 @@ class Recommender:
     def _batch_size(self) -> int:
         return max(1, min(self.config["eval_batch_size"], SCORE_BYTES // (4 * len(self.items))))
 
-    def _warnings(self, known: KnownHistories, by_popularity: int) -> list[str]:
+    def _warnings(self, known: KnownHistories, by_popularity: int, short: int) -> list[str]:
         warnings = []
         if known.n_unknown:
             examples = ", ".join(map(repr, known.unknown_examples))
@@ -272,6 +275,10 @@ class Recommender:
         if by_popularity:
             what = "the model does not know them" if self._reads_users else "the history has no known item"
             warnings.append(f"{counted(by_popularity, 'user', 'are')} answered by popularity, for {what}")
+        if short:
+            warnings.append(
+                f"{counted(short, 'user', 'have')} fewer than k items: beams of the run's beam_size end there"
+            )
         return warnings
 
 
@@ -286,7 +293,7 @@ def _answers_table(
     if not tops:
         return pd.DataFrame(columns=["user", "rank", name, "score", *(extra or {})])
     values, indices = (torch.cat(parts).numpy() for parts in zip(*tops, strict=True))
-    kept = values > -np.inf
+    kept = values > NOT_FOUND
     row, rank = kept.nonzero()
     columns: dict[str, Any] = {
         "user": users.take(pa.array(row)).to_pandas(),

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -216,6 +217,33 @@ def test_it_learns_walks_and_recommends_from_its_folder(run, tmp_path):
     assert result["test_result"]["ndcg@10"] > 0.3 > 3 * result["diagnostics"]["pop"]["ndcg@10"]
     recommender = Recommender.load(result["run_dir"])
     assert "i6" in set(recommender.recommend([["i3", "i4", "i5"]], k=3)["item"])
+
+    by_folder = recommender.recommend([["i3", "i4", "i5"]], k=40, exclude_seen=False)
+    assert len(by_folder) == 40 and by_folder.attrs["short"] == 0
+
+
+def test_what_a_beam_has_not_come_to_is_no_hit_and_is_not_recommended(run, settings, tmp_path, caplog, capsys):
+    """Else one permutation would fill the lists of all users, and hit by chance."""
+    result = run("TIGER", beam_size=4, topk=[4, 10], valid_metric="NDCG@10")
+    assert "topk [10]: with beam_size: 4 a list has 4 items at most" in caplog.text
+    metrics = result["test_result"]
+    assert metrics["hit@10"] == metrics["hit@4"] > 0 and metrics["ndcg@10"] == metrics["ndcg@4"]
+    assert result["diagnostics"]["lists"]["length"] == 4 and result["diagnostics"]["tied_rows"] == 0
+    places = pd.read_csv(f"{result['run_dir']}/ranks.test.tsv", sep="\t")["place"]
+    assert (places > 0).mean() == pytest.approx(metrics["hit@10"], abs=1e-4) and places.max() <= 4
+
+    recommender = Recommender.load(result["run_dir"])
+    found = recommender.recommend([["i3", "i4"], ["i5"], []], k=10, exclude_seen=False)
+    assert found.groupby("user").size().tolist() == [4, 4, 10] and found["score"].min() > -1000
+    assert found.attrs["short"] == 2 and "2 users have fewer than k items" in caplog.text
+
+    (tmp_path / "h.jsonl").write_text('{"user": "a", "history": ["i3"]}\n')
+    line = ["recommend", f"--checkpoint={result['run_dir']}", f"--histories={tmp_path / 'h.jsonl'}"]
+    capsys.readouterr()
+    assert cli.main([*line, f"--output={tmp_path / 'out.csv'}"]) == 0
+    assert "1 user has fewer than k items: beams of the run's beam_size end there" in capsys.readouterr().out
+    assert cli.main([*line, f"--output={tmp_path / 'few.csv'}", "--k=3"]) == 0
+    assert "fewer than k" not in capsys.readouterr().out
 
 
 # IDs from a file

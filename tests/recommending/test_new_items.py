@@ -76,11 +76,11 @@ def test_items_taken_out_and_given_again_have_the_scores_that_they_had(run, tmp_
     for options in ({}, {"exclude_seen": False}, {"candidates": [names[3], names[4], "i3"]}):
         expected, found = (each.recommend(histories, k=ITEMS, scenes=scenes, **options) for each in (whole, enlarged))
         pd.testing.assert_frame_equal(expected, found)
-        assert found.attrs == {"unknown": 0, "by_popularity": 0}
+        assert found.attrs == {"unknown": 0, "by_popularity": 0, "short": 0}
         assert set(found["item"]) & set(names)
     before = Recommender.load(smaller).recommend(histories, k=ITEMS, scenes=scenes)
     unknown = sum(item in names for history in histories for item in history)
-    assert before.attrs == {"unknown": unknown, "by_popularity": 1} and not set(before["item"]) & set(names)
+    assert before.attrs == {"unknown": unknown, "by_popularity": 1, "short": 0} and not set(before["item"]) & set(names)
 
 
 def test_an_index_finds_new_items(run, tmp_path):
