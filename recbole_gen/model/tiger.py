@@ -244,7 +244,7 @@ class TIGER(SequentialRecommender):
         others build on."""
         tree, of_prefix = self.tree, 2 * self.token_embedding.embedding_dim * len(self.decoder.layers)
         if self.beam_size:
-            return self.beam_size * (max(tree.sizes) + of_prefix * tree.depth)
+            return min(self.beam_size, tree.width(tree.depth)) * (max(tree.sizes) + of_prefix * tree.depth)
         widths = [tree.width(depth) for depth in range(tree.depth + 1)]
         if self.exact_top:
             return max(width * size for width, size in zip(widths, tree.sizes))
@@ -330,7 +330,7 @@ class TIGER(SequentialRecommender):
             log_p = self.outputs[depth](states).log_softmax(-1).masked_fill(~exist, -torch.inf)
             every = (scores.unsqueeze(-1) + log_p).flatten(1)
             width = size if least is None else int((every >= least.unsqueeze(1)).sum(1).max())
-            scores, chosen = every.topk(min(width or 1, every.shape[1]), dim=1)
+            scores, chosen = every.topk(min(width or 1, every.shape[1], tree.width(depth + 1)), dim=1)
             nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
             rows = torch.arange(len(x), device=x.device).unsqueeze(1)
             seen = [[(key[rows, parent], value[rows, parent]) for key, value in layers] for layers in [*seen, own]]

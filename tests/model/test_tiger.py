@@ -136,6 +136,19 @@ def test_a_beam_as_wide_as_the_tree_is_exact(make_model, size):
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
+def test_a_beam_wider_than_the_tree_costs_no_more_than_one_as_wide(make_model, monkeypatch):
+    """All places that digits could have, or a history at a time, would be seconds a batch."""
+    model, batch = make_model(random_ids(30, (40, 50, 60)), beam_size=10**9), histories(31, [6, 1, 3, 6])
+    rows, seen = model.scores_of_beam, []
+    monkeypatch.setattr(
+        model, "scores_of_beam", lambda items, length: (seen.append(len(items)), rows(items, length))[1]
+    )
+    with torch.no_grad():
+        model.full_sort_predict(batch)
+        items, _ = model.beam_search(batch["item_id_list"], batch["item_length"], 10**9)
+    assert seen == [4] and items.shape == (4, 30) and (items.sort(1).values == torch.arange(1, 31)).all()
+
+
 def test_a_beam_gives_items_with_their_exact_scores_and_no_others(make_model):
     digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
     model = make_model(digits)
