@@ -14,6 +14,11 @@ from recbole_gen.errors import UserError
 def item_table_name(model: nn.Module) -> str:
     """The attribute with the item table. Raises UserError for a model without one, such as FPMC, which has several."""
     name = getattr(model, "item_vectors_name", None) or "item_embedding"
+    if hasattr(model, "semantic_ids"):
+        raise UserError(
+            f"item_vectors: {type(model).__name__} has no table of item vectors, it reads semantic IDs: `tokenize "
+            f"--item_vectors=FILE --output=FOLDER` makes IDs of the vectors, for --semantic_ids=FOLDER"
+        )
     if not isinstance(getattr(model, name, None), (nn.Embedding, AdaptedVectors)):
         raise UserError(
             f"item_vectors: {type(model).__name__} has no table of item vectors that they could be put into (an "

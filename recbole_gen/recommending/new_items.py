@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from recbole_gen.config.config import Config
+from recbole_gen.data.requirements import model_needs
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import item_table_name
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
@@ -33,6 +34,12 @@ def read_new_items(path: str | Path) -> ItemVectors:
 def require_new_items(config: Config, content: dict[str, Any], new: ItemVectors) -> None:
     """Raise UserError for a run that cannot be given items, and for items that it has already."""
     name, use = content["model"], config["item_vectors_use"]
+    if model_needs(config, "semantic_ids"):
+        raise UserError(
+            f"{KEY}: {name} knows items by their semantic IDs, not by vectors, and new ones have none in this run: "
+            f"train a model with a table of given vectors, such as SASRec with --item_vectors=FILE and "
+            f"--item_vectors_use=adaptor"
+        )
     if not config["item_vectors"] or use == "init":
         raise UserError(
             f"{KEY}: this run of {name} has learned the vectors of its items, and what is in a file is none of them: "

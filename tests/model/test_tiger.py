@@ -1,5 +1,6 @@
 """TIGER: the walk of the tree against an item at a time, beams against the walk, the loss against the plain formula."""
 
+import json
 import math
 
 import numpy as np
@@ -365,6 +366,17 @@ def test_ids_that_are_made_are_those_of_the_run(run, make_model):
     torch.testing.assert_close(*scores)
     with pytest.raises(RuntimeError, match="semantic_ids are others"):
         make_model(other, semantic_ids="of-a-file.tsv").load_state_dict(learned.state_dict())
+
+
+def test_item_vectors_are_refused_with_the_way_that_there_is(run, arguments, refused, tmp_path):
+    np.save(tmp_path / "v.npy", np.eye(40, dtype=np.float32))
+    (tmp_path / "v.json").write_text(json.dumps([f"i{n}" for n in range(40)]))
+    for use in ("init", "adaptor"):
+        line = arguments(f"--item_vectors={tmp_path / 'v.npy'}", f"--item_vectors_use={use}", model="TIGER")
+        refused(line, "TIGER has no table of item vectors.* `tokenize --item_vectors=FILE .* --semantic_ids=FOLDER")
+    folder = run("TIGER", epochs=1)["run_dir"]
+    with pytest.raises(UserError, match=r"items: TIGER knows items by their semantic IDs.* such as SASRec"):
+        Recommender.load(folder, items=tmp_path / "v.npy")
 
 
 def test_positions_are_refused_with_the_reason(arguments, capsys):
