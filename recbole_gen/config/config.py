@@ -26,6 +26,7 @@ from recbole_gen.errors import UserError
 from recbole_gen.evaluation import user_metrics
 from recbole_gen.options import YamlLoader
 from recbole_gen.reading.item_vectors import find_vector_file
+from recbole_gen.reading.semantic_ids import find_id_file
 
 
 class Config(RecBoleConfig):
@@ -105,6 +106,8 @@ class Config(RecBoleConfig):
         if needs_data:
             if values["item_vectors"]:
                 find_vector_file(values["item_vectors"])
+            if values.get("semantic_ids"):
+                find_id_file(values["semantic_ids"])
             folder = places.find_dataset(self.dataset, folder, values.get("benchmark_filename"))
         for step in (self._set_default_parameters, self._init_device, self._set_train_neg_sample_args):
             _as_user_error(step)

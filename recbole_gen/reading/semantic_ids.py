@@ -33,17 +33,22 @@ class SemanticIds:
     digits: np.ndarray
 
 
+def find_id_file(path: str | Path) -> Path:
+    """The table of IDs, of a file or the folder of `tokenize`. Raises UserError if there is none."""
+    path = Path(path)
+    file = path / "semantic-ids.tsv" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"semantic_ids: there is no file {file}; `tokenize` writes one")
+    return file
+
+
 def read_semantic_ids(path: str | Path, column: str | None = None) -> SemanticIds:
     """Read them; empty lines are passed over. Raises UserError for a file that is missing, or damaged, or of another
     form, for a column that is not there, or not named where there are several, and for names or IDs that occur twice.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "semantic-ids.tsv"
+    path = find_id_file(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: names may have other marks of a line end
-    except FileNotFoundError:
-        raise UserError(f"semantic_ids: there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"semantic_ids: {path} cannot be read ({error})") from None
     table = {number: line.split("\t") for number, line in enumerate(lines, start=1) if line.strip()}

@@ -321,6 +321,14 @@ def test_a_column_that_is_not_there_is_near_another(settings, id_file):
         quick_start.run(config_dict=settings("TIGER", semantic_ids=path + "x"))
 
 
+def test_a_file_that_is_not_there_is_missed_before_the_data_set_is_read(make_config, write_atomic, tmp_path):
+    """As `compare` and `tune` ask before their first run."""
+    write_atomic({"user_id:token": ["u"], "item_id:token": ["i"], "timestamp:float": [1]})
+    for path in (tmp_path / "nowhere.tsv", tmp_path):
+        with pytest.raises(UserError, match="semantic_ids: there is no file"):
+            make_config("TIGER", semantic_ids=str(path))
+
+
 def test_items_without_an_id_are_told_and_differ(run, id_file, caplog):
     path = id_file(["item_id\tid", *(f"i{n}\t{n // 8} {n % 8}" for n in range(38)), "gone\t9 9"])
     result = run("TIGER", semantic_ids=path)
@@ -356,7 +364,7 @@ def test_a_run_goes_on_with_its_ids_only(run, id_file, arguments):
         quick_start.run(config_dict={"resume": result["run_dir"], "epochs": 2})
 
 
-def test_ids_that_are_made_are_those_of_the_run(run, make_model):
+def test_ids_that_are_made_are_those_of_the_run(make_model, id_file):
     """Sums of other threads may make others: what was learned is of the run's own."""
     first, other = random_ids(30, (4, 5, 3)), random_ids(30, (4, 5, 3), seed=1)
     learned, new = make_model(first), make_model(other)
@@ -365,7 +373,7 @@ def test_ids_that_are_made_are_those_of_the_run(run, make_model):
         scores = [model.full_sort_predict(histories(31, [6, 2])) for model in (learned, new)]
     torch.testing.assert_close(*scores)
     with pytest.raises(RuntimeError, match="semantic_ids are others"):
-        make_model(other, semantic_ids="of-a-file.tsv").load_state_dict(learned.state_dict())
+        make_model(other, semantic_ids=id_file()).load_state_dict(learned.state_dict())
 
 
 def test_item_vectors_are_refused_with_the_way_that_there_is(run, arguments, refused, tmp_path):
