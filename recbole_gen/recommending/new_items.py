@@ -22,6 +22,8 @@ from recbole_gen.recommending.model_input import token_ids
 
 KEY = "items"
 """What messages call them, as the option of `recommend` and the argument of `Recommender.load`."""
+NO_NAMES = ("", "[PAD]")
+"""An empty cell lacks its item, and RecBole's padding is item 0 of each vocabulary."""
 SHOWN = 3
 """Names that a message has at most."""
 
@@ -54,6 +56,10 @@ def require_new_items(config: Config, content: dict[str, Any], new: ItemVectors)
         content["item_vectors_factor"] = 1.0
     if content["serving"]["item_features"]:
         raise UserError(f"{KEY}: {name} reads the features of items, and new ones have none")
+    if odd := [repr(each) for each in new.names if each in NO_NAMES]:
+        raise UserError(
+            f"{KEY}: {new.path} has an item called {odd[0]}, which stands for no item: give it another name"
+        )
     own = pa.array(content["vocabulary"][config["ITEM_ID_FIELD"]], pa.string())
     known = [token for token, place in zip(new.names, token_ids(pa.array(new.names, pa.string()), own)) if place > 0]
     if known:

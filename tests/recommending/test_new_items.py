@@ -184,6 +184,14 @@ def test_a_run_of_before_is_taken_unless_its_vectors_were_scaled(run, tmp_path):
             Recommender.load(folder, items=new)
 
 
+@pytest.mark.parametrize("name", ["", "[PAD]"])
+def test_what_stands_for_no_item_is_no_name(run, tmp_path, name):
+    """There would be two of them, and recommend would give the one that no history can have."""
+    folder, _ = trained(run, tmp_path, "SASRec")
+    with pytest.raises(UserError, match="stands for no item"):
+        Recommender.load(folder, items=write_vectors(tmp_path / "new", ["n1", name], vectors_of(["n1", "n2"], 16)))
+
+
 def test_an_adaptor_wants_the_width_that_it_was_given(run, tmp_path):
     folder, _ = trained(run, tmp_path, "DreamRec", use="adaptor", width=WIDTH)
     with pytest.raises(UserError, match="are 16 wide, and the vectors that it was given 24"):
