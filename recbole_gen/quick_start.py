@@ -242,10 +242,15 @@ def _what_cold_items_lack(config: Config, model: torch.nn.Module, cold: torch.Te
             f"the loss of {name} is over all items, by code of its own: it learns that nobody takes the cold ones, "
             f"which a model that never saw them could not know"
         )
+    if getattr(model, "has_own_ids", False):
+        yield (
+            f"the {counted(number, 'cold item', 'have')} semantic IDs that say nothing, since the training rows make "
+            f"them: --semantic_ids=FILE has IDs of their vectors, as `tokenize` makes them"
+        )
     try:
         item_table_name(model)
     except UserError:
-        return  # counts, or several tables
+        return  # counts, several tables, or none
     if not config["item_vectors"] or config["item_vectors_use"] == "init":
         yield (
             f"the {counted(number, 'cold item', 'keep')} vectors that nothing has trained: --item_vectors=FILE with "

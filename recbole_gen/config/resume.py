@@ -87,7 +87,7 @@ def _require_same_cold_items(path: Path, stored: dict[str, Any], config: Config)
     """Raise CheckpointError where other items would be cold: the model has seen them."""
     before, now = (cold_items.describe_draw(settings) for settings in (stored, config.settings()))
     if before != now:
-        shown = ["without cold_items" if each is None else f"cold_items {each[0]} of seed {each[1]}"
+        shown = ["without cold_items" if each is None else f"with cold_items {each[0]} of seed {each[1]}"
                  for each in (before, now)]  # fmt: skip
         raise checkpoint.CheckpointError(
             f"{path} is of a run {shown[0]}, not {shown[1]}: it has learned from items that would be cold now, or was "

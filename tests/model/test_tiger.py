@@ -376,6 +376,15 @@ def test_ids_that_are_made_are_those_of_the_run(make_model, id_file):
         make_model(other, semantic_ids=id_file()).load_state_dict(learned.state_dict())
 
 
+def test_cold_items_without_an_id_of_their_own_are_told(run, id_file, caplog):
+    run("TIGER", epochs=1, cold_items=0.1)
+    told = "cold_items: the 4 cold items have semantic IDs that say nothing"
+    assert told in caplog.text
+    caplog.clear()
+    run("TIGER", epochs=1, cold_items=0.1, semantic_ids=id_file())
+    assert told not in caplog.text
+
+
 def test_item_vectors_are_refused_with_the_way_that_there_is(run, arguments, refused, tmp_path):
     np.save(tmp_path / "v.npy", np.eye(40, dtype=np.float32))
     (tmp_path / "v.json").write_text(json.dumps([f"i{n}" for n in range(40)]))
