@@ -283,12 +283,14 @@ def tell_certain_hits(config: Config, item_num: int) -> None:
 
 
 def tell_short_lists(config: Config) -> None:
-    """Warn of cut-offs that a model with a beam, TIGER, has no items for."""
-    size, modes = config["beam_size"], config["eval_args"]["mode"].values()
+    """Warn of cut-offs that a model which comes to some items only, TIGER, may have no items for."""
+    key = "beam_size" if config["beam_size"] else "exact_top"
+    size, modes = config[key], config["eval_args"]["mode"].values()
     if size and "full" in modes and (beyond := [k for k in config["topk"] if k > size]):
+        most = "at most" if key == "beam_size" else "for sure"
         logging.getLogger().warning(
-            f"topk {beyond}: with beam_size: {size} a list has {counted(size, 'item')} at most, and the metrics there "
-            f"are of no more: a larger beam_size, or ~ for all items, fills it"
+            f"topk {beyond}: with {key}: {size} a list has {counted(size, 'item')} {most}, and the metrics there "
+            f"are of no more: a larger {key}, or ~ for all items, fills it"
         )
 
 

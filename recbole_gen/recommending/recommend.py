@@ -147,7 +147,9 @@ def _print_summary(totals: Totals, recommender: Recommender, output: Path, when:
     if totals.by_popularity:
         print(f"{counted(totals.by_popularity, 'user', 'are')} answered by popularity: the model has nothing to go by")
     if totals.short:
-        print(f"{counted(totals.short, 'user', 'have')} fewer than k items: beams of the run's beam_size end there")
+        print(
+            f"{counted(totals.short, 'user', 'have')} fewer than k items: the run's beam_size or exact_top ends there"
+        )
     if totals.without_window:
         print(f"{counted(totals.without_window, 'user', 'are')} left out by --between: no known item says when")
     if when and recommender.window is not None:

@@ -277,7 +277,7 @@ class Recommender:
             warnings.append(f"{counted(by_popularity, 'user', 'are')} answered by popularity, for {what}")
         if short:
             warnings.append(
-                f"{counted(short, 'user', 'have')} fewer than k items: beams of the run's beam_size end there"
+                f"{counted(short, 'user', 'have')} fewer than k items: the run's beam_size or exact_top ends there"
             )
         return warnings
 

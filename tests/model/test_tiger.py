@@ -140,10 +140,8 @@ def test_a_beam_as_wide_as_the_tree_is_exact(make_model, size):
 def test_a_beam_wider_than_the_tree_costs_no_more_than_one_as_wide(make_model, monkeypatch):
     """All places that digits could have, or a history at a time, would be seconds a batch."""
     model, batch = make_model(random_ids(30, (40, 50, 60)), beam_size=10**9), histories(31, [6, 1, 3, 6])
-    rows, seen = model.scores_of_beam, []
-    monkeypatch.setattr(
-        model, "scores_of_beam", lambda items, length: (seen.append(len(items)), rows(items, length))[1]
-    )
+    rows, seen = model.rank_beam, []
+    monkeypatch.setattr(model, "rank_beam", lambda items, length: (seen.append(len(items)), rows(items, length))[1])
     with torch.no_grad():
         model.full_sort_predict(batch)
         items, _ = model.beam_search(batch["item_id_list"], batch["item_length"], 10**9)
@@ -236,6 +234,17 @@ def test_it_learns_walks_and_recommends_from_its_folder(run, tmp_path):
     assert len(by_folder) == 40 and by_folder.attrs["short"] == 0
 
 
+def test_metrics_up_to_the_best_are_those_of_all(run, caplog):
+    """Also where the history is not ranked, if there is room for it."""
+    for more in ({}, {"mask_history": True}):
+        every = run("TIGER", topk=[3, 5], valid_metric="NDCG@5", **more)
+        some = run("TIGER", topk=[3, 5], valid_metric="NDCG@5", exact_top=16, **more)
+        assert some["test_result"] == every["test_result"] and some["best_valid_score"] == every["best_valid_score"]
+    assert "exact_top" not in caplog.text
+    run("TIGER", topk=[3, 20], valid_metric="NDCG@3", exact_top=16)
+    assert "topk [20]: with exact_top: 16 a list has 16 items for sure" in caplog.text
+
+
 def test_what_a_beam_has_not_come_to_is_no_hit_and_is_not_recommended(run, settings, tmp_path, caplog, capsys):
     """Else one permutation would fill the lists of all users, and hit by chance."""
     result = run("TIGER", beam_size=4, topk=[4, 10], valid_metric="NDCG@10")
@@ -255,7 +264,7 @@ def test_what_a_beam_has_not_come_to_is_no_hit_and_is_not_recommended(run, setti
     line = ["recommend", f"--checkpoint={result['run_dir']}", f"--histories={tmp_path / 'h.jsonl'}"]
     capsys.readouterr()
     assert cli.main([*line, f"--output={tmp_path / 'out.csv'}"]) == 0
-    assert "1 user has fewer than k items: beams of the run's beam_size end there" in capsys.readouterr().out
+    assert "1 user has fewer than k items: the run's beam_size or exact_top ends there" in capsys.readouterr().out
     assert cli.main([*line, f"--output={tmp_path / 'few.csv'}", "--k=3"]) == 0
     assert "fewer than k" not in capsys.readouterr().out
 
