@@ -68,9 +68,9 @@ def main(what: str) -> None:
             "ranking": f"beam of {size}" if size in SIZES else size,
             "rows": len(hit),
         }
-        if name != "random":
-            row |= {f"HR@{K}": hit.any(1).double().mean().item()}
-            row |= {f"NDCG@{K}": (hit / place.log2()).sum(1).double().mean().item()}
+        known = name != "random"
+        row |= {f"HR@{K}": hit.any(1).double().mean().item() if known else ""}
+        row |= {f"NDCG@{K}": (hit / place.log2()).sum(1).double().mean().item() if known else ""}
         found = (best[size].unsqueeze(2) == best[ALL].unsqueeze(1)).any(2).double().mean().item()
         record("beams", row | {"found": found, "users a second": len(hit) / seconds, "peak MiB": peak})
 

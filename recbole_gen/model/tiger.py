@@ -25,7 +25,8 @@ training rows, of which items come near each other in them (data/semantic_ids.py
 Differences from the paper
     - No token for the user, which it hashes into 2,000: a history has the same scores whoever's it is.
     - Layers are torch's: LayerNorm before each part, biases, positions that are learned; there T5X's, with relative
-      positions. Heads divide `hidden_size` (128 in 4 heads of 32); there 6 heads of 64 in a model of 128.
+      positions. Heads divide `hidden_size` (128 in 4 heads of 32); there 6 heads of 64 in a model of 128. No dropout of
+      attention weights.
     - A digit of the history is its vector and that of its item's place, counted from the latest item. The place of a
       digit within its ID needs none: each level has vectors of its own.
     - The softmax is over the values of the digit that is due, not over all tokens: those of other digits never follow.
