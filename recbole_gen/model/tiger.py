@@ -38,7 +38,8 @@ Written from the paper; code of others was not used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise, starmap
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ FLOATS_OF_A_STEP = 2**21
 """Numbers that one layer may compute at a time, which bounds the prefixes of a step."""
 Cache = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, one each of a place."""
+Begun = tuple[list[Cache], torch.Tensor, torch.Tensor]
+"""What a search begins with, see `TIGER._begin`."""
 ROUNDING = 1e-4
 """By which the same log p may differ from one pass to another."""
 
@@ -181,8 +184,8 @@ class TIGER(SequentialRecommender):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
         stored = state_dict.get(prefix + "semantic_ids")
-        is_other = isinstance(stored, torch.Tensor) and stored.shape == self.semantic_ids.shape
-        if is_other and not torch.equal(stored.to(self.semantic_ids), self.semantic_ids):
+        fits = isinstance(stored, torch.Tensor) and stored.shape == self.semantic_ids.shape
+        if fits and not torch.equal(stored.to(self.semantic_ids), self.semantic_ids):
             tree = PrefixTree(stored.to(self.semantic_ids))
             # IDs made here follow from sums, which other threads and machines round otherwise: those of the run count.
             if self.has_own_ids and tree.sizes == self.tree.sizes:
@@ -266,7 +269,7 @@ class TIGER(SequentialRecommender):
         for depth in range(tree.depth):
             parents, digits = tree.parents(depth + 1), tree.last_digits(depth + 1)
             parts, own_parts = [], []
-            for nodes, children in self._slices(depth, len(x)):
+            for nodes, children in self._slices(depth, parents, len(x)):
                 before = [
                     [(key[:, at[nodes]], value[:, at[nodes]]) for key, value in layers]
                     for layers, at in zip(seen, above)
@@ -274,7 +277,8 @@ class TIGER(SequentialRecommender):
                 states, own = self.decoder.extend(x[:, nodes], before, memory, padding)
                 log_p = self.outputs[depth](states).log_softmax(-1)
                 parts.append(log_p[:, parents[children] - nodes.start, digits[children]])
-                own_parts.append(own)
+                if depth + 1 < tree.depth:  # nothing builds on the last ones
+                    own_parts.append(own)
             scores = scores[:, parents] + torch.cat(parts, 1)
             if depth + 1 < tree.depth:
                 seen.append([_joined(parts_of_layer) for parts_of_layer in zip(*own_parts)])
@@ -284,16 +288,14 @@ class TIGER(SequentialRecommender):
         ranked[:, tree.items] = scores
         return ranked
 
-    def _slices(self, depth: int, n_rows: int) -> Iterator[tuple[slice, slice]]:
-        """Nodes of a depth, as many as fit, and their children."""
+    def _slices(self, depth: int, parents: torch.Tensor, n_rows: int) -> list[tuple[slice, slice]]:
+        """Nodes of a depth, as many as fit, and their children, of which ``parents`` are the parents."""
         tree, width = self.tree, self.tree.width(depth)
         largest = max(tree.sizes[depth], self.decoder.layers[0].linear1.out_features)
         step = max(1, FLOATS_OF_A_STEP // (n_rows * largest))
-        begins = torch.searchsorted(tree.parents(depth + 1), torch.arange(width + 1, device=self.semantic_ids.device))
-        ends = begins.tolist()
-        for start in range(0, width, step):
-            stop = min(start + step, width)
-            yield slice(start, stop), slice(ends[start], ends[stop])
+        begins = [*range(0, width, step), width]
+        of_children = torch.searchsorted(parents, torch.tensor(begins, device=parents.device)).tolist()
+        return list(zip(starmap(slice, pairwise(begins)), starmap(slice, pairwise(of_children))))
 
     def rank_beam(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """log p of the items that a beam of `beam_size` ends with, [B, n_items]; `NOT_FOUND` for the others."""
@@ -305,8 +307,9 @@ class TIGER(SequentialRecommender):
         No item has more than its prefix. So what a beam finds says how likely a prefix must be to lead to a better one,
         and at each depth there are at most 1 / p of those.
         """
-        _, found = self.beam_search(item_seq, length, self.exact_top)
-        return self._ranked(*self.beam_search(item_seq, length, None, found[:, -1] - ROUNDING))
+        begun = self._begin(item_seq, length)
+        _, found = self._search(begun, size=self.exact_top)
+        return self._ranked(*self._search(begun, least=found[:, -1] - ROUNDING))
 
     def _ranked(self, items: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         ranked = scores.new_full((len(scores), self.n_items), NOT_FOUND)
@@ -314,16 +317,17 @@ class TIGER(SequentialRecommender):
         ranked[:, 0] = -torch.inf
         return ranked
 
-    def beam_search(
-        self, item_seq: torch.Tensor, length: torch.Tensor, size: int | None, least: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The items whose prefixes were always among the ``size`` likeliest; or, for a size of None, those of at least
-        ``least``, [B], and some others.
+    def beam_search(self, item_seq: torch.Tensor, length: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The items whose prefixes were always among the ``size`` likeliest, and their log p: [B, n] each, the best
+        first; item 0 with -inf where there are fewer."""
+        return self._search(self._begin(item_seq, length), size)
 
-        Returns them and their log p, [B, n] each, the best first; item 0 with -inf where there are fewer.
-        """
-        tree, (memory, padding, x) = self.tree, self._begin(item_seq, length)
-        scores, nodes = x.new_zeros(len(x), 1), item_seq.new_zeros(len(x), 1)
+    def _search(
+        self, begun: Begun, size: int | None = None, least: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `beam_search`; or, without a size, the items of at least ``least``, [B], and some others."""
+        tree, (memory, padding, x) = self.tree, begun
+        scores, nodes = x.new_zeros(len(x), 1), self.semantic_ids.new_zeros(len(x), 1)
         seen: list[list[Cache]] = []
         for depth in range(tree.depth):
             states, own = self.decoder.extend(x, seen, memory, padding)
@@ -333,12 +337,13 @@ class TIGER(SequentialRecommender):
             width = size if least is None else int((every >= least.unsqueeze(1)).sum(1).max())
             scores, chosen = every.topk(min(width or 1, every.shape[1], tree.width(depth + 1)), dim=1)
             nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
-            rows = torch.arange(len(x), device=x.device).unsqueeze(1)
-            seen = [[(key[rows, parent], value[rows, parent]) for key, value in layers] for layers in [*seen, own]]
-            x = self._digit(depth, chosen % tree.sizes[depth])
+            if depth + 1 < tree.depth:
+                rows = torch.arange(len(x), device=x.device).unsqueeze(1)
+                seen = [[(key[rows, parent], value[rows, parent]) for key, value in layers] for layers in [*seen, own]]
+                x = self._digit(depth, chosen % tree.sizes[depth])
         return torch.where(scores > -torch.inf, tree.items[nodes], 0), scores
 
-    def _begin(self, item_seq: torch.Tensor, length: torch.Tensor) -> tuple[list[Cache], torch.Tensor, torch.Tensor]:
+    def _begin(self, item_seq: torch.Tensor, length: torch.Tensor) -> Begun:
         """Keys of the memory, where it has nothing, and the root [B, 1, d]."""
         memory, padding = self.read_history(item_seq, length)
         root = self.token_embedding.weight[0] + self.digit_embedding.weight[0]
@@ -346,8 +351,6 @@ class TIGER(SequentialRecommender):
 
     def _digit(self, depth: int, digits: torch.Tensor) -> torch.Tensor:
         """What the decoder reads of digits [...] behind ``depth`` others, to give the next: [..., d]."""
-        if depth + 1 == self.tree.depth:
-            return digits.new_zeros(0)  # there is none
         return self.token_embedding(digits + self.first_token[depth]) + self.digit_embedding.weight[depth + 1]
 
 
