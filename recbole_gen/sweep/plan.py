@@ -105,7 +105,7 @@ def planned_points(sweep: Sweep) -> list[dict[str, Any]]:
 
 def default_point(sweep: Sweep) -> dict[str, Any]:
     """The settings of the trial that a run without the space is; keys of which the space has one value have this."""
-    settings = Config(config_dict=sweep.values).settings()
+    settings = Config(config_dict=sweep.values, needs_data=False).settings()
     point: dict[str, Any] = {}
     for dimension in sweep.space.parents_first():
         is_fixed = dimension.kind == "constant"
