@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from recbole_gen import distributed
+from recbole_gen.data.item_names import rows_of_items
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import place_item_vectors
 from recbole_gen.reading.file_readers import EXAMPLES
@@ -51,14 +52,8 @@ def match_names(found: ItemVectors, names: list[str]) -> tuple[torch.Tensor, tor
 
     Raises UserError if none has.
     """
-    row_of = {name: row for row, name in enumerate(found.names)}
-    rows = np.array([-1, *(row_of.get(name, -1) for name in names[1:])])
+    rows = rows_of_items("item_vectors", found.path, found.names, names)
     known = rows >= 0
-    if not known.any():
-        raise UserError(
-            f"item_vectors: none of the {len(names) - 1:,} items of the data set, such as '{names[1]}', is among the "
-            f"{len(found.names):,} of {found.path}, such as '{found.names[0]}'"
-        )
     given = np.zeros((len(names), found.width), dtype=np.float32)
     given[known] = found.vectors[rows[known]]
     return torch.from_numpy(given), torch.from_numpy(known)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from recbole_gen import distributed
+from recbole_gen.data.item_names import rows_of_items
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import training_pairs_of_items
-from recbole_gen.errors import UserError, counted
+from recbole_gen.errors import counted
 from recbole_gen.reading.file_readers import EXAMPLES
 from recbole_gen.reading.semantic_ids import SemanticIds, read_semantic_ids
 
@@ -48,14 +49,8 @@ def match_ids(found: SemanticIds, names: list[str]) -> torch.Tensor:
     Items without one get IDs that begin with digits of no other, and differ in their last (where it is the only one,
     they are the numbers behind those of the others), which is told. Raises UserError if no item has one.
     """
-    row_of = {name: row for row, name in enumerate(found.names)}
-    rows = np.array([-1, *(row_of.get(name, -1) for name in names[1:])])
+    rows = rows_of_items("semantic_ids", found.path, found.names, names)
     missing = np.flatnonzero(rows < 0)[1:]
-    if len(missing) == len(names) - 1:
-        raise UserError(
-            f"semantic_ids: none of the {len(names) - 1:,} items of the data set, such as '{names[1]}', is among the "
-            f"{len(found.names):,} of {found.path}, such as '{found.names[0]}'"
-        )
     digits = np.zeros((len(names), found.digits.shape[1]), dtype=np.int64)
     digits[rows >= 0] = found.digits[rows[rows >= 0]]
     if len(missing):

@@ -15,6 +15,8 @@ import numpy as np
 
 from recbole_gen.errors import UserError, counted, did_you_mean
 
+IDS_FILE = "semantic-ids.tsv"
+"""In the folder of `tokenize`."""
 LARGEST_DIGIT = 2**16 - 1
 """A digit is a row of a table: more values than this are a mistake."""
 
@@ -36,7 +38,7 @@ class SemanticIds:
 def find_id_file(path: str | Path) -> Path:
     """The table of IDs, of a file or the folder of `tokenize`. Raises UserError if there is none."""
     path = Path(path)
-    file = path / "semantic-ids.tsv" if path.is_dir() else path
+    file = path / IDS_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"semantic_ids: there is no file {file}; `tokenize` writes one")
     return file

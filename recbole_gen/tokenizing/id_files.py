@@ -11,7 +11,7 @@ import numpy as np
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import write_text
 
-IDS_FILE, NOTE_FILE, FIGURE = "semantic-ids.tsv", "semantic-ids.json", "semantic-ids"
+NOTE_FILE, FIGURE = "semantic-ids.json", "semantic-ids"
 HEADER = "item_id\tsemantic_id"
 NO_PART_OF_NAMES = "\t\n\r"
 """What ends a cell or a line."""

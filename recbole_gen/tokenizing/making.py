@@ -16,6 +16,7 @@ from recbole_gen.errors import UserError, counted
 from recbole_gen.files import write_json
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
+from recbole_gen.reading.semantic_ids import IDS_FILE
 from recbole_gen.tokenizing import dataset_items, id_files, report
 from recbole_gen.tokenizing.drawing import draw_semantic_ids
 from recbole_gen.tokenizing.kmeans import quantize_by_kmeans
@@ -71,7 +72,7 @@ def make_semantic_ids(options: dict[str, Any], output: Path, say: Callable[[str]
     }
     title = f"{counted(len(ids), 'item')}, {options['method']}, {codes:,} codes a digit"
     with new_folder(output) as folder:
-        id_files.write_semantic_ids(folder / id_files.IDS_FILE, found.names, ids)
+        id_files.write_semantic_ids(folder / IDS_FILE, found.names, ids)
         write_json(folder / id_files.NOTE_FILE, note)
         figures.save_figure(draw_semantic_ids(ids, quantized.variance_left, codes, title), folder / id_files.FIGURE)
     say("\n".join(report.report_lines(measured, codes, options["method"])))
