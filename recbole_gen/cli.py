@@ -19,6 +19,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
        recbole-gen reproduce [NAME]                                    a paper's table: published numbers and ours
        recbole-gen plot FIGURE --runs="FOLDER ..."                     toi, tsne, curves, sweep, schedules
        recbole-gen prepare [NAME]                                      a data set of the papers, or a log of your own
+       recbole-gen prepare NAME --text_encoder=ENCODER --output=FOLDER vectors of a data set's items, from their texts
        recbole-gen recommend --checkpoint=FOLDER --histories=FILE --output=FILE     for users it need not know
        recbole-gen export --checkpoint=FOLDER --output=FOLDER          vectors of items, and of users
        recbole-gen serve --checkpoint=FOLDER                           recommendations over HTTP
@@ -56,6 +57,8 @@ VERBS = {
     "datasets": ("catalogue", "datasets"),
 }
 """verb -> module and function that take the arguments behind it."""
+OPTION_VERBS = {("prepare", "--text_encoder"): ("text_vectors.command", "main")}
+"""The same for a verb with an option that makes it the work of another room."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +86,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         if is_run:
             return _run(arguments)
-        verb = _import_verb(arguments[0])
+        verb = _import_verb(*arguments)
         _refuse_print_config(*arguments)
         return verb(arguments[1:]) or 0
     except UserError as error:
@@ -100,12 +103,16 @@ def _main(argv: Sequence[str] | None) -> int:
         return 130
 
 
-def _import_verb(name: str) -> Callable[[Sequence[str]], int | None]:
+def _import_verb(name: str, *arguments: str) -> Callable[[Sequence[str]], int | None]:
     """What carries out a verb; a module is imported only when it is asked for."""
     if name not in VERBS:
         hint = did_you_mean(name, VERBS)
         raise UserError(f"there is no verb '{name}', and options are --key=value.{hint} Verbs: run, {', '.join(VERBS)}")
     module, function = VERBS[name]
+    if not asks_for_help(arguments):
+        for (verb, option), place in OPTION_VERBS.items():
+            if verb == name and any(word.partition("=")[0] == option for word in arguments):
+                module, function = place
     return getattr(importlib.import_module(f"recbole_gen.{module}"), function)
 
 

