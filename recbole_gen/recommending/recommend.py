@@ -14,7 +14,7 @@ from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_file_output
 from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
-from recbole_gen.recommending.request_checks import parse_days, require_k, require_search
+from recbole_gen.recommending.request_checks import find_items, parse_days, require_k, require_search
 
 if TYPE_CHECKING:
     from recbole_gen.recommending.bulk import Totals
@@ -72,9 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     histories = Path(str(values["histories"]))
     if not histories.is_file():
         raise UserError(f"--histories: there is no file {histories}")
-    items = Path(str(values["items"])) if values["items"] else None
-    if items is not None and not items.exists():
-        raise UserError(f"--items: there is no folder or file {items}")
+    items = find_items(values["items"])
     reads = {"--histories": histories, "--candidates": Path(str(values["candidates"] or ""))}
     if items is not None:
         reads["--items"] = items
@@ -89,8 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         items=items,
     )  # fmt: skip
     if recommender.new_items:
-        own = len(recommender.items) - 1 - recommender.new_items
-        print(f"{counted(recommender.new_items, 'new item', 'are')} ranked beside the {own:,} of the run")
+        print(recommender.describe_new_items())
     if (values["when"] or between) and not recommender.predicts_times:
         raise UserError(f"{recommender.config['model']} predicts no times: --when and --between are for PASRec")
     if candidates is not None:

@@ -92,6 +92,11 @@ class Recommender:
             )
         return recommender
 
+    def describe_new_items(self) -> str:
+        """What to tell of the items that it was not trained with."""
+        own = len(self.items) - 1 - self.new_items
+        return f"{counted(self.new_items, 'new item', 'are')} ranked beside the {own:,} of the run"
+
     # Answers
 
     def recommend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 from recbole_gen.errors import UserError, did_you_mean
@@ -22,6 +23,17 @@ def require_search(search: Any) -> None:
     """Raise UserError unless there is such a search."""
     if search not in SEARCHES:
         raise UserError(f"search must be one of {', '.join(SEARCHES)}, got {search!r}.{did_you_mean(search, SEARCHES)}")
+
+
+def find_items(given: Any) -> Path | None:
+    """The folder or file of new items that `--items` names; None if nothing is given. Raises UserError if it is not
+    there."""
+    if given in ("", None):
+        return None
+    path = Path(str(given))
+    if not path.exists():
+        raise UserError(f"--items: there is no folder or file {path}")
+    return path
 
 
 def parse_days(text: Any) -> tuple[datetime.date, datetime.date] | None:

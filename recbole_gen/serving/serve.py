@@ -14,6 +14,7 @@ from typing import Any
 from recbole_gen import options
 from recbole_gen.errors import UserError
 from recbole_gen.options import asks_for_help, parse_arguments
+from recbole_gen.recommending.request_checks import find_items
 from recbole_gen.serving.limits import Limits
 
 USAGE = """\
@@ -28,6 +29,7 @@ usage: recbole-gen serve --checkpoint=FOLDER [--host=127.0.0.1] [--port=8000]
                        TLS: put a proxy that has them before an address that others reach
   --port=NUMBER        0 for any that is free (default: 8000)
   --model=MODULE:CLASS of a run whose model is a class of somebody's own: a checkpoint alone does not have code imported
+  --items=FILE         rank these new items, too, by their vectors, as `recommend --items`; histories may hold them
   --device=DEVICE      cpu or cuda (default: cpu)
   --max_users=N        histories in a request (default: 1000)
   --max_events=N       events in a history (default: 1000)
@@ -53,7 +55,15 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     limits = {field.name: field.default for field in fields(Limits)}
-    defaults = {"checkpoint": "", "host": "127.0.0.1", "port": 8000, "device": "cpu", "model": "", **limits}
+    defaults = {
+        "checkpoint": "",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "device": "cpu",
+        "model": "",
+        "items": "",
+        **limits,
+    }
     values = options.verb_options(parse_arguments(arguments), defaults, "serve")
     if not values["checkpoint"]:
         raise UserError("serve what? recbole-gen serve --checkpoint=FOLDER, that of a finished run")
@@ -62,11 +72,13 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--device must be cpu or cuda, got {device}")
     values["max_body"] = _parse_size(values["max_body"])
     checked = Limits(**{name: values[name] for name in limits})
+    items = find_items(values["items"])
     _require_extra()
 
     from recbole_gen.serving.server import serve_run
 
-    serve_run(str(values["checkpoint"]), str(values["host"]), values["port"], device, checked, values["model"] or None)
+    checkpoint, host, model = str(values["checkpoint"]), str(values["host"]), values["model"] or None
+    serve_run(checkpoint, host, values["port"], device, checked, model, items)
 
 
 def _require_extra() -> None:

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +26,22 @@ SPARE_CONNECTIONS = 128
 """Connections beyond those of the queue, so that /health answers when it is full."""
 
 
-def serve_run(checkpoint: str, host: str, port: Any, device: str, limits: Limits, model: Any = None) -> None:
+def serve_run(
+    checkpoint: str,
+    host: str,
+    port: Any,
+    device: str,
+    limits: Limits,
+    model: Any = None,
+    items: Path | None = None,
+) -> None:
     """Answer for the run in a folder until SIGTERM or Ctrl-C. Raises UserError if it cannot begin."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device=cuda: torch finds no GPU here")
     with bind_socket(host, port) as listener:
-        recommender = Recommender.load(checkpoint, device, model=model)
+        recommender = Recommender.load(checkpoint, device, model=model, items=items)
+        if recommender.new_items:
+            print(recommender.describe_new_items(), flush=True)
         app = create_app(recommender, limits)
         server = create_server(app, limits)
         # What is here now stays: to look through all of it once in a while for garbage takes a quarter of a second.

@@ -1,9 +1,13 @@
 """Items that a run has never seen: ranked beside its own, and read in histories, by vectors from a file."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -131,6 +135,25 @@ def test_recommend_takes_new_items(command, tmp_path, capsys):
         set(without["by"]) == {"model", "popularity"}
         and "of items that the model does not know" in capsys.readouterr().out
     )
+
+
+def test_serve_takes_new_items(run, tmp_path):
+    folder, _ = trained(run, tmp_path, "SASRec")
+    new = write_vectors(tmp_path / "new", ["new1", "new2"], vectors_of(["n1", "n2"], 16))
+    command = [sys.executable, "-c", "import sys; from recbole_gen import cli; sys.exit(cli.main(sys.argv[1:]))"]
+    command += ["serve", f"--checkpoint={folder}", f"--items={new}", "--port=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            told, address = (server.stdout.readline().rstrip() for _ in range(2))
+            assert told == "2 new items are ranked beside the 40 of the run"
+            asked = {"histories": [{"items": ["new1", "i3"]}], "k": 40, "exclude_seen": True}
+            answer = httpx.post(f"{address.removeprefix('SASRec on ')}/recommend", json=asked, timeout=60).json()
+        finally:
+            server.kill()
+    expected = Recommender.load(folder, items=new).recommend([["new1", "i3"]], k=40)
+    assert [each["item"] for each in answer["recommendations"][0]["items"]] == list(expected["item"])
+    assert "new2" in set(expected["item"])
 
 
 def test_what_cannot_be_new(command, tmp_path, capsys, run):

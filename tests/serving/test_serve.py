@@ -535,6 +535,7 @@ def test_the_verb_refuses_what_it_cannot_do(trained, tmp_path, monkeypatch):
     assert "no best.pth" in refused_by_main(f"--checkpoint={tmp_path}", "--port=0")
     run = f"--checkpoint={trained('SASRec')}"
     for option, pattern in (
+        ("--items=nowhere", "no folder or file nowhere"),
         ("--port=70000", "below 65536"), ("--port=http", "below 65536"), ("--host=256.0.0.1", "another --host"),
         ("--device=tpu", "cpu or cuda"), ("--max_users=0", "max_users must be"), ("--max_body=8MB", "max_body must be"),
         ("--batch_wait_ms=-1", "batch_wait_ms must be"), ("--queue=1.5", "queue must be"), ("--max_k=yes", "max_k"),
