@@ -120,6 +120,20 @@ def test_committed_pages_are_those_of_their_numbers():
     assert not listed.startswith(MARKER) or listed == index_text(boards)
 
 
+def read_rows(text: str) -> list[list[str]]:
+    """The cells of the first Markdown table of a text, without its links."""
+    lines = re.search(r"(?:^\|.*\n)+", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text), re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines.group().splitlines()]
+
+
+def test_the_table_of_the_readme_is_that_of_the_page():
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8").partition("**Tuned against tuned.**")[2]
+    rows = read_rows((root / "docs/leaderboard/ml-100k/README.md").read_text(encoding="utf-8"))
+    assert read_rows(readme) == [row[:6] for row in rows]
+    assert len(rows) > 10
+
+
 def test_a_list_that_somebody_wrote_is_kept(line, tmp_path, capsys):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/README.md").write_text("# Mine\n")
