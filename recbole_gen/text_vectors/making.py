@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_gen import __version__
-from recbole_gen.errors import counted
+from recbole_gen.errors import UserError, counted
 from recbole_gen.files import write_json, write_text
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.reading.file_readers import EXAMPLES
-from recbole_gen.text_vectors.encoder_files import EncoderFiles
+from recbole_gen.text_vectors.encoder_files import OPTION, EncoderFiles
 from recbole_gen.text_vectors.item_texts import read_item_texts
 from recbole_gen.text_vectors.sentence_encoder import SentenceEncoder
-from recbole_gen.text_vectors.vector_cache import TextVector, VectorCache, open_cache
+from recbole_gen.text_vectors.vector_cache import TextVector, VectorCache
 
 FORMAT = "recbole_gen text vectors 1"
 VECTORS, NAMES, NOTE = "items.npy", "items.json", "text-vectors.json"
@@ -33,8 +33,8 @@ def make_text_vectors(
     dataset: str,
     data_path: str,
     output: Path,
-    columns: Sequence[str] = (),
-    item: str = "",
+    columns: str | Sequence[str] = (),
+    keys: Mapping[str, str] | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -43,15 +43,15 @@ def make_text_vectors(
     Items without a text have no vector, and are told.
 
     Args:
-        columns, item: as in `read_item_texts`.
+        columns, keys: as in `read_item_texts`.
         cache: the file of vectors that were made before; None for none.
 
     Raises UserError for texts and encoders that cannot be used, and an output that is there or cannot be written.
     """
-    found = read_item_texts(dataset, data_path, columns, item)
+    found = read_item_texts(dataset, data_path, columns, keys)
     say("\n".join([*found.warnings, f"{counted(len(found.texts), 'item')} in {found.file}"]))
     if found.repeated:
-        say(f"  {counted(found.repeated, 'line', 'are')} of items that had one before: the first one counts")
+        say(f"  {counted(found.repeated, 'line', 'are')} of items that have another one: the first with a text counts")
     items = [name for name, text in found.texts.items() if text]
     without = [name for name, text in found.texts.items() if not text]
     if without:
@@ -59,8 +59,8 @@ def make_text_vectors(
         say(f"  {counted(len(without), 'item', 'have')} no text, and no vector: {', '.join(without[:EXAMPLES])}{more}")
     texts = list(dict.fromkeys(found.texts[name] for name in items))
     digest = encoder.digest()
-    with open_cache(cache, digest) as kept:
-        vector_of = _encode(encoder, texts, kept, cache, say)
+    vector_of = _encode(encoder, texts, VectorCache(cache, digest), say)
+    _require_several(encoder, vector_of)
     vectors = np.stack([vector_of[found.texts[name]].vector for name in items])
     cut = sum(each.is_cut for each in vector_of.values())
     if cut:
@@ -96,22 +96,33 @@ def make_text_vectors(
 
 
 def _encode(
-    encoder: EncoderFiles, texts: list[str], kept: VectorCache, path: Path | None, say: Callable[[str], None]
+    encoder: EncoderFiles, texts: list[str], kept: VectorCache, say: Callable[[str], None]
 ) -> dict[str, TextVector]:
     """Text -> vector, of all texts."""
     vector_of = kept.find(texts)
     new = sorted((text for text in texts if text not in vector_of), key=len, reverse=True)
     if vector_of:
-        say(f"  {counted(len(vector_of), 'text', 'are')} in {path}, encoded before")
+        say(f"  {counted(len(vector_of), 'text', 'are')} in {kept.path}, encoded before")
     if not new:
         return vector_of
     model = SentenceEncoder(encoder)
-    say(f"  {counted(len(new), 'text')} to encode, on {model.device}")
+    prompt = f", each behind {model.prompt!r}" if model.prompt else ""
+    say(f"  {counted(len(new), 'text')} to encode, on {model.device}{prompt}")
     with tqdm(total=len(new), unit="text", disable=None) as bar:
         for start in range(0, len(new), AT_ONCE):
             part = new[start : start + AT_ONCE]
             made = dict(zip(part, map(TextVector, model.encode(part), model.find_longer(part))))
-            kept.add(made)
             vector_of |= made
+            kept.require_one_width(vector_of)
+            kept.add(made)
             bar.update(len(part))
     return vector_of
+
+
+def _require_several(encoder: EncoderFiles, vector_of: Mapping[str, TextVector]) -> None:
+    """Raise UserError where all of several texts have one vector: then nothing of them is read."""
+    if len(vector_of) > 1 and len({each.vector.tobytes() for each in vector_of.values()}) == 1:
+        raise UserError(
+            f"{OPTION}: {encoder.name} gives all of the {len(vector_of):,} different texts the same vector: is its "
+            f"tokenizer there, and does it know their words?"
+        )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sqlite3
 import sys
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from recbole_gen import cli
 from recbole_gen.errors import UserError
 from recbole_gen.reading.item_vectors import read_item_vectors
 from recbole_gen.text_vectors import making
 from recbole_gen.text_vectors.encoder_files import find_encoder
-from recbole_gen.text_vectors.vector_cache import TextVector, open_cache
+from recbole_gen.text_vectors.vector_cache import TextVector, VectorCache
 
 pytestmark = pytest.mark.xdist_group("sentence_transformers")  # which takes seconds to import
 
@@ -119,9 +121,11 @@ def test_each_item_with_a_text_has_the_encoders_vector_of_it(encode, encoders):
 
 
 def test_columns_in_the_order_that_is_asked_for(encode):
-    _, output, out, _ = encode("--text_columns=kind, price title")
+    _, output, out, _ = encode("--text_columns=kind, price,title")
     assert "that of i1: 'lamp, 7, red lamp'" in out
     assert list(vector_of(output)) == ITEMS  # all have a price
+    for same in ("--text_columns=kind price title", "--text_columns=[kind, price, title]"):
+        assert "that of i1: 'lamp, 7, red lamp'" in encode(same)[2]
     _, output, _, _ = encode("--text_columns=kind")
     assert list(vector_of(output)) == ["i1", "i 4", "ä"]
 
@@ -181,9 +185,10 @@ def test_texts_that_are_longer_than_what_is_read_are_told(encode, shop):
 
 
 def test_the_first_line_of_an_item_counts(encode, shop):
-    write_items(shop, more="i1\tgreen desk\t\t7\n\tno name\t\t7\n")
-    _, _, out, _ = encode("--text_columns=title")
-    assert "1 line is of items that had one before" in out and "that of i1: 'red lamp'" in out
+    write_items(shop, more="i1\tgreen desk\t\t7\ni3\toak\t\t7\n\tno name\t\t7\n")
+    _, output, out, _ = encode("--text_columns=title")
+    assert "2 lines are of items that have another one: the first with a text counts" in out
+    assert "that of i1: 'red lamp'" in out and "i3" in vector_of(output)
     assert "without a value in 'item_id'" in out
 
 
@@ -211,10 +216,98 @@ def test_a_package_is_looked_at_and_not_imported(encode, encoders, tmp_path, mon
 # What is refused
 
 
+def refused(encoder: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_encoder(str(encoder))
+
+
 def test_weights_as_a_pickle_are_refused(encoder):
     (encoder / "model.safetensors").rename(encoder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin holds weights as a pickle"):
-        find_encoder(str(encoder))
+    refused(encoder, r"pytorch_model\.bin holds weights as a pickle")
+    (encoder / "other.safetensors").write_bytes(b"")
+    refused(encoder, r"pytorch_model\.bin holds weights as a pickle")
+    (encoder / "pytorch_model.bin").rename(encoder / "model.safetensors")
+    (encoder / "1_Pooling/weights.bin").write_bytes(b"")
+    refused(encoder, r"weights\.bin holds weights as a pickle")
+    (encoder / "1_Pooling/weights.bin").unlink()
+    index = encoder / "model.safetensors.index.json"
+    for shard in ("../first/model.safetensors", "/tmp/model.safetensors", "shard.dat", 3):
+        index.write_text(json.dumps({"weight_map": {"a": shard}}))
+        refused(encoder, "must name files .safetensors beside it")
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    find_encoder(str(encoder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 8, "tokenizer_name_or_path": "owner/name"}),
+        ("config.json", {"base_model_name_or_path": "owner/name"}),
+        ("1_Pooling/config.json", {"deep": [{"tokenizer_name_or_path": "../elsewhere"}]}),
+        ("sentence_bert_config.json", {"model_kwargs": {"attn_implementation": "owner/name"}}),
+        ("adapter_config.json", {}),
+    ],
+)
+def test_what_is_not_in_the_folder_is_not_read(file, content, encoder):
+    (encoder / file).write_text(json.dumps(content))
+    refused(encoder, "what is not in the encoder's folder is not read|belongs to an adapter of another model")
+
+
+def test_no_look_up_leaves_this_machine(encode, monkeypatch):
+    def fail(*_):
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    assert encode()[0] == 0
+
+
+def test_an_encoder_that_lacks_weights_is_refused_and_keeps_nothing(encoder, encode):
+    weights = load_file(encoder / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if "attention" not in name}, encoder / "model.safetensors"
+    )
+    code, output, _, error = encode(encoder=encoder)
+    assert code == 2 and "lacks weights" in error and not output.exists() and not (output.parent / ".cache").exists()
+
+
+def test_an_encoder_without_its_tokenizer_is_refused(encoder, encode):
+    (encoder / "tokenizer.json").unlink()
+    code, output, _, error = encode(encoder=encoder)
+    assert code == 2 and "has no tokenizer" in error and not output.exists()
+
+
+def test_encoders_of_other_kinds(encode, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    static = StaticEmbedding(tokenizer, embedding_dim=6)
+    SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path / "static"))
+    code, output, _, error = encode(encoder=tmp_path / "static")
+    assert code == 0, error
+    assert vector_of(output)["i1"].shape == (6,)
+
+
+def test_a_prompt_is_told_and_counts_as_tokens(encoder, encode):
+    settings = json.loads((encoder / "config_sentence_transformers.json").read_text())
+    settings |= {"prompts": {"item": "small green oak "}, "default_prompt_name": "item"}
+    (encoder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    out = encode(encoder=encoder)[2]
+    assert "each behind 'small green oak '" in out and "2 texts are longer than what the encoder reads" in out
+
+
+def test_the_digest_sees_all_files_those_behind_links_too(encoder, tmp_path):
+    first = find_encoder(str(encoder)).digest()
+    (encoder / "1_Pooling").rename(tmp_path / "pooling")
+    (encoder / "1_Pooling").symlink_to(tmp_path / "pooling")
+    assert find_encoder(str(encoder)).digest() == first
+    (tmp_path / "pooling/config.json").write_text("{}")
+    second = find_encoder(str(encoder)).digest()
+    (encoder / "again").symlink_to(encoder)  # a circle
+    assert first != second == find_encoder(str(encoder)).digest()
 
 
 def test_other_forms_beside_safetensors_are_not_read(encoder, encode):
@@ -242,7 +335,8 @@ def test_parts_that_are_none_of_the_librarys_are_refused(modules, message, encod
 def test_a_damaged_encoder_is_named(file, encoder, encode):
     (encoder / file).write_bytes(b"{" + (encoder / file).read_bytes()[:40])
     code, output, _, error = encode(encoder=encoder)
-    assert code == 2 and f"{encoder} cannot be loaded" in error and not output.exists()
+    assert code == 2 and f"{encoder}" in error and not output.exists() and not (output.parent / ".cache").exists()
+    assert "is no encoder that sentence-transformers can load" in error or "is damaged" in error
 
 
 @pytest.mark.parametrize("given", ["sentence-transformers/all-MiniLM-L6-v2", "no_such_package", "os.path", "json"])
@@ -263,6 +357,7 @@ def test_numbers_that_are_none_are_refused(encode, monkeypatch):
     ("options", "message"),
     [
         (["--text_columns=titel"], "Did you mean title?"),
+        (["--text_columns=,"], "names no column"),
         (["--text_columns=item_id"], "leave it out"),
         (["--item=sku"], "has no column 'sku'"),
         (["--as=pasrec"], "--as does not go with --text_encoder"),
@@ -296,16 +391,55 @@ def test_a_file_of_something_else_is_no_cache_and_stays(encode, shop):
     assert "is a data base of something else" in encode(f"--text_cache={other}")[3]
 
 
+@pytest.mark.parametrize("value", [b"", b"123", None, "text", np.full(16, np.nan, np.float32).tobytes(), b"1234" * 3])
+def test_a_damaged_row_of_the_cache_is_no_vector(value, encode, shop):
+    assert encode()[0] == 0
+    with sqlite3.connect(shop / ".cache/text-vectors.sqlite") as file:
+        file.execute("UPDATE vectors SET vector = ? WHERE text = (SELECT min(text) FROM vectors)", (value,))
+    code, output, _, error = encode()
+    assert code == 2 and "is damaged" in error and "remove it" in error and not output.exists()
+
+
+def test_an_output_that_something_else_would_lie_in(shop, encoder, monkeypatch, capsys):
+    monkeypatch.chdir(shop)
+    line = ["prepare", "shop", f"--text_encoder={encoder}", f"--data_path={shop}"]
+    for output, told in (
+        (shop / ".cache", "would hold"), (shop / "new", "would hold"), (encoder / "x", "the encoder's folder")
+    ):  # fmt: skip
+        options = [f"--text_cache={shop / 'new/c.sqlite'}"] if output.name == "new" else []
+        assert cli.main([*line, f"--output={output}", *options]) == 2
+        assert told in capsys.readouterr().err
+    assert not (shop / "new").exists() and not (shop / ".cache").exists()
+
+
+def test_items_alone_and_other_separators(encode, shop, encoders, capsys):
+    (shop / "new").mkdir()
+    head = "sku:token,movie title:token_seq,kind:token_seq\n"
+    (shop / "new/new.item").write_text(head + "a,red lamp,x\nb,grüner chair,y\n", encoding="latin-1")
+    line = [
+        "prepare",
+        "new",
+        f"--text_encoder={encoders / 'first'}",
+        f"--data_path={shop}",
+        "--text_columns=movie title",
+    ]
+    keys = ["--item=sku", "--field_separator=,", "--encoding=latin-1"]
+    assert cli.main([*line, *keys, f"--output={shop / 'out'}"]) == 0
+    assert list(vector_of(shop / "out")) == ["a", "b"] and "that of a: 'red lamp'" in capsys.readouterr().out
+
+
+def test_the_items_names_are_no_text_by_default(encode):
+    assert "from kind (" in encode("--item=title")[2]
+
+
 def test_the_cache_keeps_the_encoders_apart(tmp_path):
     vector = TextVector(np.arange(3, dtype=np.float32), True)
     path = tmp_path / "cache.sqlite"
-    with open_cache(path, "one") as cache:
-        cache.add({"a text": vector})
-        assert cache.find(["another"]) == {}
+    cache = VectorCache(path, "one")
+    assert cache.find(["another"]) == {} and not path.exists()
+    cache.add({"a text": vector})
     many = ["a text", *map(str, range(2000))]
-    with open_cache(path, "one") as cache:
-        found = cache.find(many)
-        assert list(found) == ["a text"] and found["a text"].is_cut
-        np.testing.assert_array_equal(found["a text"].vector, vector.vector)
-    with open_cache(path, "two") as cache:
-        assert cache.find(many) == {}
+    found = VectorCache(path, "one").find(many)
+    assert list(found) == ["a text"] and found["a text"].is_cut
+    np.testing.assert_array_equal(found["a text"].vector, vector.vector)
+    assert VectorCache(path, "two").find(many) == {}
