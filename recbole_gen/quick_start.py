@@ -30,7 +30,7 @@ from recbole_gen.evaluation.diagnostics import Diagnostics
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.model.dropout import use_fast_dropout
-from recbole_gen.model.given_vectors import item_table_name, output_layer
+from recbole_gen.model.given_vectors import item_bias, item_table_name, output_layer
 from recbole_gen.model.kept_items import OWN_SOFTMAX, leave_out_of_losses
 from recbole_gen.model.transitions import TransitionCounts
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
@@ -260,6 +260,11 @@ def _what_cold_items_lack(config: Config, model: torch.nn.Module, cold: torch.Te
         yield (
             f"{name} scores items by weights of its own, {layer}, which are not the given vectors: those of the "
             f"{counted(number, 'cold item', 'are')} what was drawn"
+        )
+    elif bias := item_bias(model, len(cold)):
+        yield (
+            f"{name} learns a number for each item beside its vector, {bias}: those of the "
+            f"{counted(number, 'cold item', 'stay')} what they began as"
         )
 
 

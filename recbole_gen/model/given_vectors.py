@@ -36,6 +36,12 @@ def output_layer(model: nn.Module, n_items: int) -> str | None:
     return None
 
 
+def item_bias(model: nn.Module, n_items: int) -> str | None:
+    """The learned numbers of which each item has one, such as output.bias; None if there are none."""
+    found = (name for name, each in model.named_parameters() if each.requires_grad and each.shape == (n_items,))
+    return next(found, None)
+
+
 class AdaptedVectors(nn.Module):
     """Stands for an `nn.Embedding` whose rows are a learned linear map of given vectors.
 

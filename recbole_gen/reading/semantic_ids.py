@@ -40,7 +40,9 @@ def find_id_file(path: str | Path) -> Path:
     path = Path(path)
     file = path / IDS_FILE if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"semantic_ids: there is no file {file}; `tokenize` writes one")
+        raise UserError(
+            f"semantic_ids: there is no file {file}: --semantic_ids=PATH names another; `tokenize` writes one"
+        )
     return file
 
 

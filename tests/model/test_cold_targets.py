@@ -35,7 +35,8 @@ def cold_hits(ring, tmp_path):
 
     def found(model, **values):
         small = {
-            "SASRec": {"inner_size": 32, "n_heads": 1}, "DiffRec": {"inner_size": 16, "timesteps": 20, "n_seeds": 2}
+            "SASRec": {"inner_size": 32, "n_heads": 1}, "BERT4Rec": {"inner_size": 32, "n_heads": 1, "mask_ratio": 0.3},
+            "DiffRec": {"inner_size": 16, "timesteps": 20, "n_seeds": 2},
         }.get(model, {"timesteps": 20, "ddim_stride": 5})  # fmt: skip
         common = {
             "data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "load_col": None, "use_gpu": False,
@@ -72,3 +73,19 @@ def test_vectors_that_learn_leave_cold_items_behind_and_that_is_told(cold_hits, 
 def test_scores_of_an_output_layer_know_no_given_vector_and_that_is_told(cold_hits, caplog):
     cold_hits("DiffRec", epochs=1, tie_weights=False)
     assert "DiffRec scores items by weights of its own, output.weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "bias"),
+    [
+        ("DiffRec", {"tie_weights": True}, "output.bias"),
+        ("BERT4Rec", {}, "output_bias"),
+    ],
+)
+def test_a_number_of_each_item_beside_its_vector_is_told(cold_hits, caplog, model, values, bias):
+    cold_hits(model, epochs=1, **values)
+    told = f"{model} learns a number for each item beside its vector, {bias}: those of the 8 cold items stay"
+    assert told in caplog.text
+    caplog.clear()
+    cold_hits("SASRec", epochs=1)
+    assert "a number for each item" not in caplog.text
