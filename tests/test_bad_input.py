@@ -11,7 +11,7 @@ from recbole_gen import cli, quick_start
 from recbole_gen.errors import UserError
 
 MISTAKES = {
-    "--model=BERT4Rec --MAX_ITEM_LIST_LENGTH=4": "mask_ratio must be at least 0.25, an item of MAX_ITEM_LIST_LENGTH: 4",
+    "--model=BERT4Rec --mask_ratio=0 --ft_ratio=0": "mask_ratio must be above 0 where ft_ratio is 0",
     # keys and names
     "--lerning_rate=1": "unknown key 'lerning_rate' .command line.: did you mean 'learning_rate'",
     "--margin=1": "unknown key 'margin' .*for DreamRec: it is a key of CFKG",

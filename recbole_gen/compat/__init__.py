@@ -52,6 +52,7 @@ SHIMS: dict[str, list[str]] = {
         "stack.count_elements_of_sequence_columns",
         "filters.name_the_history_of_other_items",
     ],
+    "recbole.data.transform": ["bert4rec.give_every_masked_item_a_target"],
     "recbole.evaluator.collector": ["bugs.collect_counts_beside_tensors"],
     "recbole.evaluator.metrics": [
         "bugs.sum_the_entropy",
@@ -63,7 +64,11 @@ SHIMS: dict[str, list[str]] = {
     "recbole.model.abstract_recommender": ["stack.restore_dok_update"],
     "recbole.model.layers": ["kernels.use_fused_kernels"],
     "recbole.model.general_recommender.pop": ["bugs.count_every_interaction_in_pop"],
-    "recbole.model.sequential_recommender.bert4rec": ["alike_lengths.encode_positions_by_length"],
+    "recbole.model.sequential_recommender.bert4rec": [
+        "bert4rec.learn_every_target",
+        "bert4rec.read_the_first_item",
+        "alike_lengths.encode_positions_by_length",
+    ],
     "recbole.model.sequential_recommender.core": ["alike_lengths.encode_by_length"],
     "recbole.model.sequential_recommender.fdsa": ["alike_lengths.encode_by_length"],
     "recbole.model.sequential_recommender.gcsan": ["alike_lengths.encode_by_length"],

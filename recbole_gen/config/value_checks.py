@@ -77,10 +77,9 @@ class Checks:
         self._check_undeclared({key for key in values if key not in table}, shipped)
 
     def _check_masked_share(self) -> None:
-        """RecBole keeps room for so many masked items of a history, and fails where that is for none."""
-        share, length, of_last = (self.values.get(key) for key in ("mask_ratio", "MAX_ITEM_LIST_LENGTH", "ft_ratio"))
-        if is_number(share) and is_whole(length) and int(share * length) < 1 and (of_last or 0) < 1:
-            self._refuse("mask_ratio", f"at least {1 / length:.3g}, an item of MAX_ITEM_LIST_LENGTH: {length}")
+        """Where nothing is masked, nothing is learned."""
+        if self.values.get("mask_ratio") == 0 and not self.values.get("ft_ratio"):
+            self._refuse("mask_ratio", "above 0 where ft_ratio is 0: nothing would be masked, and nothing learned")
 
     def _check_undeclared(self, keys: set[str], shipped: Sequence[Layer]) -> None:
         """Keys of a class of the user's own that say no kind: theirs is that of their default.

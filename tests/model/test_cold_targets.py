@@ -35,7 +35,7 @@ def cold_hits(ring, tmp_path):
 
     def found(model, **values):
         small = {
-            "SASRec": {"inner_size": 32, "n_heads": 1}, "BERT4Rec": {"inner_size": 32, "n_heads": 1, "mask_ratio": 0.3},
+            "SASRec": {"inner_size": 32, "n_heads": 1}, "BERT4Rec": {"inner_size": 32, "n_heads": 1},
             "DiffRec": {"inner_size": 16, "timesteps": 20, "n_seeds": 2},
         }.get(model, {"timesteps": 20, "ddim_stride": 5})  # fmt: skip
         common = {
