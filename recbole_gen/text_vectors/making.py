@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -108,13 +109,14 @@ def _encode(
     model = SentenceEncoder(encoder)
     prompt = f", each behind {model.prompt!r}" if model.prompt else ""
     say(f"  {counted(len(new), 'text')} to encode, on {model.device}{prompt}")
+    one = dict(itertools.islice(vector_of.items(), 1))  # all that were kept are as wide
     with tqdm(total=len(new), unit="text", disable=None) as bar:
         for start in range(0, len(new), AT_ONCE):
             part = new[start : start + AT_ONCE]
             made = dict(zip(part, map(TextVector, model.encode(part), model.find_longer(part))))
-            vector_of |= made
-            kept.require_one_width(vector_of)
+            kept.require_one_width(one | made)
             kept.add(made)
+            vector_of |= made
             bar.update(len(part))
     return vector_of
 

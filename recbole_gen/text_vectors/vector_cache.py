@@ -47,9 +47,6 @@ class VectorCache:
 
     def __init__(self, path: Path | None, encoder: str):
         self.path, self._encoder = path, encoder
-        if path is not None and path.exists():
-            with self._opened():
-                pass
 
     def find(self, texts: Sequence[str]) -> dict[str, TextVector]:
         """What is here of texts."""
