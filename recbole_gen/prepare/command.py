@@ -56,6 +56,7 @@ TEXT_OPTIONS: dict[str, Any] = {
     "text_encoder": "", "text_columns": "", "output": "", "text_cache": None, "field_separator": "", "encoding": "",
 }  # fmt: skip
 """Of --text_encoder, which the room `text_vectors` answers: it reads data sets, and this one makes them."""
+OPTIONS: dict[str, Any] = {**LOG_OPTIONS, **RECIPE_OPTIONS, **TEXT_OPTIONS, "name": "", "data_path": "dataset"}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -64,8 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     first, given = parse_name(arguments)
-    defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, **TEXT_OPTIONS, "name": "", "data_path": "dataset"}
-    values = verb_options(given, defaults, "prepare")
+    values = verb_options(given, OPTIONS, "prepare")
     if first is None and not given:
         print(recipe_table())
         return

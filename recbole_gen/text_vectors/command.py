@@ -12,13 +12,7 @@ from pathlib import Path
 from recbole_gen.errors import UserError
 from recbole_gen.files import require_file_output
 from recbole_gen.options import parse_name, verb_options
-from recbole_gen.prepare.command import (
-    LOG_OPTIONS,
-    RECIPE_OPTIONS,
-    TEXT_OPTIONS,
-    refuse_mixed_options,
-    require_name,
-)
+from recbole_gen.prepare.command import OPTIONS, refuse_mixed_options, require_name
 from recbole_gen.prepare.new_folder import require_new
 from recbole_gen.text_vectors.encoder_files import find_encoder, require_library
 
@@ -29,8 +23,7 @@ CACHE = Path(".cache/text-vectors.sqlite")
 def main(arguments: Sequence[str]) -> None:
     """The `prepare` verb with --text_encoder. Raises UserError for bad input."""
     first, given = parse_name(arguments)
-    defaults = {**LOG_OPTIONS, **RECIPE_OPTIONS, **TEXT_OPTIONS, "name": "", "data_path": "dataset"}
-    values = verb_options(given, defaults, "prepare")
+    values = verb_options(given, OPTIONS, "prepare")
     refuse_mixed_options(given)
     name, data_path = require_name(str(first or "")), str(values["data_path"])
     if not values["output"]:
@@ -41,10 +34,6 @@ def main(arguments: Sequence[str]) -> None:
     encoder = find_encoder(str(values["text_encoder"]))
     _require_apart(output, cache, encoder.folder)
     require_library()
-
-    from recbole_gen.text_vectors.item_texts import find_item_file
-
-    find_item_file(name, data_path)
 
     from recbole_gen.text_vectors.making import make_text_vectors
 
