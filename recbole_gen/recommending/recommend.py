@@ -14,7 +14,7 @@ from recbole_gen.errors import UserError, counted
 from recbole_gen.files import require_file_output
 from recbole_gen.options import asks_for_help, parse_arguments
 from recbole_gen.reading.rules import MAX_BAD
-from recbole_gen.recommending.request_checks import find_items, parse_days, require_k, require_search
+from recbole_gen.recommending.request_checks import describe_short, find_items, parse_days, require_k, require_search
 
 if TYPE_CHECKING:
     from recbole_gen.recommending.bulk import Totals
@@ -144,9 +144,7 @@ def _print_summary(totals: Totals, recommender: Recommender, output: Path, when:
     if totals.by_popularity:
         print(f"{counted(totals.by_popularity, 'user', 'are')} answered by popularity: the model has nothing to go by")
     if totals.short:
-        print(
-            f"{counted(totals.short, 'user', 'have')} fewer than k items: the run's beam_size or exact_top ends there"
-        )
+        print(describe_short(totals.short))
     if totals.without_window:
         print(f"{counted(totals.without_window, 'user', 'are')} left out by --between: no known item says when")
     if when and recommender.window is not None:

@@ -17,7 +17,7 @@ from recbole_gen.evaluation.ties import tie_order, top_scored
 from recbole_gen.model.layers import NOT_FOUND
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.model_input import KnownHistories, ModelInput
-from recbole_gen.recommending.request_checks import require_k, require_search
+from recbole_gen.recommending.request_checks import describe_short, require_k, require_search
 from recbole_gen.recommending.saved_model import SavedModel, load_saved_model
 from recbole_gen.recommending.scoring import Scorer
 from recbole_gen.recommending.top_items import TopItems, build_index
@@ -281,9 +281,7 @@ class Recommender:
             what = "the model does not know them" if self._reads_users else "the history has no known item"
             warnings.append(f"{counted(by_popularity, 'user', 'are')} answered by popularity, for {what}")
         if short:
-            warnings.append(
-                f"{counted(short, 'user', 'have')} fewer than k items: the run's beam_size or exact_top ends there"
-            )
+            warnings.append(describe_short(short))
         return warnings
 
 

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.errors import UserError, did_you_mean
+from recbole_gen.errors import UserError, counted, did_you_mean
 from recbole_gen.options import is_whole
 
 SEARCHES = ("exact", "ann")
@@ -50,3 +50,8 @@ def parse_days(text: Any) -> tuple[datetime.date, datetime.date] | None:
             f"--between needs two days, the earlier first: --between 2024-05-01 2024-05-07 (or {TODAY}); got {text}"
         ) from None
     return days[0], days[-1]
+
+
+def describe_short(users: int) -> str:
+    """What to tell of users for whom the model has come to fewer items than were asked for."""
+    return f"{counted(users, 'user', 'have')} fewer than k items: the run's beam_size or exact_top ends there"
