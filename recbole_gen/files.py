@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.metadata
 import json
 import os
+import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recbole_gen import __version__
 from recbole_gen.errors import UserError
 
 CANNOT_WRITE_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EROFS)
@@ -166,6 +169,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """What a note says of who has made it: the versions of this package, of others by their names, and of Python."""
+    others = {name: importlib.metadata.version(name) for name in packages}
+    return {"recbole_gen": __version__, **others, "python": platform.python_version()}
 
 
 def require_json(path: Path, keys: dict[str, type], cure: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from recbole_gen.data.semantic_ids import attach_semantic_ids
 from recbole_gen.errors import SharedMistake, UserError, counted, quoted_option
 from recbole_gen.evaluation import calibration
 from recbole_gen.evaluation.diagnostics import Diagnostics
-from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, replaced_file, write_json, write_text
+from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, package_versions, replaced_file, write_json, write_text
 from recbole_gen.model.alike_lengths import encode_class_by_length
 from recbole_gen.model.dropout import use_fast_dropout
 from recbole_gen.model.given_vectors import item_bias, item_table_name, output_layer
@@ -210,7 +210,7 @@ def _train_and_test(
         "processes": distributed.world_size(),
         "device": str(config["device"]),
         "seed": config["seed"],
-        "versions": environment.package_versions(),
+        "versions": package_versions(environment.PACKAGES),
         "git_commit": environment.git_commit(),
         "config": config.settings(),
     }

@@ -33,6 +33,12 @@ EXAMPLES = 3
 LinesOf = Callable[[Sequence[int]], list[int]]
 
 
+def first_names(names: Sequence[str]) -> str:
+    """The first `EXAMPLES` of names as a message shows them, and how many more there are."""
+    more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
+    return f"{', '.join(names[:EXAMPLES])}{more}"
+
+
 @dataclass
 class ReadCounts:
     """What reading has met.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import platform
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_gen import __version__
-from recbole_gen.files import write_json
+from recbole_gen.files import package_versions, write_json
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.recommending.histories import Histories
 from recbole_gen.recommending.recommender import Recommender
@@ -49,11 +46,7 @@ def export_vectors(
         "score_function": getattr(recommender.model, "score_function", "inner"),
         "score": "the inner product of an item's vector with the user's; for cosine both have length 1 here",
         "files": [f"items{suffix}", "items.json"],
-        "versions": {
-            "recbole_gen": __version__,
-            **{name: importlib.metadata.version(name) for name in ("recbole", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": package_versions(("recbole", "torch", "numpy")),
     }
     with new_folder(output) as folder:
         with _open_matrix(folder / f"items{suffix}", "item_vectors", note["d"]) as add:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from recbole_gen import __version__
 from recbole_gen.errors import UserError, counted
-from recbole_gen.files import write_json, write_text
+from recbole_gen.files import package_versions, write_json, write_text
 from recbole_gen.prepare.new_folder import new_folder
-from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.file_readers import first_names
 from recbole_gen.text_vectors.encoder_files import OPTION, EncoderFiles
 from recbole_gen.text_vectors.item_texts import read_item_texts
 from recbole_gen.text_vectors.sentence_encoder import SentenceEncoder
@@ -56,8 +53,7 @@ def make_text_vectors(
     items = [name for name, text in found.texts.items() if text]
     without = [name for name, text in found.texts.items() if not text]
     if without:
-        more = f" and {len(without) - EXAMPLES:,} more" if len(without) > EXAMPLES else ""
-        say(f"  {counted(len(without), 'item', 'have')} no text, and no vector: {', '.join(without[:EXAMPLES])}{more}")
+        say(f"  {counted(len(without), 'item', 'have')} no text, and no vector: {first_names(without)}")
     texts = list(dict.fromkeys(found.texts[name] for name in items))
     digest = encoder.digest()
     vector_of = _encode(encoder, texts, VectorCache(cache, digest), say)
@@ -77,11 +73,7 @@ def make_text_vectors(
         "texts": len(texts),
         "d": vectors.shape[1],
         "texts_cut": cut,
-        "versions": {
-            "recbole_gen": __version__,
-            **{name: importlib.metadata.version(name) for name in ("sentence-transformers", "transformers", "torch")},
-            "python": platform.python_version(),
-        },
+        "versions": package_versions(("sentence-transformers", "transformers", "torch")),
     }
     with new_folder(output) as folder:
         np.save(folder / VECTORS, vectors.astype("<f4"))

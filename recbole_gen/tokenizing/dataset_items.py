@@ -8,7 +8,7 @@ from typing import Any
 
 from recbole_gen.config.places import dataset_keys, event_files, find_dataset
 from recbole_gen.errors import UserError, counted
-from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.file_readers import first_names
 from recbole_gen.reading.parsing import TimeParser
 from recbole_gen.reading.rules import title_line
 from recbole_gen.reading.whole_files import CATEGORIES, TEXT, read_usable_rows
@@ -71,24 +71,19 @@ def compare_items(
     }
     lines = [f"{dataset}: {len(with_events) - len(without):,} of its {counted(len(with_events), 'item')} have a vector"]
     if without:
-        lines.append(f"  {counted(len(without), 'item', 'have')} none, and get no semantic ID: {_some(without)}")
+        lines.append(f"  {counted(len(without), 'item', 'have')} none, and get no semantic ID: {first_names(without)}")
     if unknown:
         lines.append(
             f"  {counted(len(unknown), 'vector', 'are')} of no item of it, and {_get(unknown)} a semantic ID, too: "
-            f"{_some(unknown)}"
+            f"{first_names(unknown)}"
         )
     if cold := [name for name in idle if name in described]:
         lines.append(
             f"  {counted(len(cold), 'vector', 'are')} of items in {dataset}.item without an event, and {_get(cold)} a "
-            f"semantic ID, too: {_some(cold)}"
+            f"semantic ID, too: {first_names(cold)}"
         )
     return note, lines
 
 
 def _get(names: Sequence[str]) -> str:
     return "gets" if len(names) == 1 else "get"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
-    return f"{', '.join(names[:EXAMPLES])}{more}"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbole_gen import __version__, figures
+from recbole_gen import figures
 from recbole_gen.data.residual_kmeans import with_last_digit
 from recbole_gen.errors import UserError, counted
-from recbole_gen.files import write_json
+from recbole_gen.files import package_versions, write_json
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 from recbole_gen.reading.semantic_ids import IDS_FILE
@@ -64,11 +62,7 @@ def make_semantic_ids(options: dict[str, Any], output: Path, say: Callable[[str]
         },
         **about_dataset,
         "report": measured,
-        "versions": {
-            "recbole_gen": __version__,
-            **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
-            "python": platform.python_version(),
-        },
+        "versions": package_versions(("torch", "numpy", "scikit-learn")),
     }
     title = f"{counted(len(ids), 'item')}, {options['method']}, {codes:,} codes a digit"
     with new_folder(output) as folder:

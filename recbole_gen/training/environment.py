@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from recbole_gen import __version__
 from recbole_gen.config.places import ROOT
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy")
+"""Whose versions a result has."""
 
 
 def free_cores() -> int:
@@ -44,12 +42,6 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         out["gpu"] = torch.cuda.max_memory_allocated() >> 20
     return out
-
-
-def package_versions() -> dict[str, str]:
-    """Of this package, of PACKAGES, and of Python."""
-    versions = {"recbole_gen": __version__, **{name: version(name) for name in PACKAGES}}
-    return {**versions, "python": platform.python_version()}
 
 
 def git_commit() -> str | None:
