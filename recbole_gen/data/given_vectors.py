@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,64 @@ import torch
 
 from recbole_gen import distributed
 from recbole_gen.data.item_names import rows_of_items
+from recbole_gen.data.whitening import Whitening, fit_whitening
 from recbole_gen.errors import UserError, counted
-from recbole_gen.model.given_vectors import place_item_vectors
+from recbole_gen.model.given_vectors import item_table_name, place_item_vectors
 from recbole_gen.reading.file_readers import EXAMPLES
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 
-UNUSED: dict[str, Any] = {"item_vectors": None, "item_vectors_use": "init", "item_vectors_rms": None}
+UNUSED: dict[str, Any] = {
+    "item_vectors": None, "item_vectors_use": "init", "item_vectors_whiten": False, "item_vectors_rms": None,
+}  # fmt: skip
 """The keys where no vectors are given."""
+
+
+@dataclass(frozen=True)
+class GivenVectors:
+    """What was done to the vectors of a file, and has to be done to those of items that come later.
+
+    Attributes:
+        factor: by which they were multiplied, after the whitening.
+        whitening: None for none.
+        encoder: digest of the encoder that made them of texts; None if nothing beside the file says.
+    """
+
+    factor: float = 1.0
+    whitening: Whitening | None = None
+    encoder: str | None = None
+
+    def prepare(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors as a file has them [n, width] as the model has them [n, its width]."""
+        if self.whitening is not None:
+            vectors = self.whitening.apply(vectors)
+        return vectors * self.factor
+
+    def checkpoint_entries(self) -> dict[str, Any]:
+        """As plain data of a checkpoint, see `from_checkpoint`."""
+        axes = self.whitening and {"mean": self.whitening.mean, "axes": self.whitening.axes}
+        return {
+            "item_vectors_factor": self.factor,
+            "item_vectors_whitening": axes,
+            "item_vectors_encoder": self.encoder,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, content: dict[str, Any]) -> GivenVectors:
+        """Of a checkpoint's content, of which those of earlier versions lack some."""
+        axes = content.get("item_vectors_whitening")
+        whitening = None if axes is None else Whitening(axes["mean"], axes["axes"])
+        return cls(content["item_vectors_factor"], whitening, content.get("item_vectors_encoder"))
 
 
 def use_item_vectors(config, model: Any, dataset) -> None:
     """Fill the item table of a new model as `item_vectors` says, and tell which items are in one place alone. Its
-    attribute ``item_vectors_factor`` is then by what the vectors of the file were multiplied.
+    attribute ``given_vectors`` is then what was done to the vectors of the file.
 
     Raises UserError for a file that cannot be used, a model that cannot use it, and a use of none.
     """
     if not config["item_vectors"]:
-        for key in ("item_vectors_use", "item_vectors_rms"):
-            if config[key] != UNUSED[key]:
+        for key in UNUSED:
+            if key != "item_vectors" and config[key] != UNUSED[key]:
                 raise UserError(
                     f"{key}: {config[key]} says what to do with item_vectors, and there are none: name the folder of "
                     f"an `export`, or a file, with --item_vectors=PATH"
@@ -36,14 +77,34 @@ def use_item_vectors(config, model: Any, dataset) -> None:
     found = read_item_vectors(config["item_vectors"])
     names = [str(name) for name in dataset.field2id_token[dataset.iid_field]]
     given, known = match_names(found, names)
-    factor = 1.0
-    if config["item_vectors_rms"]:
-        factor = config["item_vectors_rms"] / max(given[known].square().mean().sqrt().item(), 1e-30)
-        given *= factor
-    model.item_vectors_factor = factor  # for items that come later
-    place_item_vectors(model, given, known, config["item_vectors_use"])
+    model.given_vectors = done = _fit(config, model, given[known], found)
+    prepared = done.prepare(given)
+    prepared[~known] = 0
+    place_item_vectors(model, prepared, known, config["item_vectors_use"])
     if distributed.is_main_process():
         _tell(found, names, known, config["item_vectors_use"])
+
+
+def _fit(config, model: Any, vectors: torch.Tensor, found: ItemVectors) -> GivenVectors:
+    """What the settings ask to be done to ``vectors`` [n, width], those of the file that the data set's items have."""
+    whitening = None
+    if config["item_vectors_whiten"]:
+        # A table has the width that it has; an adaptor reads all that there is.
+        adapted = config["item_vectors_use"] == "adaptor"
+        size = None if adapted else getattr(model, item_table_name(model)).embedding_dim
+        whitening = fit_whitening(vectors, size)
+        vectors, found_axes = whitening.apply(vectors), whitening.axes.shape[1]
+        if found_axes < (size or 1):
+            raise UserError(
+                f"item_vectors_whiten: the {counted(len(vectors), 'vector')} of {found.path} differ in "
+                f"{counted(found_axes, 'direction')} only, and the item table of {type(model).__name__} is "
+                f"{getattr(model, item_table_name(model)).embedding_dim} wide: "
+                f"--item_vectors_use=adaptor takes fewer, or make the model as small"
+            )
+    factor = 1.0
+    if config["item_vectors_rms"]:
+        factor = config["item_vectors_rms"] / max(vectors.square().mean().sqrt().item(), 1e-30)
+    return GivenVectors(factor, whitening, found.encoder)
 
 
 def match_names(found: ItemVectors, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

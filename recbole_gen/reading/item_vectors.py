@@ -25,6 +25,8 @@ from recbole_gen.errors import UserError, counted
 
 FILES_OF_EXPORT = ("items.npy", "items.safetensors")
 SUFFIXES = (".npy", ".safetensors", ".parquet")
+TEXT_VECTORS_NOTE = "text-vectors.json"
+"""What `prepare --text_encoder` writes beside the vectors: whence they are."""
 MATRIX = "item_vectors"
 """The tensor's name in a safetensors file that has several."""
 LONGEST_HEADER = 100 << 20
@@ -39,11 +41,13 @@ class ItemVectors:
     Attributes:
         names: of the items, each once, [n].
         vectors: [n, width] float32, finite.
+        encoder: digest of the text encoder that made them, where `prepare --text_encoder` says so beside them.
     """
 
     path: Path
     names: list[str]
     vectors: np.ndarray
+    encoder: str | None = None
 
     @property
     def width(self) -> int:
@@ -92,7 +96,18 @@ def read_item_vectors(path: str | Path, key: str = "item_vectors") -> ItemVector
             f"{key}: {path} has {counted(len(odd), 'vector')} with numbers that are none, or infinite, such as "
             f"that of '{names[odd[0]]}': leave these items out, or give them vectors"
         )
-    return ItemVectors(path, names, vectors)
+    return ItemVectors(path, names, vectors, _encoder_beside(path))
+
+
+def _encoder_beside(path: Path) -> str | None:
+    """The digest in the note beside a file of vectors of texts; None if there is no such note."""
+    note = path.with_name(TEXT_VECTORS_NOTE)
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing but a comparison depends on it
+        return None
+    digest = content.get("encoder_blake2b") if isinstance(content, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def _describe(array: np.ndarray) -> str:

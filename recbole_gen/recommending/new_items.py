@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from recbole_gen.config.config import Config
+from recbole_gen.data.given_vectors import GivenVectors
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import item_table_name
@@ -53,6 +54,12 @@ def require_new_items(config: Config, content: dict[str, Any], new: ItemVectors)
                 f"its vectors: train it again"
             )
         content["item_vectors_factor"] = 1.0
+    trained_by = content.get("item_vectors_encoder")
+    if trained_by and new.encoder and new.encoder != trained_by:
+        raise UserError(
+            f"{KEY}: the vectors of {new.path} are of another text encoder than those that this run of {name} was "
+            f"given: make them with the same one, `prepare NAME --text_encoder=...`"
+        )
     if content["serving"]["item_features"]:
         raise UserError(f"{KEY}: {name} reads the features of items, and new ones have none")
     if odd := [repr(each) for each in new.names if each in NO_NAMES]:
@@ -94,19 +101,25 @@ def enlarge_table(
         each for each, value in model.named_parameters(remove_duplicate=False) if value is weight
     ]  # fmt: skip
     size = content["serving"]["sizes"][config["ITEM_ID_FIELD"]] - len(new.names)
-    # A copy: what comes from Parquet is not writable, of which torch warns.
-    given = torch.tensor(new.vectors) * content["item_vectors_factor"]
+    done = GivenVectors.from_checkpoint(content)
+    if done.whitening is not None:
+        _require_width(new, len(done.whitening.mean), "the vectors that it was given")
+    given = done.prepare(torch.tensor(new.vectors))  # a copy: what comes from Parquet is not writable, torch warns
     for each in names:
         old = state.get(each)
         if not isinstance(old, torch.Tensor) or old.dim() != 2 or len(old) < size:
             raise UserError(f"{KEY}: the checkpoint of {name} has no item table {each}: it was changed")
-        if old.shape[1] != new.width:
-            whose = "the vectors that it was given" if is_adapted else "its item table"
-            raise UserError(
-                f"{KEY}: the vectors of {new.path} are {new.width} wide, and {whose} {old.shape[1]}: take them from "
-                f"where the run's own come from"
-            )
+        if done.whitening is None:
+            _require_width(new, old.shape[1], "the vectors that it was given" if is_adapted else "its item table")
         state[each] = torch.cat([old[:size], given.to(old), old[size:]])
+
+
+def _require_width(new: ItemVectors, width: int, whose: str) -> None:
+    if new.width != width:
+        raise UserError(
+            f"{KEY}: the vectors of {new.path} are {new.width} wide, and {whose} {width}: take them from where the "
+            f"run's own come from"
+        )
 
 
 def require_nothing_else_grows(content: dict[str, Any], model: nn.Module) -> None:

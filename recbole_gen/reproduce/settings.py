@@ -23,7 +23,7 @@ FIXED_KEYS = {
 TRAINING_KEYS = (
     "MAX_ITEM_LIST_LENGTH", "train_pairs", "positions_batch_size", "window_step", "future_events", "lr_scheduler",
     "warmup_steps", "loss", "loss_negatives", "gbce_t", "time_range", "transform", "enable_amp", "enable_scaler",
-    "shuffle", "item_vectors", "item_vectors_use", "item_vectors_rms",
+    "shuffle", "item_vectors", "item_vectors_use", "item_vectors_whiten", "item_vectors_rms",
 )  # fmt: skip
 """Keys of every model that are of its training, beside those that RecBole lists as such."""
 QUICK = {

@@ -15,13 +15,14 @@ from recbole_gen.errors import UserError, counted
 from recbole_gen.files import package_versions, write_json, write_text
 from recbole_gen.prepare.new_folder import new_folder
 from recbole_gen.reading.file_readers import first_names
+from recbole_gen.reading.item_vectors import TEXT_VECTORS_NOTE
 from recbole_gen.text_vectors.encoder_files import OPTION, EncoderFiles
 from recbole_gen.text_vectors.item_texts import read_item_texts
 from recbole_gen.text_vectors.sentence_encoder import SentenceEncoder
 from recbole_gen.text_vectors.vector_cache import TextVector, VectorCache
 
 FORMAT = "recbole_gen text vectors 1"
-VECTORS, NAMES, NOTE = "items.npy", "items.json", "text-vectors.json"
+VECTORS, NAMES = "items.npy", "items.json"
 AT_ONCE = 512
 """Texts between two steps of the progress; they are in the cache then."""
 
@@ -78,7 +79,7 @@ def make_text_vectors(
     with new_folder(output) as folder:
         np.save(folder / VECTORS, vectors.astype("<f4"))
         write_text(folder / NAMES, json.dumps(items, ensure_ascii=False, indent=0) + "\n")
-        write_json(folder / NOTE, note)
+        write_json(folder / TEXT_VECTORS_NOTE, note)
     first = found.texts[items[0]]
     say(
         f"vectors of {counted(len(items), 'item')}, {vectors.shape[1]} numbers each, from {', '.join(found.columns)} "

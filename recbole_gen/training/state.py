@@ -48,7 +48,7 @@ def training_state(trainer, next_epoch: int, train_data) -> dict[str, Any]:
         "config": trainer.config.settings(),
         "vocabulary": trainer.vocabulary,
         "serving": trainer.serving,
-        "item_vectors_factor": getattr(model, "item_vectors_factor", None),
+        **(model.given_vectors.checkpoint_entries() if hasattr(model, "given_vectors") else {}),
         "state_dict": model.state_dict(),
         "other_parameter": checkpoint.pack_other_parameter(_other_parameter(model)),
         "optimizer": _all_optimizers(trainer).state_dict(),

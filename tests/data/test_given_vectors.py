@@ -158,6 +158,60 @@ def test_a_scale_of_their_own(run, names, write_vectors):
     assert torch.allclose(cosine, torch.ones(ITEMS))
 
 
+def cone_of(names, width) -> np.ndarray:
+    """Vectors that are mostly what all have in common, and vary along their directions by factors of up to 100."""
+    return 5 + vectors_of(names, width) * np.geomspace(1, 0.01, width, dtype=np.float32)
+
+
+def covariance_of(table: torch.Tensor) -> torch.Tensor:
+    return torch.cov(table[1:].double().T, correction=0)
+
+
+@pytest.mark.parametrize("use, width", [("frozen", 16), ("frozen", 24), ("init", 24), ("adaptor", 24)])
+def test_whitened_vectors_differ_alike_in_every_direction(use, width, run, names, write_vectors):
+    path = write_vectors(names, cone_of(names, width))
+    values = {"item_vectors": str(path), "item_vectors_use": use, "item_vectors_whiten": True, "hidden_size": 16}
+    result = run("SASRec", epochs=1, learning_rate=1e-12, **values)
+    _, table = items_of(result)
+    if use == "adaptor":
+        table = load(Path(result["run_dir"]) / "best.pth")["state_dict"]["item_embedding.given"]
+    size = width if use == "adaptor" else 16
+    torch.testing.assert_close(covariance_of(table), torch.eye(size, dtype=torch.float64), atol=1e-3, rtol=0)
+    assert table[1:].mean(0).abs().max() < 1e-3
+
+
+def test_a_narrow_table_gets_the_directions_in_which_the_vectors_differ_most(run, names, write_vectors):
+    path = write_vectors(names, cone_of(names, 24))
+    values = {"item_vectors": str(path), "item_vectors_use": "frozen", "item_vectors_whiten": True, "hidden_size": 8}
+    tokens, table = items_of(run("SASRec", epochs=1, n_heads=2, **values))
+    given = cone_of(tokens[1:], 24)
+    centred = torch.from_numpy(given - given.mean(0)).double()
+    explained = torch.linalg.lstsq(table[1:].double(), centred)
+    rest = centred - table[1:].double() @ explained.solution
+    least = torch.linalg.svdvals(centred)[8:].square().sum()
+    assert rest.square().sum() == pytest.approx(least.item(), rel=1e-3)
+
+
+def test_whitening_and_a_scale(run, names, write_vectors):
+    path = write_vectors(names, cone_of(names, 24))
+    values = {"item_vectors": str(path), "item_vectors_use": "frozen", "item_vectors_whiten": True, "hidden_size": 16}
+    _, table = items_of(run("SASRec", epochs=1, item_vectors_rms=0.1, **values))
+    torch.testing.assert_close(covariance_of(table), 0.01 * torch.eye(16, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_vectors_that_do_not_differ_enough_are_not_whitened(run, names, write_vectors):
+    few = np.repeat(vectors_of(names, 5), 8, axis=1)  # 40 wide, in 5 directions
+    values = {"item_vectors": str(write_vectors(names, few)), "item_vectors_whiten": True, "hidden_size": 16}
+    with pytest.raises(UserError, match=r"differ in 5 directions only, .* is 16 wide: --item_vectors_use=adaptor"):
+        run("SASRec", **values)
+    run("SASRec", epochs=1, item_vectors_use="adaptor", **values)
+    same = np.ones((len(names), 24), dtype=np.float32)
+    for use in ("adaptor", "init"):
+        values["item_vectors"] = str(write_vectors(names, same))
+        with pytest.raises(UserError, match="differ in 0 directions only"):
+            run("SASRec", item_vectors_use=use, **values)
+
+
 @pytest.mark.parametrize("use", ["init", "frozen"])
 def test_items_without_a_vector_are_told(use, run, names, write_vectors, caplog):
     some = [name for name in names if int(name[1:]) > 5]
@@ -226,7 +280,7 @@ def test_files_that_are_none_are_refused(arguments, refused, tmp_path, names, wr
 
 
 def test_a_use_of_no_vectors_is_refused(arguments, refused):
-    for use in ("--item_vectors_use=frozen", "--item_vectors_rms=1"):
+    for use in ("--item_vectors_use=frozen", "--item_vectors_rms=1", "--item_vectors_whiten=true"):
         refused(arguments(use), use[2:].partition("=")[0], "there are none", "--item_vectors=PATH")
 
 

@@ -60,7 +60,9 @@ def without_last_items(folder: Path, number: int = NEW) -> tuple[Path, list[str]
     ("model", "values"),
     [
         ("SASRec", {}), ("SASRec", {"use": "adaptor", "width": WIDTH}), ("GRU4Rec", {"embedding_size": 16}),
-        ("DreamRec", {"item_vectors_rms": 0.5}), ("PreferDiff", {"use": "adaptor", "width": WIDTH}),
+        ("DreamRec", {"item_vectors_rms": 0.5}), ("SASRec", {"item_vectors_whiten": True, "width": WIDTH}),
+        ("SASRec", {"item_vectors_whiten": True, "use": "adaptor", "width": WIDTH, "item_vectors_rms": 0.5}),
+        ("PreferDiff", {"use": "adaptor", "width": WIDTH}),
         ("DSPnet", {"SCENE_FIELD": "item_class", "scene_rule": "first"}),
         ("DSPnet", {"SCENE_FIELD": "item_class", "scene_rule": "first", "use": "adaptor", "width": WIDTH}),
     ],
@@ -198,7 +200,8 @@ def test_a_run_of_before_is_taken_unless_its_vectors_were_scaled(run, tmp_path):
     for values in ({}, {"item_vectors_rms": 0.5}):
         folder, _ = trained(run, tmp_path, "DreamRec", **values)
         content = checkpoint.load(folder / "best.pth")
-        del content["item_vectors_factor"]
+        for key in ("item_vectors_factor", "item_vectors_whitening", "item_vectors_encoder"):
+            del content[key]
         checkpoint.save(folder / "best.pth", content)
         if not values:
             assert Recommender.load(folder, items=new).new_items == 1
@@ -213,6 +216,25 @@ def test_what_stands_for_no_item_is_no_name(run, tmp_path, name):
     folder, _ = trained(run, tmp_path, "SASRec")
     with pytest.raises(UserError, match="stands for no item"):
         Recommender.load(folder, items=write_vectors(tmp_path / "new", ["n1", name], vectors_of(["n1", "n2"], 16)))
+
+
+def test_vectors_of_another_text_encoder_are_refused(run, tmp_path):
+    (tmp_path / "text-vectors.json").write_text('{"encoder_blake2b": "a1"}')
+    folder, _ = trained(run, tmp_path, "SASRec")
+    (tmp_path / "other").mkdir()
+    new = write_vectors(tmp_path / "other/new", ["n1"], vectors_of(["n1"], 16))
+    assert Recommender.load(folder, items=new).new_items == 1  # nobody knows whence they are
+    (tmp_path / "other/text-vectors.json").write_text('{"encoder_blake2b": "a1"}')
+    assert Recommender.load(folder, items=new).new_items == 1
+    (tmp_path / "other/text-vectors.json").write_text('{"encoder_blake2b": "b2"}')
+    with pytest.raises(UserError, match=r"items: .* are of another text encoder"):
+        Recommender.load(folder, items=new)
+
+
+def test_whitened_vectors_want_the_width_of_the_file(run, tmp_path):
+    folder, _ = trained(run, tmp_path, "SASRec", width=WIDTH, item_vectors_whiten=True)
+    with pytest.raises(UserError, match="are 16 wide, and the vectors that it was given 24"):
+        Recommender.load(folder, items=write_vectors(tmp_path / "new", ["n1"], vectors_of(["n1"], 16)))
 
 
 def test_an_adaptor_wants_the_width_that_it_was_given(run, tmp_path):
