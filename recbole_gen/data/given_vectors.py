@@ -87,24 +87,30 @@ def use_item_vectors(config, model: Any, dataset) -> None:
 
 def _fit(config, model: Any, vectors: torch.Tensor, found: ItemVectors) -> GivenVectors:
     """What the settings ask to be done to ``vectors`` [n, width], those of the file that the data set's items have."""
+    table, wanted = getattr(model, item_table_name(model)), config["item_vectors_rms"]
     whitening = None
     if config["item_vectors_whiten"]:
-        # A table has the width that it has; an adaptor reads all that there is.
-        adapted = config["item_vectors_use"] == "adaptor"
-        size = None if adapted else getattr(model, item_table_name(model)).embedding_dim
-        whitening = fit_whitening(vectors, size)
-        vectors, found_axes = whitening.apply(vectors), whitening.axes.shape[1]
-        if found_axes < (size or 1):
-            raise UserError(
-                f"item_vectors_whiten: the {counted(len(vectors), 'vector')} of {found.path} differ in "
-                f"{counted(found_axes, 'direction')} only, and the item table of {type(model).__name__} is "
-                f"{getattr(model, item_table_name(model)).embedding_dim} wide: "
-                f"--item_vectors_use=adaptor takes fewer, or make the model as small"
-            )
-    factor = 1.0
-    if config["item_vectors_rms"]:
-        factor = config["item_vectors_rms"] / max(vectors.square().mean().sqrt().item(), 1e-30)
+        whitening = _fit_whitening(config, model, table.embedding_dim, vectors, found)
+        vectors = whitening.apply(vectors)
+        # They have lost their own scale: that of the table is what the model is made for. (An adaptor finds its own.)
+        if wanted is None and config["item_vectors_use"] != "adaptor":
+            wanted = table.weight[1:].detach().square().mean().sqrt().item()
+    factor = 1.0 if wanted is None else wanted / max(vectors.square().mean().sqrt().item(), 1e-30)
     return GivenVectors(factor, whitening, found.encoder)
+
+
+def _fit_whitening(config, model: Any, size: int, vectors: torch.Tensor, found: ItemVectors) -> Whitening:
+    """Along ``size`` axes, the width of the model's table; of all for an adaptor, which reads whatever there is."""
+    adapted = config["item_vectors_use"] == "adaptor"
+    whitening = fit_whitening(vectors, None if adapted else size)
+    axes = whitening.axes.shape[1]
+    if axes < (1 if adapted else size):
+        raise UserError(
+            f"item_vectors_whiten: the {counted(len(vectors), 'vector')} of {found.path} differ in "
+            f"{counted(axes, 'direction')} only, and the item table of {type(model).__name__} is {size} wide: "
+            f"--item_vectors_use=adaptor takes fewer, or make the model as small"
+        )
+    return whitening
 
 
 def match_names(found: ItemVectors, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

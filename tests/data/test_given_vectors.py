@@ -170,11 +170,14 @@ def covariance_of(table: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("use, width", [("frozen", 16), ("frozen", 24), ("init", 24), ("adaptor", 24)])
 def test_whitened_vectors_differ_alike_in_every_direction(use, width, run, names, write_vectors):
     path = write_vectors(names, cone_of(names, width))
+    drawn = items_of(run("SASRec", epochs=1, learning_rate=1e-12, hidden_size=16))[1]
     values = {"item_vectors": str(path), "item_vectors_use": use, "item_vectors_whiten": True, "hidden_size": 16}
     result = run("SASRec", epochs=1, learning_rate=1e-12, **values)
     _, table = items_of(result)
+    assert table[1:].std() == pytest.approx(drawn[1:].std().item(), rel=0.05)  # whitened or not, what the model expects
     if use == "adaptor":
         table = load(Path(result["run_dir"]) / "best.pth")["state_dict"]["item_embedding.given"]
+    table = table / table[1:].square().mean().sqrt()
     size = width if use == "adaptor" else 16
     torch.testing.assert_close(covariance_of(table), torch.eye(size, dtype=torch.float64), atol=1e-3, rtol=0)
     assert table[1:].mean(0).abs().max() < 1e-3
