@@ -28,7 +28,7 @@ EVALUATION_KEYS = (
 
 PLACES = ("data_path", "item_vectors", "checkpoint_dir", "output", "docs", "address")
 """Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
-FOLDERS = ("data_path", "item_vectors", "model_configs", "spaces")
+FOLDERS = ("data_path", "item_vectors", "model_configs", "spaces", "winners")
 """Those of which the page's reader has one of his own, unless they are relative: in the checkout."""
 TESTS = ("t", "wilcoxon")
 """Names of the tests that `significance.paired_test` has."""

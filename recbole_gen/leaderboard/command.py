@@ -17,6 +17,7 @@ from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.config.places import docs_folder
 from recbole_gen.errors import UserError
 from recbole_gen.files import require_folder_output
+from recbole_gen.leaderboard.published import budget_of_winners, read_published
 from recbole_gen.leaderboard.spaces import find_spaces, models_of_labels
 from recbole_gen.options import asks_for_help, parse_arguments, split_options, verb_options
 from recbole_gen.sweep import command as tune
@@ -38,6 +39,9 @@ usage: recbole-gen leaderboard --models=NAME,NAME,... --dataset=NAME [--protocol
   --spaces=FOLDER          what is searched: FOLDER/LABEL.yaml or MODEL.yaml where there is one, else
                            properties/tune/MODEL.yaml; a model without any runs as it is
   --model_configs=FOLDER   what is not searched: settings of single models, as in `compare`
+  --winners=FOLDER         of a leaderboard that is there, such as docs/leaderboard/ml-100k: its models are not searched
+                           again, but trained and tested with the settings that were chosen for it; others are searched,
+                           with its budget. So a page is checked, given more seeds, or one more model
   --seeds=5                runs of each winner: so many, from the run's `seed` on; or a list, "[1, 2, 3]"
   --tie_orders=5           beside them one for each of so many orders of a user's simultaneous events, as in `compare`
   --baseline=LABEL         what the others are tested against; by default the RecBole model that validates best
@@ -57,7 +61,7 @@ usage: recbole-gen leaderboard --models=NAME,NAME,... --dataset=NAME [--protocol
 """
 OPTIONS: dict[str, Any] = {
     "models": None, "num_samples": 8, "cpu_minutes": 10, "defaults_first": True, "searcher": "random",
-    "scheduler": "asha", "spaces": None,
+    "scheduler": "asha", "spaces": None, "winners": None,
     "model_configs": None, "seeds": 5, "tie_orders": None, "baseline": None, "test": "t", "resamples": 2000,
     "output": None, "name": None, "docs": None, "ray": False, "address": None, "cpus_per_run": 1, "gpus_per_run": None,
 }  # fmt: skip
@@ -78,6 +82,9 @@ def main(arguments: Sequence[str]) -> int:
     if "pages" in given:
         return _write_pages(given)
     asked, values = split_options(given, OPTIONS, "leaderboard", REFUSED_KEYS)
+    if asked["winners"] is not None:
+        asked["winners"] = read_published(asked["winners"])
+        asked |= budget_of_winners(asked["winners"], given)
     _check_options(asked, values)
     files = {label: [asked["model_configs"][label]] for label in asked["model_configs"]}
     own = {label: [str(file) for file in files.get(label, [])] for label in asked["models"]}

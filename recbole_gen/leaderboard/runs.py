@@ -48,7 +48,9 @@ def run_leaderboard(asked: dict[str, Any], values: dict[str, Any], docs: Path | 
     jobs, left_out = plan_jobs(asked["models"], choose_seeds(1, common), values, files, folder / "comparison")
     if asked["baseline"] in left_out:
         raise UserError(f"the baseline {asked['baseline']} cannot run here: {left_out[asked['baseline']]}")
-    searches = plan_searches(jobs, models, files, asked["spaces"], values, asked["tune"], folder)
+    searches = plan_searches(
+        jobs, models, files, asked["spaces"], values, asked["tune"], folder, published=asked["winners"]
+    )
     with lock_folder(folder, "leaderboard"):
         for label, reason in left_out.items():
             print(f"left out: {label}: {reason}", flush=True)
@@ -108,9 +110,11 @@ def _copy_settings(searches: Sequence[Search], folder: Path, place: Path) -> lis
     """The winners and the search spaces, for a page."""
     copies = {winner_file(folder, search.label): winner_file(place, search.label) for search in searches}
     for search in searches:
-        if search.sweep is not None:
-            copies[Path(search.sweep.folder) / "space.yaml"] = place / "spaces" / f"{file_name(search.label)}.yaml"
+        if search.space_file is not None:
+            copies[search.space_file] = place / "spaces" / f"{file_name(search.label)}.yaml"
     for source, target in copies.items():
+        if target.exists() and source.samefile(target):
+            continue  # the page of the winners is written anew
         with replaced_file(target) as temporary:
             shutil.copyfile(source, temporary)
     return list(copies.values())

@@ -21,6 +21,7 @@ from recbole_gen.config.early_checks import keys_of_others
 from recbole_gen.config.layers import Source
 from recbole_gen.errors import UserError, counted
 from recbole_gen.files import write_json, write_text
+from recbole_gen.leaderboard.published import Published
 from recbole_gen.leaderboard.results import Tuning
 from recbole_gen.options import read_yaml
 from recbole_gen.quick_start import Interrupted
@@ -40,7 +41,8 @@ class Search:
     """The search for the settings of one model.
 
     Attributes:
-        sweep: None for a model without a space, which runs as it is.
+        sweep: None for a model without a space, which runs as it is, and for one that has been tuned before.
+        before: what was found then, and ``published_space`` what was searched, for a page that is there.
         bigger: whether a larger ``metric``, of validation, is better.
         facts: what the trials' numbers depend on beside the space, see `with_effect`.
     """
@@ -52,6 +54,13 @@ class Search:
     facts: dict[str, Any]
     metric: str = ""
     bigger: bool = True
+    before: Tuning | None = None
+    published_space: Path | None = None
+
+    @property
+    def space_file(self) -> Path | None:
+        """What was, or is to be, searched; None for nothing. Of a sweep it is there after it has begun."""
+        return self.published_space if self.sweep is None else Path(self.sweep.folder) / "space.yaml"
 
     @property
     def facts_file(self) -> Path:
@@ -78,6 +87,7 @@ def plan_searches(
     values: dict[str, Any],
     options: dict[str, Any],
     folder: Path,
+    published: Published | None = None,
 ) -> list[Search]:
     """A search for each label of ``jobs``, in their order, whose settings `run` accepts.
 
@@ -87,8 +97,9 @@ def plan_searches(
         values: keys of `run`, for all models that have them.
         options: those of `tune`, the same for all.
         folder: the leaderboard's.
+        published: a leaderboard whose models have been tuned.
 
-    Raises UserError, with the label, for a space that its model cannot have.
+    Raises UserError, with the label, for a space that its model cannot have, and for one that was tuned otherwise.
     """
     first = {job.label: job for job in reversed(jobs)}
     labels = list(dict.fromkeys(job.label for job in jobs))
@@ -98,6 +109,15 @@ def plan_searches(
         own_files = files.get(label, ())
         own = {key: value for file in own_files for key, value in read_yaml(Path(str(file))).items()}
         facts = with_effect(first[label].settings, first[label].data)
+        entry = published.entry(label) if published else None
+        if published and entry:
+            published.require_same(label, models[label], own, spaces[label][1] if label in spaces else None)
+            file = published.space_file(label)
+            space_file = file if file.exists() else None
+            searches.append(
+                Search(label, models[label], own, None, facts, before=entry.tuning, published_space=space_file)
+            )
+            continue
         if label not in spaces:
             searches.append(Search(label, models[label], own, None, facts))
             continue
@@ -146,7 +166,9 @@ def run_searches(searches: Sequence[Search], address: str | None) -> dict[str, s
     """
     tuned = [search for search in searches if search.sweep is not None]
     for search in searches:
-        if search.sweep is None:
+        if search.before is not None:
+            print(f"{search.label} was tuned before, and has the settings of then", flush=True)
+        elif search.sweep is None:
             print(f"{search.label} has no search space, and runs as it is (--spaces=FOLDER)", flush=True)
         elif why := _why_anew(search.sweep, search.facts):
             folder = Path(search.sweep.folder)
@@ -221,6 +243,8 @@ def winner_text(found: Tuning) -> str:
 
 
 def _tuning(search: Search) -> Tuning:
+    if search.before is not None:
+        return search.before
     if search.sweep is None:
         return Tuning()
     trials, best = state.read_trials(search.sweep.folder), _best(search)

@@ -181,6 +181,47 @@ def test_damaged_numbers_are_one_message_and_change_no_page(line, refused, tmp_p
     assert all(after[path] == before[path] for path in before if path.name == "README.md")
 
 
+# Winners that are there already
+
+
+def test_a_page_is_checked_and_given_a_model_and_seeds_by_its_winners(line, files, tmp_path, capsys):
+    own = files("model_configs", Wide="model: BPR\nembedding_size: 96\n")
+    docs = tmp_path / "docs"
+    assert cli.main(line("Pop,Wide", own, "--name=first", "--num_samples=3")) == 0
+    capsys.readouterr()
+    first = read_board(docs / "first/leaderboard.json")
+    options = (own, f"--winners={docs / 'first'}", f"--output={tmp_path / 'second'}", "--name=second", "--seeds=3")
+    again = [each for each in line("Pop,Wide,BPR", *options) if not each.startswith("--num_samples")]
+    assert cli.main(again) == 0
+    out = capsys.readouterr().out
+    assert "Pop was tuned before" in out and "Wide was tuned before" in out and "BPR has no search space" in out
+    second = read_board(docs / "second/leaderboard.json")
+    assert second.num_samples == 3 and second.seeds == [2020, 2021, 2022]  # the budget is that of the page
+    assert {entry.label for entry in second.entries} == {"Pop", "Wide", "BPR"}
+    before, after = ({each.label: each for each in board.entries} for board in (first, second))
+    assert after["Wide"].tuning == before["Wide"].tuning and after["Wide"].own == {"embedding_size": 96}
+    assert (before["Wide"].runs, after["Wide"].runs) == (2, 3)
+    assert str(tmp_path) not in (docs / "second/README.md").read_text()
+
+
+def test_winners_of_something_else_are_refused(line, files, refused, tmp_path, capsys):
+    files("own", BPR="embedding_size: 8")
+    files("spaces", BPR="embedding_size: {choice: [8, 16]}")
+    assert cli.main(line("Pop,BPR")) == 0
+    capsys.readouterr()
+    winners, other = f"--winners={tmp_path / 'docs/toy'}", f"--output={tmp_path / 'other'}"
+    for models, given, pattern in (
+        ("Pop", "--num_samples=9", r"made with --num_samples=2, and this has 9: .*tuned anew"),
+        ("Pop", "--cpu_minutes=5", r"made with --cpu_minutes=10, and this has 5"),
+        ("Pop", "--protocol=holdout_82", r"made with --protocol=leave_one_out, and this has holdout_82"),
+        ("BPR", f"--model_configs={tmp_path / 'own'}", r"BPR .*there and {'embedding_size': 8} here.*its command"),
+        ("BPR", f"--spaces={tmp_path / 'spaces'}", r"BPR has other winners .*what is searched"),
+    ):
+        refused(line(models, winners, other, given), pattern)
+    refused(line("Pop", f"--winners={tmp_path}", other), "there is no leaderboard.json in it")
+    assert not (tmp_path / "other").exists()
+
+
 # Bad input
 
 
@@ -310,6 +351,15 @@ def test_winners_are_those_of_validation_and_nothing_is_done_twice(two_cores, br
     before = kept(board / "sweeps", board / "comparison/runs")
     assert cli.main(given) == 1
     assert "tuning" not in capsys.readouterr().out and kept(board / "sweeps", board / "comparison/runs") == before
+
+    # The winners of its page need no search, and give the same numbers.
+    again = line("DreamRec,Pop", spaces, own, "--scheduler=none", f"--winners={docs}", f"--output={tmp_path / 'again'}")
+    assert cli.main([*again, "--name=again"]) == 0
+    assert "DreamRec was tuned before" in (out := capsys.readouterr().out) and "tuning DreamRec" not in out
+    taken = next(e for e in read_board(tmp_path / "docs/again/leaderboard.json").entries if e.label == "DreamRec")
+    assert (taken.tuning, taken.scores["Hit@10"].mean) == (entry.tuning, entry.scores["Hit@10"].mean)
+    for file in ("models/DreamRec.yaml", "spaces/DreamRec.yaml"):
+        assert (tmp_path / "docs/again" / file).read_text() == (docs / file).read_text()
 
     # A larger budget goes on; without the model that fails the rest is whole.
     assert cli.main(line("DreamRec,Pop", spaces, own, "--scheduler=none", "--num_samples=3")) == 0
