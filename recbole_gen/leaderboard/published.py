@@ -43,17 +43,17 @@ class Published:
         file = self.space_file(label)
         before = read_space(file) if file.exists() else None
         asked = {key: value for key, value in own.items() if key != "model"}
-        differs = {
-            f"the model is {entry.model} there and {model} here": entry.model != model,
-            f"its own settings (--model_configs) are {entry.own or 'none'} there and {asked or 'none'} here":
-                entry.own != asked,
-            f"what is searched is not what {file} says": before != (space.without_grid() if space else None),
-        }  # fmt: skip
-        why = [text for text, is_so in differs.items() if is_so]
-        if why:
+        differs = ""
+        if entry.model != model:
+            differs = f"it is {entry.model} there, and {model} here"
+        elif entry.own != asked:
+            differs = f"its own settings (--model_configs) are {entry.own or 'none'} there, and {asked or 'none'} here"
+        elif before != (space.without_grid() if space else None):
+            differs = f"what was searched for it (spaces/{file.name} there) is not what would be here (--spaces)"
+        if differs:
             raise UserError(
-                f"--winners={self.folder}: {label} has other winners than it would have here: {why[0]}. Give what that "
-                f"page was made with (its command is on it), or another label"
+                f"--winners={self.folder}: {label} was tuned as something else: {differs}. Give what that page was "
+                f"made with (its command is on it), or another label"
             )
 
 

@@ -214,8 +214,8 @@ def test_winners_of_something_else_are_refused(line, files, refused, tmp_path, c
         ("Pop", "--num_samples=9", r"made with --num_samples=2, and this has 9: .*tuned anew"),
         ("Pop", "--cpu_minutes=5", r"made with --cpu_minutes=10, and this has 5"),
         ("Pop", "--protocol=holdout_82", r"made with --protocol=leave_one_out, and this has holdout_82"),
-        ("BPR", f"--model_configs={tmp_path / 'own'}", r"BPR .*there and {'embedding_size': 8} here.*its command"),
-        ("BPR", f"--spaces={tmp_path / 'spaces'}", r"BPR has other winners .*what is searched"),
+        ("BPR", f"--model_configs={tmp_path / 'own'}", r"BPR .*there, and {'embedding_size': 8} here.*its command"),
+        ("BPR", f"--spaces={tmp_path / 'spaces'}", r"BPR was tuned as something else: what was searched"),
     ):
         refused(line(models, winners, other, given), pattern)
     refused(line("Pop", f"--winners={tmp_path}", other), "there is no leaderboard.json in it")
