@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     asked, values = split_options(given, OPTIONS, "leaderboard", REFUSED_KEYS)
     if asked["winners"] is not None:
         asked["winners"] = read_published(asked["winners"])
-        asked |= budget_of_winners(asked["winners"], given)
+        asked |= budget_of_winners(asked["winners"], given, OPTIONS)
     _check_options(asked, values)
     files = {label: [asked["model_configs"][label]] for label in asked["model_configs"]}
     own = {label: [str(file) for file in files.get(label, [])] for label in asked["models"]}
@@ -96,6 +96,8 @@ def main(arguments: Sequence[str]) -> int:
     docs = Path(str(asked["docs"])).absolute() if asked["docs"] else docs_folder("leaderboard")
     if docs is not None:
         require_folder_output(docs, "--docs")
+        if asked["winners"] is not None:
+            asked["winners"].require_room(docs / asked["name"], asked["models"])
     from recbole_gen.leaderboard.runs import run_leaderboard
 
     return run_leaderboard(asked, values, docs, arguments)

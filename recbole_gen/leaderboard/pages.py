@@ -92,6 +92,7 @@ def page_text(board: Board) -> str:
         f"Data set {escape_marks(board.dataset)}, protocol {escape_marks(board.protocol)}: {board.rows:,} test rows of "
         f"{board.users:,} users. {escape_marks(budget_text(board))}",
         "    " + board.command,
+        *_taken_winners(board),
         pipe_table(*score_table(board)),
         "\n\n".join(map(escape_marks, board.legend)),
         "![Accuracy of each model, with 95 % bootstrap intervals over users](figures/metric.svg)",
@@ -113,6 +114,12 @@ def page_text(board: Board) -> str:
     lines += [f"{title}: {text}" for title, text in board.facts]
     parts += ["## Notes", "\n".join(f"- {escape_marks(line)}" for line in lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _taken_winners(board: Board) -> list[str]:
+    if not board.tuned_by:
+        return []
+    return ["The winners are those of another page, which were found by:", "    " + board.tuned_by]
 
 
 def budget_text(board: Board) -> str:

@@ -5,7 +5,8 @@ A page is checked so, at the price of the runs alone; it is given more seeds, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,20 @@ from typing import Any
 from recbole_gen.compare.arguments import file_name
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.errors import UserError
-from recbole_gen.leaderboard.results import FILE, Board, Entry, read_board
+from recbole_gen.leaderboard.results import FILE, Board, Entry, other_form, read_board
+from recbole_gen.options import is_number, parse_arguments
 from recbole_gen.sweep.space import Space
 from recbole_gen.sweep.space_file import read_space
 
 BUDGET = ("num_samples", "cpu_minutes", "defaults_first", "searcher", "scheduler")
 """Options that every model of a leaderboard has alike, which a page tells."""
+KEYS_WITHOUT_EFFECT = (
+    "data_path", "checkpoint_dir", "show_progress", "state", "num_threads", "tensorboard", "worker", "use_gpu",
+    "gpu_id",
+)  # fmt: skip
+"""Keys in which two commands may differ: winners and numbers are the same."""
+HIDDEN = "FOLDER"
+"""What the command of a page has in place of a place of the machine."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,18 @@ class Published:
         """What there is of a label; None if nothing, and it has to be searched."""
         return next((entry for entry in self.board.entries if entry.label == label), None)
 
+    @property
+    def tuned_by(self) -> str:
+        """The command that searched."""
+        return self.board.tuned_by or self.board.command
+
     def space_file(self, label: str) -> Path:
         """Of what was searched for a label; there is none for one that was not tuned."""
         return self.folder / "spaces" / f"{file_name(label)}.yaml"
 
     def require_same(self, label: str, model: str, own: Mapping[str, Any], space: Space | None) -> None:
-        """Raise UserError if a label is something else here: its model, its own settings, or what is searched."""
+        """Raise UserError if a label is something else here: its model, its own settings, or what is searched. What
+        was chosen for it there are values of keys that are searched, and nothing else."""
         entry = self.entry(label)
         assert entry is not None
         file = self.space_file(label)
@@ -48,43 +63,97 @@ class Published:
             differs = f"it is {entry.model} there, and {model} here"
         elif entry.own != asked:
             differs = f"its own settings (--model_configs) are {entry.own or 'none'} there, and {asked or 'none'} here"
+        elif before is None and space is not None:
+            differs = f"nothing was searched for it (there is no {file.name} in spaces), as would be here (--spaces)"
         elif before != (space.without_grid() if space else None):
             differs = f"what was searched for it (spaces/{file.name} there) is not what would be here (--spaces)"
+        elif strange := sorted(entry.tuning.params.keys() - (before.dimensions.keys() if before else set())):
+            raise UserError(
+                f"--winners={self.folder}: {label} has {strange[0]} there, which was not searched: {FILE} was changed"
+            )
         if differs:
             raise UserError(
                 f"--winners={self.folder}: {label} was tuned as something else: {differs}. Give what that page was "
                 f"made with (its command is on it), or another label"
             )
 
+    def require_room(self, place: Path, labels: Collection[str]) -> None:
+        """Raise UserError if the new page would be in the place of this one, and lack models that it has."""
+        lost = [entry.label for entry in self.board.entries if entry.label not in labels]
+        if lost and place.resolve() == self.folder.resolve():
+            raise UserError(
+                f"--winners={self.folder}: the page there would be written over, without {', '.join(lost)}: --name=NAME"
+                f" gives the new one another folder"
+            )
+
 
 def read_published(folder: Any) -> Published:
-    """The leaderboard in a folder. Raises UserError for a folder that has none."""
+    """The leaderboard in a folder. Raises UserError for a folder that has none, and for one that is damaged."""
     place = Path(str(folder))
+    place = place.parent if place.name == FILE else place
     if not (place / FILE).is_file():
         raise UserError(
             f"--winners={folder}: there is no {FILE} in it: name the folder of a leaderboard's page, such as "
             f"docs/leaderboard/ml-100k"
         )
-    return Published(place, read_board(place / FILE))
+    board = read_board(place / FILE)
+    if not board.entries or not all(map(_is_sound, board.entries)) or not _can_be_read(board):
+        raise other_form(place / FILE)
+    return Published(place, board)
 
 
-def budget_of_winners(published: Published, given: Mapping[str, Any]) -> dict[str, Any]:
+def _can_be_read(board: Board) -> bool:
+    try:
+        _command_values(board.tuned_by or board.command)
+    except (AttributeError, ValueError, UserError):
+        return False
+    return True
+
+
+def _is_sound(entry: Entry) -> bool:
+    tuning = entry.tuning
+    mappings = (entry.own, tuning.params, tuning.space, tuning.trials)
+    return (
+        all(isinstance(each, dict) for each in mappings)
+        and all(isinstance(each, str) for each in (entry.label, entry.model, tuning.metric))
+        and all(map(is_number, (tuning.score, tuning.cpu_seconds, tuning.wanted)))
+    )
+
+
+def budget_of_winners(published: Published, given: Mapping[str, Any], options: Collection[str]) -> dict[str, Any]:
     """The options of the searches as they were for the page.
 
     Args:
         given: options and keys of the command line.
+        options: those that are of `leaderboard`; all others are keys of the runs.
 
-    Raises UserError if the line has others, or another data set or protocol.
+    Raises UserError if the line has another budget, or keys of the runs that are not those of the page's command.
     """
     board = published.board
     there = {key: getattr(board, key) for key in BUDGET}
-    place = {"dataset": board.dataset, "protocol": board.protocol}
-    here = {"dataset": given.get("dataset"), "protocol": given.get("protocol") or DEFAULT_PROTOCOL}
-    here |= {key: given[key] for key in BUDGET if key in given}
-    for key, before in {**place, **there}.items():
-        if here.get(key, before) != before:
+    before = {
+        **_settings_of(_command_values(published.tuned_by), options),
+        "dataset": board.dataset,
+        "protocol": board.protocol,
+    }
+    here = {"protocol": DEFAULT_PROTOCOL, **_settings_of(given, options)}
+    pairs = {key: (there[key], given[key]) for key in BUDGET if key in given}
+    pairs |= {key: (before.get(key), here.get(key)) for key in sorted(before.keys() | here.keys())}
+    for key, (old, new) in pairs.items():
+        if new != old != HIDDEN:
+            shown = ["without it" if each is None else f"with {each}" for each in (old, new)]
             raise UserError(
-                f"--winners={published.folder}: that page was made with --{key}={before}, and this has {here[key]}: "
-                f"all models of a leaderboard are tuned alike. Without --winners they are tuned anew"
+                f"--winners={published.folder}: {key}: that page was made {shown[0]}, and this would be {shown[1]}: "
+                f"what was chosen there was chosen for that. Without --winners all models are tuned anew"
             )
     return there
+
+
+def _command_values(command: str) -> dict[str, Any]:
+    """Options and keys of a command line, as a page shows it."""
+    return parse_arguments([word for word in shlex.split(command) if word.startswith("--")])
+
+
+def _settings_of(values: Mapping[str, Any], options: Collection[str]) -> dict[str, Any]:
+    """Those of the values that a run's numbers depend on."""
+    return {key: value for key, value in values.items() if key not in options and key not in KEYS_WITHOUT_EFFECT}

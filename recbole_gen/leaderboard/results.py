@@ -89,6 +89,7 @@ class Board:
         legend: what the marks of the table mean, a paragraph each.
         notes, facts: what to know of the numbers; versions and such, as [title, text].
         left_out, failed: label or run -> why.
+        tuned_by: the command of another leaderboard, whose winners were taken; empty where all was searched for this.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Board:
     defaults_first: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    tuned_by: str = ""
 
 
 def write_board(board: Board, folder: Path) -> Path:

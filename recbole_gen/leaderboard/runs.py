@@ -158,6 +158,7 @@ def make_board(
         asked["tune"]["defaults_first"],
         dict(summary.left_out),
         dict(summary.failed),
+        asked["winners"].tuned_by if asked["winners"] else "",
     )
 
 

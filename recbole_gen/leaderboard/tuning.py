@@ -111,7 +111,10 @@ def plan_searches(
         facts = with_effect(first[label].settings, first[label].data)
         entry = published.entry(label) if published else None
         if published and entry:
-            published.require_same(label, models[label], own, spaces[label][1] if label in spaces else None)
+            space = spaces[label][1] if label in spaces else None
+            published.require_same(label, models[label], own, space)
+            if both := sorted(values.keys() & entry.tuning.params.keys()):
+                raise UserError(f"{label}: {both[0]}: given for all models, and chosen for it: take one of the two out")
             file = published.space_file(label)
             space_file = file if file.exists() else None
             searches.append(

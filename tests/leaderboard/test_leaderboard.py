@@ -201,7 +201,9 @@ def test_a_page_is_checked_and_given_a_model_and_seeds_by_its_winners(line, file
     before, after = ({each.label: each for each in board.entries} for board in (first, second))
     assert after["Wide"].tuning == before["Wide"].tuning and after["Wide"].own == {"embedding_size": 96}
     assert (before["Wide"].runs, after["Wide"].runs) == (2, 3)
-    assert str(tmp_path) not in (docs / "second/README.md").read_text()
+    text = (docs / "second/README.md").read_text()
+    assert str(tmp_path) not in text and f"which were found by:\n\n    {first.command}\n" in text
+    assert second.tuned_by == first.command
 
 
 def test_winners_of_something_else_are_refused(line, files, refused, tmp_path, capsys):
@@ -211,14 +213,30 @@ def test_winners_of_something_else_are_refused(line, files, refused, tmp_path, c
     capsys.readouterr()
     winners, other = f"--winners={tmp_path / 'docs/toy'}", f"--output={tmp_path / 'other'}"
     for models, given, pattern in (
-        ("Pop", "--num_samples=9", r"made with --num_samples=2, and this has 9: .*tuned anew"),
-        ("Pop", "--cpu_minutes=5", r"made with --cpu_minutes=10, and this has 5"),
-        ("Pop", "--protocol=holdout_82", r"made with --protocol=leave_one_out, and this has holdout_82"),
+        ("Pop", "--num_samples=9", r"num_samples: that page was made with 2, and this would be with 9: .*tuned anew"),
+        ("Pop", "--cpu_minutes=5", r"cpu_minutes: that page was made with 10, and this would be with 5"),
+        ("Pop", "--protocol=holdout_82", r"protocol: .* with leave_one_out, and this would be with holdout_82"),
+        ("Pop", "--valid_metric=MRR@10", r"valid_metric: that page was made without it, and this would be with MRR@10"),
+        ("Pop", "--name=toy", r"the page there would be written over, without BPR: --name=NAME"),
         ("BPR", f"--model_configs={tmp_path / 'own'}", r"BPR .*there, and {'embedding_size': 8} here.*its command"),
-        ("BPR", f"--spaces={tmp_path / 'spaces'}", r"BPR was tuned as something else: what was searched"),
+        ("BPR", f"--spaces={tmp_path / 'spaces'}", r"BPR was tuned as something else: nothing was searched"),
     ):
-        refused(line(models, winners, other, given), pattern)
+        name = [] if given == "--name=toy" else ["--name=new"]
+        refused(line(models, winners, other, given, *name), pattern)
     refused(line("Pop", f"--winners={tmp_path}", other), "there is no leaderboard.json in it")
+    page = tmp_path / "docs/toy/leaderboard.json"
+    sound = json.loads(page.read_text())
+    for damage, pattern in (
+        ({"tuning": {"params": [1]}}, r"toy/leaderboard.json .*make it again"),
+        ({"tuning": {"score": "x"}}, r"toy/leaderboard.json .*make it again"),
+        ({"label": 3}, r"toy/leaderboard.json .*make it again"),
+        ({"model": "evil:Evil"}, r"was tuned as something else: it is evil:Evil there"),
+        ({"tuning": {"params": {"model": "evil:Evil"}}}, r"has model there, which was not searched"),
+        ({"tuning": {"params": {"metrics": ["evil:Evil"]}}}, r"has metrics there, which was not searched"),
+    ):
+        entries = [{**entry, **damage} for entry in sound["entries"]]
+        page.write_text(json.dumps({**sound, "entries": entries}))
+        refused(line("Pop,BPR", winners, other, "--name=new"), pattern)
     assert not (tmp_path / "other").exists()
 
 
