@@ -11,6 +11,7 @@ from recbole_gen.config import registry
 from recbole_gen.config.config import Config
 from recbole_gen.config.layers import merge_layers, read_user_layers, resumed_checkpoint
 from recbole_gen.data import cold_items, simultaneous
+from recbole_gen.data.given_vectors import UNUSED
 from recbole_gen.errors import counted
 
 
@@ -24,7 +25,8 @@ def configure(
     """The configuration that `run` would use, and the checkpoint it would go on from (with a `resume` key).
 
     Raises UserError as `Config` does, and CheckpointError for a checkpoint of another model, data set or protocol, for
-    one that has more epochs than are asked for, for another order of simultaneous events, and for other cold items.
+    one that has more epochs than are asked for, for another order of simultaneous events, for other cold items, and for
+    another use of item vectors.
     """
     given = merge_layers(read_user_layers(config_file_list, config_dict, argv))
     path = resumed_checkpoint(given)
@@ -38,6 +40,7 @@ def configure(
     _require_no_fewer_epochs(path, content, config)
     _require_same_order(path, stored, config)
     _require_same_cold_items(path, stored, config)
+    _require_same_item_vectors(path, stored, config)
     return config, path.resolve()
 
 
@@ -93,6 +96,20 @@ def _require_same_cold_items(path: Path, stored: dict[str, Any], config: Config)
             f"{path} is of a run {shown[0]}, not {shown[1]}: it has learned from items that would be cold now, or was "
             f"never to see those that are warm. Leave out what changes that (cold_items, seed), or start a new run, "
             f"without --resume"
+        )
+
+
+def _require_same_item_vectors(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Raise CheckpointError where the item vectors of a file would be used otherwise than they were."""
+    before, now = ({**UNUSED, **settings} for settings in (stored, config.settings()))
+    differs = [key for key in UNUSED if key != "item_vectors" and before[key] != now[key]]
+    if bool(before["item_vectors"]) != bool(now["item_vectors"]):
+        differs = ["item_vectors"]
+    if differs:
+        key = differs[0]
+        raise checkpoint.CheckpointError(
+            f"{path} is of a run with {key} {before[key]}, not {now[key]}: its item vectors are in the checkpoint, "
+            f"made as was asked then. Leave out what changes that, or start a new run, without --resume"
         )
 
 

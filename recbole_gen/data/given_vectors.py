@@ -83,6 +83,12 @@ def use_item_vectors(config, model: Any, dataset) -> None:
     place_item_vectors(model, prepared, known, config["item_vectors_use"])
     if distributed.is_main_process():
         _tell(found, names, known, config["item_vectors_use"])
+        if done.whitening is not None:
+            axes, share = done.whitening.axes.shape[1], done.whitening.explained
+            logging.getLogger().info(
+                f"item_vectors_whiten: along {counted(axes, 'direction')} of {found.width}, which have {share:.1%} of "
+                f"their variance; then multiplied by {done.factor:.4g}"
+            )
 
 
 def _fit(config, model: Any, vectors: torch.Tensor, found: ItemVectors) -> GivenVectors:
@@ -95,7 +101,10 @@ def _fit(config, model: Any, vectors: torch.Tensor, found: ItemVectors) -> Given
         # They have lost their own scale: that of the table is what the model is made for. (An adaptor finds its own.)
         if wanted is None and config["item_vectors_use"] != "adaptor":
             wanted = table.weight[1:].detach().square().mean().sqrt().item()
-    factor = 1.0 if wanted is None else wanted / max(vectors.square().mean().sqrt().item(), 1e-30)
+    factor = 1.0
+    if wanted is not None:
+        root_mean_square = vectors.double().square().mean().sqrt().item()
+        factor = wanted / root_mean_square if root_mean_square > 0 else 1.0
     return GivenVectors(factor, whitening, found.encoder)
 
 
@@ -104,7 +113,17 @@ def _fit_whitening(config, model: Any, size: int, vectors: torch.Tensor, found: 
     adapted = config["item_vectors_use"] == "adaptor"
     whitening = fit_whitening(vectors, None if adapted else size)
     axes = whitening.axes.shape[1]
-    if axes < (1 if adapted else size):
+    if axes == 0:
+        raise UserError(
+            f"item_vectors_whiten: the {counted(len(vectors), 'vector')} of {found.path} are alike, and have nothing "
+            f"that could be whitened"
+        )
+    if not torch.isfinite(whitening.axes).all():
+        raise UserError(
+            f"item_vectors_whiten: the numbers of {found.path} are too small to be divided by their spread: multiply "
+            f"them all by a large number"
+        )
+    if not adapted and axes < size:
         raise UserError(
             f"item_vectors_whiten: the {counted(len(vectors), 'vector')} of {found.path} differ in "
             f"{counted(axes, 'direction')} only, and the item table of {type(model).__name__} is {size} wide: "

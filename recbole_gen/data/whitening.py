@@ -15,6 +15,8 @@ import torch
 
 ROWS_AT_ONCE = 4096
 """Of which a copy in double precision is made."""
+ROUNDINGS = 10
+"""Of the size of the vectors' numbers: along a direction with a smaller standard deviation they do not differ."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class Whitening:
     Attributes:
         mean: [width] float32.
         axes: [width, size] float32, those along which the vectors vary most first.
+        explained: share of the vectors' variance that is along these axes.
     """
 
     mean: torch.Tensor
     axes: torch.Tensor
+    explained: float = 1.0
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors [n, width] as whitened ones [n, size], float32."""
@@ -49,11 +53,13 @@ def fit_whitening(vectors: torch.Tensor, size: int | None = None) -> Whitening:
         covariance += centred.T @ centred
     covariance /= len(vectors)
     variances, axes = (each.flip(-1) for each in torch.linalg.eigh(covariance))
-    # Below that a direction is rounding of float32, which the division would blow up.
-    varies = variances > variances[0].clamp(min=0) * max(vectors.shape) * torch.finfo(torch.float32).eps
+    # Below that a direction is rounding of the numbers, float32 at best, which the division would blow up.
+    rounding = ROUNDINGS * torch.finfo(torch.float32).eps
+    varies = variances > rounding**2 * (variances[0].clamp(min=0) + mean.square().max())
     kept = min(int(varies.sum()), len(varies) if size is None else size)
     axes = axes[:, :kept]
     # An axis can point either way: with its largest number above 0 it is the same on every machine.
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     axes = axes * largest.sign() / variances[:kept].sqrt()
-    return Whitening(mean.float(), axes.float())
+    explained = variances[:kept].sum() / variances.sum().clamp(min=1e-300)
+    return Whitening(mean.float(), axes.float(), explained.item())

@@ -101,10 +101,11 @@ def read_item_vectors(path: str | Path, key: str = "item_vectors") -> ItemVector
 
 def _encoder_beside(path: Path) -> str | None:
     """The digest in the note beside a file of vectors of texts; None if there is no such note."""
-    note = path.with_name(TEXT_VECTORS_NOTE)
+    places = (path.with_name(TEXT_VECTORS_NOTE), path.resolve().with_name(TEXT_VECTORS_NOTE))
+    note = next((place for place in places if place.exists()), places[0])
     try:
         content = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing but a comparison depends on it
+    except (OSError, ValueError, RecursionError):  # nothing but a comparison depends on it
         return None
     digest = content.get("encoder_blake2b") if isinstance(content, dict) else None
     return digest if isinstance(digest, str) else None

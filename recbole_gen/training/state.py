@@ -9,6 +9,7 @@ import torch
 from recbole.data.dataloader import KnowledgeBasedDataLoader
 
 from recbole_gen import checkpoint
+from recbole_gen.data.given_vectors import GivenVectors
 from recbole_gen.data.rows import training_item_counts
 from recbole_gen.training.optimizers import CompositeOptimizer, inner_optimizers
 
@@ -76,6 +77,9 @@ def restore_training_state(trainer, path: Path, content: dict[str, Any]) -> None
     """
     for name, value in content["counters"].items():
         setattr(trainer.model, name, value)
+    if hasattr(trainer.model, "given_vectors") and "item_vectors_factor" in content:
+        # The vectors are those of the checkpoint, and so is what was done to them: the file may have changed since.
+        trainer.model.given_vectors = GivenVectors.from_checkpoint(content)
     if content["config"]["learner"].lower() != trainer.learner.lower():
         raise checkpoint.CheckpointError(
             f"{path} holds the state of learner {content['config']['learner']}: {trainer.learner} cannot go on with it"

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from recbole_gen import cli, quick_start
 from recbole_gen.checkpoint import load
 from recbole_gen.data.given_vectors import match_names
+from recbole_gen.data.whitening import fit_whitening
 from recbole_gen.errors import UserError
 from recbole_gen.evaluation.item_vectors import item_vectors
 from recbole_gen.reading.item_vectors import read_item_vectors
@@ -195,6 +197,49 @@ def test_a_narrow_table_gets_the_directions_in_which_the_vectors_differ_most(run
     assert rest.square().sum() == pytest.approx(least.item(), rel=1e-3)
 
 
+def test_directions_are_not_lost_with_the_number_of_items():
+    """Nor where the vectors are far from 0: only what is rounding counts as nothing."""
+    draw = torch.Generator().manual_seed(0)
+    spread = torch.logspace(0, -4, 12)
+    for offset, number in ((0.0, 500), (0.0, 200_000), (5.0, 200_000)):
+        vectors = offset + torch.randn(number, 12, generator=draw) * spread
+        whitening = fit_whitening(
+            torch.cat([vectors, vectors[:, :3]], dim=1)
+        )  # in 15 numbers, of which 3 tell nothing new
+        assert whitening.axes.shape == (15, 12) and whitening.explained == pytest.approx(1)
+        covariance = torch.cov(whitening.apply(torch.cat([vectors, vectors[:, :3]], dim=1)).double().T, correction=0)
+        torch.testing.assert_close(covariance, torch.eye(12, dtype=torch.float64), atol=0.02, rtol=0)
+
+
+def test_a_run_goes_on_with_the_vectors_that_it_has(run, names, write_vectors, caplog):
+    """Though the file has others now: items that come later are treated as those of the checkpoint were."""
+    path = write_vectors(names, cone_of(names, 24))
+    values = {"item_vectors": str(path), "item_vectors_use": "frozen", "item_vectors_whiten": True, "hidden_size": 16}
+    first = run("SASRec", epochs=1, **values)
+    assert re.search(
+        r"item_vectors_whiten: along 16 directions of 24, which have 9\d\.\d% of their variance", caplog.text
+    )
+    before = load(Path(first["run_dir"]) / "last.pth")
+    write_vectors(names, 3 * cone_of(names, 24)[:, ::-1])
+    run("SASRec", epochs=2, resume=first["run_dir"])
+    after = load(Path(first["run_dir"]) / "last.pth")
+    assert after["next_epoch"] == 2 and after["item_vectors_factor"] == before["item_vectors_factor"]
+    for part in ("mean", "axes"):
+        assert torch.equal(after["item_vectors_whitening"][part], before["item_vectors_whitening"][part])
+    for change in ({"item_vectors_rms": 1.0}, {"item_vectors_whiten": False}, {"item_vectors_use": "init"}):
+        with pytest.raises(UserError, match=f"of a run with {next(iter(change))} .*start a new run"):
+            run("SASRec", epochs=3, resume=first["run_dir"], **change)
+
+
+def test_very_large_numbers_are_scaled_too(run, names, write_vectors):
+    path = write_vectors(names, 1e30 * vectors_of(names))
+    values = {"item_vectors": str(path), "item_vectors_use": "frozen", "item_vectors_rms": 0.5, "hidden_size": 16}
+    assert items_of(run("SASRec", epochs=1, **values))[1][1:].square().mean().sqrt() == pytest.approx(0.5)
+    values["item_vectors"] = str(write_vectors(names, 1e-42 * vectors_of(names).astype(np.float64)))
+    with pytest.raises(UserError, match=r"item_vectors_whiten: the numbers of .* are too small"):
+        run("SASRec", epochs=1, item_vectors_whiten=True, **values)
+
+
 def test_whitening_and_a_scale(run, names, write_vectors):
     path = write_vectors(names, cone_of(names, 24))
     values = {"item_vectors": str(path), "item_vectors_use": "frozen", "item_vectors_whiten": True, "hidden_size": 16}
@@ -211,7 +256,7 @@ def test_vectors_that_do_not_differ_enough_are_not_whitened(run, names, write_ve
     same = np.ones((len(names), 24), dtype=np.float32)
     for use in ("adaptor", "init"):
         values["item_vectors"] = str(write_vectors(names, same))
-        with pytest.raises(UserError, match="differ in 0 directions only"):
+        with pytest.raises(UserError, match="are alike, and have nothing that could be whitened"):
             run("SASRec", item_vectors_use=use, **values)
 
 
