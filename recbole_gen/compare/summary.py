@@ -137,6 +137,7 @@ class Summary:
 
 
 def metric_title(metric: str) -> str:
-    """NDCG@10 for ndcg@10; names that are not RecBole's stay as they are."""
-    name, at, k = metric.partition("@")
-    return f"{metrics_dict[name].__name__}{at}{k}" if name in metrics_dict else metric
+    """NDCG@10 for ndcg@10, period_NDCG@10 for period_ndcg@10; names that are not RecBole's stay as they are."""
+    whole, at, k = metric.partition("@")
+    before, line, name = ("", "", whole) if whole in metrics_dict else whole.rpartition("_")
+    return f"{before}{line}{metrics_dict[name].__name__}{at}{k}" if name in metrics_dict else metric

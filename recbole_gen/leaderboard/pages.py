@@ -142,6 +142,9 @@ def score_table(board: Board) -> tuple[list[str], list[list[str]]]:
     cut-off."""
     main = board.metrics[0]
     others = [metric for metric in board.metrics[1:] if metric.partition("@")[2] == main.partition("@")[2]]
+    # What chose epochs and settings, where it has no value for each user, and is none of those that are compared.
+    if board.valid_metric not in others and board.valid_metric != main:
+        others += [board.valid_metric] if all(board.valid_metric in entry.scores for entry in board.entries) else []
     heads = ["model", main, f"against {board.baseline}", "difference", "Holm p"]
     heads += ["sd over tie orders"] if board.tie_seeds else []
     body = []

@@ -58,7 +58,8 @@ class Entry:
 
     Attributes:
         own: the settings that its file of --model_configs has.
-        scores: metric, such as NDCG@10 -> score.
+        scores: metric, such as NDCG@10 -> score; also that of the metric that chose epochs and settings where it is
+            none of the board's ``metrics``, which are compared.
         valid: mean of the metric that chooses epochs over the seeds, on the validation rows; None without such rows.
         train_pairs: the rows that it was trained on, None for a model that reads no sequences.
         parameters, epochs: means over the seeds.

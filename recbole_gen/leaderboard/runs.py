@@ -176,7 +176,7 @@ def _entry(contender: Contender, summary: Summary, search: Search, found: Tuning
         contender.model,
         {key: value for key, value in search.own.items() if key != "model"},
         found,
-        {metric_title(metric): _score(contender, metric) for metric in summary.metrics},
+        {metric_title(metric): _score(contender, metric) for metric in _shown_metrics(contender, summary)},
         None if valid is None else valid.mean,
         config.get("train_pairs") if config.get("repeatable") else None,  # RecBole's word for a model of sequences
         contender.costs["parameters"],
@@ -184,6 +184,13 @@ def _entry(contender: Contender, summary: Summary, search: Search, found: Tuning
         len(runs),
         None if any(seconds is None for seconds in cpu) else round(sum(cpu), 2),
     )
+
+
+def _shown_metrics(contender: Contender, summary: Summary) -> list[str]:
+    """Those that are compared, and the one that chose epochs and settings, if it has no value for each user to be
+    compared by."""
+    chosen_by = summary.valid_metric
+    return [*summary.metrics, *([chosen_by] if chosen_by in contender.test.keys() - set(summary.metrics) else [])]
 
 
 def _score(contender: Contender, metric: str) -> Score:

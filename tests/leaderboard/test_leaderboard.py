@@ -95,6 +95,24 @@ def test_a_label_has_its_model_on_the_page(line, files, tmp_path):
     assert "| Wide | - | model BPR, embedding\\_size 96 |" in text and "| Pop | - | - |" in text
 
 
+def test_the_metric_that_chose_is_on_the_page_of_the_test_rows_too(line, write_atomic, tmp_path):
+    """Though it has no value for each user, and so is not tested."""
+    rows = [(f"u{user}", f"i{(user + day) % 30}", 86400 * day + user) for user in range(60) for day in range(11)]
+    users, items, times = zip(*rows)
+    write_atomic({"user_id:token": users, "item_id:token": items, "timestamp:float": times})
+    period = ("--protocol=period", "--period_start=0.5")
+    assert cli.main(line("Pop", *period, "--valid_metric=period_NDCG@10", "--name=later")) == 0
+    board = read_board(tmp_path / "docs/later/leaderboard.json")
+    assert board.valid_metric == "period_NDCG@10" and "period_NDCG@10" not in board.metrics
+    results = [json.loads(path.read_text()) for path in (tmp_path / "board/comparison/runs").glob("Pop-*/result.json")]
+    mean = sum(each["test_result"]["period_ndcg@10"] for each in results) / len(results)
+    pop = next(entry for entry in board.entries if entry.label == "Pop")
+    assert pop.scores["period_NDCG@10"].mean == pytest.approx(mean) and pop.scores["period_NDCG@10"].p is None
+    head, *rows = read_rows((tmp_path / "docs/later/README.md").read_text())
+    assert head[-2:] == ["period\\_NDCG@10", "period\\_NDCG@10, validation"]
+    assert f"{mean:.4f}" in next(row for row in rows if row[0] == "Pop")[-2]
+
+
 def test_pages_are_made_of_their_numbers_alone(line, tmp_path, capsys):
     docs = tmp_path / "docs"
     assert cli.main(line("Pop")) == 0
