@@ -147,15 +147,18 @@ def test_evaluation_does_not_change_training(run, model, mode):
 
 
 def test_best_checkpoint_is_that_of_the_best_validation_epoch(run):
-    result = run(epochs=8, learning_rate=0.1)
-    scores = scalars(result)["valid/ndcg@10"]
-    assert len(scores) == 8 and len(set(scores)) > 4
-    best = max(epoch for epoch, score in enumerate(scores) if score == max(scores))
-    assert best < 7, "the last epoch is the best: this data cannot tell best from last"
+    for rate in (0.1, 0.2, 0.5, 1.0):  # which epoch is the best depends on the processor's rounding
+        result = run(epochs=8, learning_rate=rate)
+        scores = scalars(result)["valid/ndcg@10"]
+        assert len(scores) == 8 and len(set(scores)) > 4
+        best = max(epoch for epoch, score in enumerate(scores) if score == max(scores))
+        if best < 7:
+            break
+    assert best < 7, "the last epoch is always the best: this data cannot tell best from last"
     assert result["best_epoch"] == best
     assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"] == pytest.approx(max(scores), abs=1e-6)
     assert saved(result, "best.pth")["next_epoch"] == best + 1 and saved(result)["next_epoch"] == 8
-    assert equal(saved(run(epochs=best + 1, learning_rate=0.1))["state_dict"], saved(result, "best.pth")["state_dict"])
+    assert equal(saved(run(epochs=best + 1, learning_rate=rate))["state_dict"], saved(result, "best.pth")["state_dict"])
 
 
 def test_a_smaller_metric_can_be_the_better_one(run):
