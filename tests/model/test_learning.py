@@ -14,9 +14,9 @@ from recbole_gen.quick_start import run
 
 SHORT = {  # enough to see it, in seconds
     "DreamRec": {"epochs": 4},
-    "DiffRec": {"epochs": 4, "hidden_size": 32, "inner_size": 64, "n_layers": 1, "n_seeds": 5, "dropout_prob": 0.1},
-    "PASRec": {"epochs": 4},
-    "PreferDiff": {"epochs": 4},
+    "DiffRec": {"epochs": 3, "hidden_size": 32, "inner_size": 64, "n_layers": 1, "n_seeds": 5, "dropout_prob": 0.1},
+    "PASRec": {"epochs": 3},
+    "PreferDiff": {"epochs": 4, "last_events": 100},
     "ACVAE": {
         "epochs": 2,
         "embedding_size": 64,
