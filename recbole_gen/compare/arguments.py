@@ -26,6 +26,14 @@ EVALUATION_KEYS = (
 )  # fmt: skip
 """Keys of a run that decide what is ranked, for whom, and how that is measured."""
 
+KEYS_WITHOUT_EFFECT = (
+    "checkpoint_dir", "data_path", "show_progress", "state", "num_threads", "tensorboard", "worker", "log_wandb",
+    "wandb_project", "use_gpu", "gpu_id", "resume",
+)  # fmt: skip
+"""Keys that two starts of one run may differ in: its numbers are the same."""
+IGNORED_KEYS = (*KEYS_WITHOUT_EFFECT, "config_files")
+"""Those, and the files whose keys are among the run's settings by then: one moved elsewhere is no other run."""
+
 PLACES = ("data_path", "item_vectors", "checkpoint_dir", "output", "docs", "address")
 """Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
 FOLDERS = ("data_path", "item_vectors", "model_configs", "spaces", "winners")

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recbole_gen.compare.arguments import IGNORED_KEYS
 from recbole_gen.compare.finished_runs import BEFORE
 from recbole_gen.compare.jobs import Job, choose_seeds, output_folder, plan_jobs, shared_values
 from recbole_gen.compare.output_files import write_files
@@ -31,11 +32,6 @@ from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json, write
 from recbole_gen.quick_start import Interrupted, run
 from recbole_gen.sweep import cluster
 
-KEYS_WITHOUT_EFFECT = (
-    "checkpoint_dir", "data_path", "show_progress", "state", "num_threads", "tensorboard", "worker", "log_wandb",
-    "wandb_project", "use_gpu", "gpu_id", "config_files", "resume",
-)  # fmt: skip
-"""Keys that two starts of one run may differ in: its numbers are the same."""
 MAX_NAMED = 3
 """Changed settings that a message names."""
 
@@ -242,7 +238,7 @@ def _is_finished(job: Job) -> bool:
 
 def with_effect(settings: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
     """The content of `job.json`: what a run's numbers depend on."""
-    kept = {key: value for key, value in {**BEFORE, **settings}.items() if key not in KEYS_WITHOUT_EFFECT}
+    kept = {key: value for key, value in {**BEFORE, **settings}.items() if key not in IGNORED_KEYS}
     return json.loads(json.dumps({"settings": kept, "data": data}))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_gen.compare.arguments import file_name
+from recbole_gen.compare.arguments import KEYS_WITHOUT_EFFECT, file_name
 from recbole_gen.config.papers import DEFAULT_PROTOCOL
 from recbole_gen.errors import UserError
 from recbole_gen.leaderboard.results import FILE, Board, Entry, other_form, read_board
@@ -21,21 +21,23 @@ from recbole_gen.sweep.space_file import read_space
 
 BUDGET = ("num_samples", "cpu_minutes", "defaults_first", "searcher", "scheduler")
 """Options that every model of a leaderboard has alike, which a page tells."""
-KEYS_WITHOUT_EFFECT = (
-    "data_path", "checkpoint_dir", "show_progress", "state", "num_threads", "tensorboard", "worker", "use_gpu",
-    "gpu_id",
-)  # fmt: skip
-"""Keys in which two commands may differ: winners and numbers are the same."""
 HIDDEN = "FOLDER"
 """What the command of a page has in place of a place of the machine."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A leaderboard's folder with its page, and what its page was made of."""
+    """A leaderboard's folder with its page, and what its page was made of.
+
+    Attributes:
+        folder: it.
+        board: the content of its file.
+        given: options and keys of the command that searched.
+    """
 
     folder: Path
     board: Board
+    given: dict[str, Any]
 
     def entry(self, label: str) -> Entry | None:
         """What there is of a label; None if nothing, and it has to be searched."""
@@ -44,7 +46,7 @@ class Published:
     @property
     def tuned_by(self) -> str:
         """The command that searched."""
-        return self.board.tuned_by or self.board.command
+        return _search_command(self.board)
 
     def space_file(self, label: str) -> Path:
         """Of what was searched for a label; there is none for one that was not tuned."""
@@ -97,17 +99,18 @@ def read_published(folder: Any) -> Published:
             f"docs/leaderboard/ml-100k"
         )
     board = read_board(place / FILE)
-    if not board.entries or not all(map(_is_sound, board.entries)) or not _can_be_read(board):
+    if not board.entries or not all(map(_is_sound, board.entries)):
         raise other_form(place / FILE)
-    return Published(place, board)
-
-
-def _can_be_read(board: Board) -> bool:
     try:
-        _command_values(board.tuned_by or board.command)
-    except (AttributeError, ValueError, UserError):
-        return False
-    return True
+        given = parse_arguments([word for word in shlex.split(_search_command(board)) if word.startswith("--")])
+    except (AttributeError, ValueError, UserError) as error:
+        raise other_form(place / FILE) from error
+    return Published(place, board, given)
+
+
+def _search_command(board: Board) -> str:
+    """The command that searched: of the page, or of the page whose winners it has."""
+    return board.tuned_by or board.command
 
 
 def _is_sound(entry: Entry) -> bool:
@@ -132,7 +135,7 @@ def budget_of_winners(published: Published, given: Mapping[str, Any], options: C
     board = published.board
     there = {key: getattr(board, key) for key in BUDGET}
     before = {
-        **_settings_of(_command_values(published.tuned_by), options),
+        **_settings_of(published.given, options),
         "dataset": board.dataset,
         "protocol": board.protocol,
     }
@@ -147,11 +150,6 @@ def budget_of_winners(published: Published, given: Mapping[str, Any], options: C
                 f"what was chosen there was chosen for that. Without --winners all models are tuned anew"
             )
     return there
-
-
-def _command_values(command: str) -> dict[str, Any]:
-    """Options and keys of a command line, as a page shows it."""
-    return parse_arguments([word for word in shlex.split(command) if word.startswith("--")])
 
 
 def _settings_of(values: Mapping[str, Any], options: Collection[str]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from recbole_gen.compare.arguments import PLACES, page_command
+from recbole_gen.compare.arguments import IGNORED_KEYS, PLACES, page_command
 from recbole_gen.compare.finished_runs import read_runs
 from recbole_gen.compare.notes import reading_notes
 from recbole_gen.compare.output_files import write_files
-from recbole_gen.compare.runs import KEYS_WITHOUT_EFFECT, Outcome, make_runs, summarise_outcome
+from recbole_gen.compare.runs import Outcome, make_runs, summarise_outcome
 from recbole_gen.compare.summary import Contender, Summary
 from recbole_gen.compare.tables import difference_table
 from recbole_gen.compare.tie_orders import tie_note
@@ -173,7 +173,7 @@ def changed_settings(outcome: Outcome, plan: Plan) -> list[str]:
     job = next(job for job in outcome.jobs if job.label == plan.label)
     where: dict[str, Any] = {key: job.values[key] for key in ("data_path", "use_gpu") if key in job.values}
     mine, theirs = job.settings, Config(config_dict={"paper": plan.published.same_as or plan.name, **where}).settings()
-    ignored = {*KEYS_WITHOUT_EFFECT, *KEYS_OF_COMPARISONS}
+    ignored = {*IGNORED_KEYS, *KEYS_OF_COMPARISONS}
     keys = [key for key in sorted(mine.keys() | theirs.keys()) if key not in ignored]
     shown = {key: [_without_folders(key, each.get(key)) for each in (mine, theirs)] for key in keys}
     lines = [f"{key} {own} instead of {other}" for key, (own, other) in shown.items() if own != other]
