@@ -14,7 +14,7 @@ from recbole_gen.data.item_names import rows_of_items
 from recbole_gen.data.whitening import Whitening, fit_whitening
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import item_table_name, place_item_vectors
-from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.file_readers import first_names
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 
 UNUSED: dict[str, Any] = {
@@ -150,11 +150,11 @@ def _tell(found: ItemVectors, names: list[str], known: torch.Tensor, use: str) -
     log, number = logging.getLogger(), f"{n_known:,} of {counted(n_items, 'item')}"
     log.info(f"item_vectors: {number} have vectors of {found.path} ({found.width} wide)")
     if n_known < n_items:
-        missing: list[Any] = [name for name, is_known in zip(names[1:], known[1:].tolist()) if not is_known]
-        instead, some = "what was drawn" if use == "init" else "the mean of all", ", ".join(missing[:EXAMPLES])
+        missing = [str(name) for name, is_known in zip(names[1:], known[1:].tolist()) if not is_known]
+        instead = "what was drawn" if use == "init" else "the mean of all"
         log.warning(
-            f"item_vectors: {counted(len(missing), 'item', 'have')} no vector there, such as {some}: in place of it is "
-            f"{instead}"
+            f"item_vectors: {counted(len(missing), 'item', 'have')} no vector there ({first_names(missing)}): in place "
+            f"of it is {instead}"
         )
     if foreign := len(found.names) - n_known:
         log.info(f"item_vectors: {counted(foreign, 'other name', 'are')} there, of no item of the data set")

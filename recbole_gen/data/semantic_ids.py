@@ -12,7 +12,7 @@ from recbole_gen.data.item_names import rows_of_items
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.data.rows import training_pairs_of_items
 from recbole_gen.errors import counted
-from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.file_readers import first_names
 from recbole_gen.reading.semantic_ids import SemanticIds, read_semantic_ids
 
 REACH = 3
@@ -56,10 +56,10 @@ def match_ids(found: SemanticIds, names: list[str]) -> torch.Tensor:
     if len(missing):
         digits[missing] = found.digits.max(0) + 1
         digits[missing, -1] = np.arange(len(missing)) + (digits[missing, -1] if digits.shape[1] == 1 else 0)
-        some = ", ".join(names[item] for item in missing[:EXAMPLES])
+        examples = first_names([names[item] for item in missing])
         _log(
             logging.WARNING,
-            f"semantic_ids: {counted(len(missing), 'item', 'have')} no ID in {found.path}, such as {some}: "
+            f"semantic_ids: {counted(len(missing), 'item', 'have')} no ID in {found.path} ({examples}): "
             f"such an ID is made up, and says nothing of its item",
         )
     if foreign := len(found.names) - (len(names) - 1 - len(missing)):

@@ -18,7 +18,7 @@ from recbole_gen.data.given_vectors import GivenVectors
 from recbole_gen.data.requirements import model_needs
 from recbole_gen.errors import UserError, counted
 from recbole_gen.model.given_vectors import item_table_name
-from recbole_gen.reading.file_readers import EXAMPLES
+from recbole_gen.reading.file_readers import first_names
 from recbole_gen.reading.item_vectors import ItemVectors, read_item_vectors
 from recbole_gen.recommending.model_input import token_ids
 
@@ -69,10 +69,9 @@ def require_new_items(config: Config, content: dict[str, Any], new: ItemVectors)
     own = pa.array(content["vocabulary"][config["ITEM_ID_FIELD"]], pa.string())
     known = [token for token, place in zip(new.names, token_ids(pa.array(new.names, pa.string()), own)) if place > 0]
     if known:
-        examples = ", ".join(f"'{each}'" for each in known[:EXAMPLES])
         raise UserError(
-            f"{KEY}: {counted(len(known), 'item', 'are')} both in {new.path} and among the run's own, such as "
-            f"{examples}: leave out what is not new"
+            f"{KEY}: {counted(len(known), 'item', 'are')} both in {new.path} and among the run's own "
+            f"({first_names(known)}): leave out what is not new"
         )
 
 

@@ -167,7 +167,7 @@ def test_what_cannot_be_new(command, tmp_path, capsys, run):
         assert code == 2 and message.startswith("error: ") and message.count("\n") == 1, message
         assert all(pattern in message for pattern in patterns), message
 
-    refused("items: 2 items are both in", "'i3', 'i4'", names=("i3", "new1", "i4"))
+    refused("items: 2 items are both in", "(i3, i4)", names=("i3", "new1", "i4"))
     refused("12 wide", "its item table 16", width=12)
     refused("there is no folder or file", path=tmp_path / "nothing.npy")
     (tmp_path / "text.csv").write_text("a,b\n")
