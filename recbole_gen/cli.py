@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from recbole_gen.errors import UserError, did_you_mean
-from recbole_gen.files import CANNOT_WRITE_ERRORS
+from recbole_gen.files import CANNOT_WRITE_ERRORS, package_versions
 from recbole_gen.options import asks_for_help
 
 USAGE = """\
@@ -37,6 +37,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
   --paper=NAME         a published setting: model, data set, protocol and hyper-parameters in one (properties/paper/)
   --config_files=FILE  YAML files of your own, separated by blanks
   --resume=FOLDER      go on with a run where it stopped, e.g. with more --epochs
+  --version            what is installed: recbole_gen, RecBole, PyTorch, Ray and Python
   --print-config       show every key with its value and where it comes from, and do nothing
   --key=value          any key of RecBole, of the model or of properties/overall.yaml; values are read as YAML
 """
@@ -82,6 +83,9 @@ def _main(argv: Sequence[str] | None) -> int:
     is_run = not arguments or arguments[0].startswith("-") or "=" in arguments[0]
     if not arguments or arguments[0] == "help" or (is_run and asks_for_help(arguments)):
         print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(", ".join(f"{name} {version}" for name, version in package_versions(["recbole", "torch", "ray"]).items()))
         return 0
     try:
         if is_run:

@@ -1,6 +1,7 @@
 """The quick door: what needs no model is answered before anything large is imported. No timing: see benchmarks."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ found = [name for name in {LARGE} if name in sys.modules]
 print(f"code {{code}}; imported: {{', '.join(found)}}", file=sys.stderr)
 """
 LIGHT = {  # command -> exit code
-    "--help": 0, "models --help": 0, "datasets --help": 0, "models": 0, "models SASRec": 0, "models recbole.DiffRec": 0,
+    "--help": 0, "--version": 0, "models --help": 0, "datasets --help": 0, "models": 0, "models SASRec": 0,
+    "models recbole.DiffRec": 0,
     "models SASRek": 2, "models --kind=ours": 2, "datasets --path=x": 2, "datasets --data_path=nowhere": 2, "tunee": 2,
     "--model=DreamRek --dataset=ml-100k": 2, "--model=DreamRec --dataset=ml-100k --lerning_rate=0.1": 2,
     "run --model=BPR --dataset=ml-100k --kl_weight=1": 2, "--model=BPR --dataset=ml-100k --protocol=leave_one": 2,
@@ -54,3 +56,10 @@ def test_nothing_large_is_imported(command, tmp_path):
     *_, last = process.stderr.splitlines()
     assert last == f"code {LIGHT[command]}; imported: ", process.stderr
     assert bool(process.stdout) == (LIGHT[command] == 0)
+
+
+def test_the_version_tells_what_a_report_of_a_fault_needs(capsys):
+    assert cli.main(["--version"]) == 0
+    words = capsys.readouterr().out
+    for name in ("recbole_gen", "recbole", "torch", "ray", "python"):
+        assert re.search(rf"\b{name} \d+\.\d+", words), name
