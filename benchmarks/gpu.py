@@ -40,9 +40,9 @@ SCENES = {"SCENE_FIELD": "class", "scene_rule": "first"}
 POSITIONS = {
     "DiffRec": {"causal": True, "positions_from": "start"},
     "DSPnet": {"causal": True},
+    "TIGER": {"causal": True, "positions_from": "start"},
 }
 MODELS = ("SASRec", "GRU4Rec", "DreamRec", "DiffRec", "PASRec", "PreferDiff", "ACVAE", "DSPnet", "TIGER")
-NO_POSITIONS = ("TIGER",)
 PUBLISHED = ("pasrec-beauty-benchmark", "pasrec-toys-benchmark", "preferdiff-beauty-benchmark", "diffrec-beauty")
 
 
@@ -171,8 +171,6 @@ def main() -> None:
             if clock.is_over():
                 print("the time is over")
                 return
-            if mode == "positions" and model in NO_POSITIONS:
-                continue
             more = {**(SCENES if model == "DSPnet" else {}), "train_pairs": "all"}
             if mode == "positions":
                 more |= {"train_pairs": "positions", **POSITIONS.get(model, {})}

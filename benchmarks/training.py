@@ -10,6 +10,7 @@ counts. A case that the other build does not know is measured there as the line 
     rows-beauty    the same with rows in both builds: seconds of a step of 256 rows
     diffrec        DiffRec, --paper=diffrec-beauty, as published: seconds of a step
     pasrec-256     PASRec, d = 256, on Beauty: seconds of a step; pasrec-3072 with d = 3072
+    tiger          TIGER at its defaults, Beauty: targets a CPU second, positions (128 windows) against rows (batches of 256)
     dspnet         DSPnet and SASRec on ml-100k, rows, both at their defaults but L = 50 and batches of 256: seconds of
                    an epoch of DSPnet, and how many times SASRec's that is
     softmax-1e6    a step of SASRec, d = 64, with 10^6 items, 1,024 targets: seconds and peak memory, for each loss
@@ -30,6 +31,7 @@ SMALL = {**SASREC, "hidden_size": 64, "inner_size": 256}
 LARGE = {**SASREC, "hidden_size": 256, "inner_size": 1024}
 POSITIONS = {"train_pairs": "positions"}
 SHORT = {**POSITIONS, "positions_batch_size": 128}  # windows of six targets on average
+CAUSAL = {"causal": True, "positions_from": "start"}
 ML_100K = {"MAX_ITEM_LIST_LENGTH": 50, "train_batch_size": 256, "train_pairs": "all"}
 SCENES = {**ML_100K, "SCENE_FIELD": "class", "scene_rule": "first"}
 CASES = {  # name -> (model, data set, settings, settings here, settings in the other build, paper)
@@ -39,6 +41,7 @@ CASES = {  # name -> (model, data set, settings, settings here, settings in the 
     "diffrec": ("DiffRec", "amazon-beauty", {}, {}, {}, "diffrec-beauty"),
     "pasrec-256": ("PASRec", "amazon-beauty", {"hidden_size": 256, "train_pairs": "last"}, {}, {}, None),
     "pasrec-3072": ("PASRec", "amazon-beauty", {"hidden_size": 3072, "train_pairs": "last"}, {}, {}, None),
+    "tiger": ("TIGER", "amazon-beauty", {}, {**SHORT, **CAUSAL}, {"train_batch_size": 256}, None),
     "dspnet": ("DSPnet", "ml-100k", SCENES, {}, {}, None),
     "dspnet's sasrec": ("SASRec", "ml-100k", ML_100K, {}, {}, None),
 }  # fmt: skip

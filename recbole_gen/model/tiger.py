@@ -31,7 +31,10 @@ Differences from the paper
       digit within its ID needs none: each level has vectors of its own.
     - The softmax is over the values of the digit that is due, not over all tokens: those of other digits never follow.
     - AdamW; there the learning rate is 0.01 for 10,000 steps, and falls with the root of the steps after that.
-Why no `train_pairs: positions`: the encoder reads a history in both directions.
+
+`train_pairs: positions` learns all targets of a window at once (`causal: True`, `positions_from: start`): each event of
+it is read once, and each target's digits attend to what came before the target. The paper's encoder reads a history in
+both directions (`causal: False`), so that every target needs a reading of its own.
 
 Written from the paper; code of others was not used.
 """
@@ -49,7 +52,8 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_gen.model.alike_lengths import encode_by_length, used_lengths
-from recbole_gen.model.layers import NOT_FOUND
+from recbole_gen.model.layers import NOT_FOUND, one_of
+from recbole_gen.model.positions import NEXT, states_and_targets
 from recbole_gen.model.prefix_tree import PrefixTree
 
 FLOATS = 2**25
@@ -82,6 +86,30 @@ class DigitDecoder(nn.Module):
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         states = self.stack(x, memory, tgt_mask=later, tgt_is_causal=True, memory_key_padding_mask=padding)
         return self.norm(states)
+
+    def at_positions(self, x: torch.Tensor, memory: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+        """As `forward` for several IDs behind each memory: x [B, P, m, d] to states [B, P, m, d].
+
+        memory: [B, S, d]; sees: [P, S], True where an ID reads it.
+        """
+        n_places, m = x.shape[1:3]
+        sees = sees.repeat_interleave(m, dim=0)
+        for layer, (memory_keys, memory_values) in zip(self.layers, self.memory_keys(memory)):
+            query, key, value = (
+                self._heads(F.linear(layer.norm1(x), *part)).flatten(0, 1).transpose(1, 2)
+                for part in self._projections(layer.self_attn)
+            )
+            read = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # [B P, heads, m, d / heads]
+            read = read.transpose(1, 2).flatten(2).unflatten(0, (-1, n_places))
+            x = x + layer.dropout1(layer.self_attn.out_proj(read))
+            query = F.linear(layer.norm2(x), *self._projections(layer.multihead_attn)[0])
+            query = self._heads(query).flatten(1, 2).transpose(1, 2)  # [B, heads, P m, d / heads]
+            read = F.scaled_dot_product_attention(query, memory_keys, memory_values, attn_mask=sees)
+            read = read.transpose(1, 2).flatten(2).unflatten(1, (n_places, m))
+            x = x + layer.dropout2(layer.multihead_attn.out_proj(read))
+            inner = layer.dropout(layer.activation(layer.linear1(layer.norm3(x))))
+            x = x + layer.dropout3(layer.linear2(inner))
+        return self.norm(x)
 
     def memory_keys(self, memory: torch.Tensor) -> list[Cache]:
         """Keys and values of the memory for each layer, [B, heads, S, d / heads] each."""
@@ -152,14 +180,22 @@ class TIGER(SequentialRecommender):
         return True
 
     @staticmethod
-    def why_no_positions(config) -> str:
-        """Why no setting trains on positions."""
-        return "its encoder reads a history in both directions"
+    def why_no_positions(config) -> str | None:
+        """Why a setting cannot train on every position of a window at once, or None."""
+        if not config["causal"]:
+            return "its encoder reads a history in both directions (causal: False). Add --causal=True"
+        if config["positions_from"] != "start":
+            return (
+                "places are counted from the latest item of a history (positions_from: end), and each target of a "
+                "window ends another one. Add --positions_from=start"
+            )
+        return None
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         d, dropout, heads = config["hidden_size"], config["dropout_prob"], config["n_heads"]
         self.beam_size, self.exact_top = config["beam_size"], config["exact_top"]
+        self.causal, self.from_end = config["causal"], one_of(config, "positions_from", ("end", "start")) == "end"
         self.has_own_ids = not config["semantic_ids"]
         self.register_buffer("semantic_ids", dataset.semantic_ids.clone())
         self.tree = PrefixTree(self.semantic_ids)
@@ -205,10 +241,15 @@ class TIGER(SequentialRecommender):
         m, width = self.tree.depth, item_seq.shape[1]
         begin = item_seq.new_zeros(len(item_seq), 1)
         x = self.token_embedding(torch.cat([begin, self.tokens(item_seq).flatten(1)], 1))
-        back = (length.unsqueeze(1) - 1 - torch.arange(width, device=item_seq.device)).clamp(min=0)
-        places = self.place_embedding(back).repeat_interleave(m, dim=1)
+        place = torch.arange(width, device=item_seq.device)
+        if self.from_end:
+            place = (length.unsqueeze(1) - 1 - place).clamp(min=0)
+        places = self.place_embedding(place).repeat_interleave(m, dim=-2)
         x = self.dropout(torch.cat([x[:, :1], x[:, 1:] + places], 1))
         padding = torch.cat([begin > 0, (item_seq == 0).repeat_interleave(m, dim=1)], 1)
+        if self.causal:  # padding is behind what there is, and so is not seen by it
+            later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+            return self.encoder(x, mask=later, is_causal=True), padding
         return self.encoder(x, src_key_padding_mask=padding), padding
 
     # Training
@@ -223,10 +264,30 @@ class TIGER(SequentialRecommender):
     def target_log_probability(self, item_seq: torch.Tensor, length: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """log p of an item [B] for each history [B, L]: [B]."""
         memory, padding = self.read_history(item_seq, length)
-        digits, tokens = self.semantic_ids[item], self.tokens(item)
-        before = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
-        x = self.dropout(self.token_embedding(before) + self.digit_embedding.weight)
-        states = self.decoder(x, memory, padding)
+        return self._log_p(self.decoder(self._written(item), memory, padding), item)
+
+    def calculate_positions_loss(self, interaction) -> torch.Tensor:
+        """As `calculate_loss` over all targets of a batch of windows, each behind what came before it: a number."""
+        following = NEXT + self.ITEM_SEQ
+        states, item = states_and_targets(self, interaction, self._states_at_positions, self.ITEM_SEQ, following)
+        return -self._log_p(states, item).mean() / self.tree.depth
+
+    def _states_at_positions(self, length: torch.Tensor, item_seq: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        """Of the digits of the item [W, L] behind each event of windows [W, L]: [W, L, m, d]."""
+        memory, _ = self.read_history(item_seq, length)
+        last = torch.arange(1, item.shape[1] + 1, device=item.device) * self.tree.depth
+        sees = torch.arange(memory.shape[1], device=item.device) <= last.unsqueeze(1)
+        return self.decoder.at_positions(self._written(item), memory, sees)
+
+    def _written(self, item: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads to write the digits of items [...]: those before each, [..., m, d]."""
+        tokens = self.tokens(item)
+        before = torch.cat([torch.zeros_like(tokens[..., :1]), tokens[..., :-1]], -1)
+        return self.dropout(self.token_embedding(before) + self.digit_embedding.weight)
+
+    def _log_p(self, states: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        """log p of items [B], of the states [B, m, d] of their digits: [B]."""
+        digits = self.semantic_ids[item]
         by_digit = [
             F.cross_entropy(output(states[:, place]), digits[:, place], reduction="none")
             for place, output in enumerate(self.outputs)

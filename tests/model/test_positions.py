@@ -33,6 +33,10 @@ SMALL_OURS = {
         "dropout_prob": 0, "causal": True, "positions_from": "start", "importance_sampling": False, "rec_on": "both",
         "detach_target": False, "n_layers": 3, "embedding_std": 1,
     },
+    "TIGER": {
+        "dropout_prob": 0, "causal": True, "positions_from": "start", "id_codes": 4, "n_encoder_layers": 2,
+        "n_decoder_layers": 2,
+    },
 }  # fmt: skip
 """Ours whose loss depends on the history of a target alone."""
 WITH_FEATURES = ("SASRecF", "GRU4RecF", "FDSA")
@@ -249,6 +253,9 @@ def test_a_later_event_changes_nothing_of_ours_before_it(built, name):
             return model.infer(batch["item_id_list"])[1][window, step]
         if name == "DiffRec":
             return model.denoise_at_positions(batch, slots, n)
+        if name == "TIGER":
+            memory, _ = model.read_history(batch["item_id_list"], batch["item_length"])
+            return memory[window, (step + 1) * model.tree.depth]  # of an event's last digit
         return conditions(name, model, batch, True)
 
     before = states(slots)
@@ -293,10 +300,10 @@ def test_every_loss_trains_in_both_modes(run, name, loss, pairs):
     assert result["train_loss"][-1] < 0.9 * result["train_loss"][0]
 
 
-@pytest.mark.parametrize("name", ["SASRec", "PreferDiff", "DiffRec", "ACVAE"])
+@pytest.mark.parametrize("name", ["SASRec", "PreferDiff", "DiffRec", "ACVAE", "TIGER"])
 def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path, name):
     values = {"train_pairs": "positions", "positions_batch_size": 8, "MAX_ITEM_LIST_LENGTH": 3}
-    if name == "DiffRec":
+    if name in ("DiffRec", "TIGER"):
         values |= {"causal": True, "positions_from": "start"}
     whole = run(name, epochs=4, **values)
     half = run(name, epochs=2, **values)
@@ -311,6 +318,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(run, tmp_path, name):
         ("Caser", (), ["Caser", "convolutions"]),
         ("DiffRec", (), ["DiffRec", "--causal=True"]),
         ("DiffRec", ("--causal=True",), ["DiffRec", "--positions_from=start"]),
+        ("TIGER", (), ["TIGER", "both directions", "--causal=True"]),
+        ("TIGER", ("--causal=True",), ["TIGER", "--positions_from=start"]),
         ("SASRec", ("--loss_type=BPR",), ["loss_type: CE"]),
         ("SASRec", ("--empty_history=True",), ["empty_history"]),
         ("SASRec", ("--transform=mask_itemseq",), ["transform"]),

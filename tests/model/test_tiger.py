@@ -99,11 +99,12 @@ def test_children_that_no_item_has_are_known():
 
 
 @pytest.mark.parametrize("sizes, number", [((4, 5, 3), 40), ((7,), 5), ((2, 2, 2, 2, 2), 20), ((50, 3), 90)])
-@pytest.mark.parametrize("floats", [tiger.FLOATS, 1])
-def test_the_walk_gives_each_item_what_a_pass_of_its_own_gives(make_model, monkeypatch, sizes, number, floats):
+@pytest.mark.parametrize("floats, causal", [(tiger.FLOATS, False), (1, False), (tiger.FLOATS, True)])
+def test_the_walk_gives_each_item_what_a_pass_of_its_own_gives(make_model, monkeypatch, sizes, number, floats, causal):
     monkeypatch.setattr(tiger, "FLOATS", floats)  # 1: a history at a time
     monkeypatch.setattr(tiger, "FLOATS_OF_A_STEP", floats)  # 1: a prefix at a time
-    model, batch = make_model(random_ids(number, sizes)), histories(number + 1, [6, 1, 3, 6, 0, 2])
+    model = make_model(random_ids(number, sizes), causal=causal, positions_from="start" if causal else "end")
+    batch = histories(number + 1, [6, 1, 3, 6, 0, 2])
     with torch.no_grad():
         scores, alone = model.full_sort_predict(batch), one_by_one(model, batch)
     assert scores.shape == (6, number + 1) and (scores[:, 0] == -torch.inf).all()
@@ -403,8 +404,3 @@ def test_item_vectors_are_refused_with_the_way_that_there_is(run, arguments, ref
     folder = run("TIGER", epochs=1)["run_dir"]
     with pytest.raises(UserError, match=r"items: TIGER knows items by their semantic IDs.* such as SASRec"):
         Recommender.load(folder, items=tmp_path / "v.npy")
-
-
-def test_positions_are_refused_with_the_reason(arguments, capsys):
-    assert cli.main(arguments("--train_pairs=positions", model="TIGER")) == 2
-    assert "its encoder reads a history in both directions" in capsys.readouterr().err
