@@ -10,7 +10,7 @@ counts. A case that the other build does not know is measured there as the line 
     rows-beauty    the same with rows in both builds: seconds of a step of 256 rows
     diffrec        DiffRec, --paper=diffrec-beauty, as published: seconds of a step
     pasrec-256     PASRec, d = 256, on Beauty: seconds of a step; pasrec-3072 with d = 3072
-    tiger          TIGER at its defaults, Beauty: targets a CPU second, positions (128 windows) against rows (batches of 256)
+    tiger          TIGER at its defaults, Beauty: targets a CPU second, 128 windows a step against batches of 256 rows
     dspnet         DSPnet and SASRec on ml-100k, rows, both at their defaults but L = 50 and batches of 256: seconds of
                    an epoch of DSPnet, and how many times SASRec's that is
     softmax-1e6    a step of SASRec, d = 64, with 10^6 items, 1,024 targets: seconds and peak memory, for each loss
