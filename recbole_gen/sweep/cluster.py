@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recbole_gen.errors import UserError
@@ -179,6 +181,13 @@ def run_on_every_node(ray, function: Callable, *arguments: Any) -> list[Any]:
     task = ray.remote(num_cpus=0)(function)
     nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
     return ray.get([task.options(scheduling_strategy=node).remote(*arguments) for node in nodes])
+
+
+def remove_folders(prefix: Path) -> None:
+    """Remove the folders whose paths begin so: what trials have shared on this machine, also of a killed sweep.
+    Here, and not beside what calls it: the process that Ray does this in may be new, and would load torch for it."""
+    for folder in prefix.parent.glob(f"{prefix.name}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def first_line(error: BaseException) -> str:

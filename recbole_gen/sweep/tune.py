@@ -58,7 +58,7 @@ def run_sweep(sweep: Sweep, tests_best: bool = True) -> int:
                 ) from None
             finally:
                 with contextlib.suppress(ray.exceptions.RayError):  # a machine that is gone has nothing to remove
-                    cluster.run_on_every_node(ray, _remove_shared_data, sweep.data_cache(""))
+                    cluster.run_on_every_node(ray, cluster.remove_folders, sweep.data_cache(""))
             trials = state.read_trials(sweep.folder)
             print(report.results_text(trials, best, config, budget.usage_text(sweep, trials)))
             for file in report.write_results(Path(sweep.folder), trials, best, config, sweep.trial_settings):
@@ -167,9 +167,3 @@ def _test_best(ray, sweep: Sweep, config: Config, resources: cluster.Resources) 
             f"the best trial, {best['number']}, could not be tested: {why}. What the sweep has found is kept: "
             f"tune {quoted_option('resume', sweep.folder)} tries again"
         ) from None
-
-
-def _remove_shared_data(here: Path) -> None:
-    """Remove what the trials on this machine have shared."""
-    for folder in here.parent.glob(f"{here.name}*"):  # also what a sweep that was killed has left
-        shutil.rmtree(folder, ignore_errors=True)
