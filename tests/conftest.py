@@ -10,6 +10,7 @@ import torch
 
 from recbole_gen import cli, quick_start
 from recbole_gen.config.config import Config
+from recbole_gen.sweep import cluster, tune
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets trials starve beside the other tests
@@ -32,6 +33,42 @@ def default_sigint():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def stop_ray():
+    """A function that stops the Ray of `two_cores`, which lasts until the end otherwise."""
+
+    def stop() -> None:
+        if ray := sys.modules.get("ray"):
+            ray.shutdown()
+
+    yield stop
+    stop()
+
+
+@pytest.fixture
+def no_ray(stop_ray):
+    """For a test that needs another Ray than that of `two_cores`, or none."""
+    stop_ray()
+
+
+@pytest.fixture
+def two_cores(stop_ray):
+    """A Ray of two cores, the same for all tests that have this: starting it takes longer than most of what it does."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(
+            address="local", num_cpus=2, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE_BYTES,
+            log_to_driver=False, logging_level="error",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def no_test_of_best(monkeypatch):
+    """Sweeps end without the test of their best trial, for which Ray starts a process."""
+    monkeypatch.setattr(tune, "_test_best", lambda *_: None)
 
 
 @pytest.fixture

@@ -216,7 +216,8 @@ def test_a_comparison_tests_it_per_user_where_it_can_be(metrics, arguments, tmp_
     assert torch.tensor(result["test_result"]["longest@5"]).isfinite()
 
 
-def test_the_workers_of_a_sweep_know_it(metrics, arguments, tmp_path):
+@pytest.mark.xdist_group("ray")
+def test_the_workers_of_a_sweep_know_it(two_cores, metrics, arguments, tmp_path):
     (tmp_path / "space.yaml").write_text("learning_rate: {grid: [0.001]}\n")
     chosen = ["--metrics=[NDCG, my_metrics:First]", "--valid_metric=First@5", f"--space={tmp_path}/space.yaml"]
     line = ["tune", *arguments(*chosen, model="SASRec"), "--num_samples=1", f"--output={tmp_path}/sweep"]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -36,11 +38,26 @@ def test_more_than_any_machine_has_is_refused():
         cluster.Resources("trial", 1, 0.5).trial_resources(FakeRay({"CPU": 4}))
 
 
-@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
-def test_the_end_that_a_batch_system_sends_is_ctrl_c(handler, default_sigint):
+@pytest.mark.xdist_group("ray")
+def test_the_end_that_a_batch_system_sends_is_ctrl_c(no_ray, default_sigint):
     """Also in what a shell has started in the background, where Ctrl-C is ignored; Ray alone would abort."""
-    signal.signal(signal.SIGINT, handler)
     with pytest.raises(KeyboardInterrupt), cluster.connected_ray() as ray:
         assert ray.is_initialized()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGTERM)
     assert not ray.is_initialized()
+
+
+def test_what_trials_have_shared_is_removed_without_loading_torch(tmp_path):
+    """By Ray in a process that may be new: it loads the module of the function that it is to run."""
+    for name in ("sweep-head", "sweep-other", "another"):
+        (tmp_path / name).mkdir()
+    cluster.remove_folders(tmp_path / "sweep-")
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]
+    module = cluster.remove_folders.__module__
+    text = f"import sys, {module}; print({{'torch', 'recbole', 'pandas'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -14,18 +14,16 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-import ray
 import yaml
 from ray.cluster_utils import Cluster
 
 from recbole_gen import cli, quick_start
 from recbole_gen.config.config import Config
 from recbole_gen.errors import UserError
-from recbole_gen.sweep import cluster, command, plan, state, trial
+from recbole_gen.sweep import cluster, command, plan, state, trial, tune
 from recbole_gen.sweep.scheduler import make_scheduler
 from recbole_gen.sweep.space_file import read_space
 from recbole_gen.sweep.state import Sweep
-from recbole_gen.sweep.tune import _run_trials as run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """\
@@ -137,7 +135,7 @@ def test_a_bad_space_is_one_message_and_leaves_nothing(line, refused, space, tmp
         ("--address=nonsense", "--address=nonsense: there is no Ray cluster.*ray start --head"),
     ],
 )
-def test_bad_options_are_one_message_and_leave_nothing(line, refused, space, tmp_path, given, pattern):
+def test_bad_options_are_one_message_and_leave_nothing(no_ray, line, refused, space, tmp_path, given, pattern):
     refused(line(space(), given), pattern)
     assert not (tmp_path / "sweep").exists()
 
@@ -351,24 +349,13 @@ def test_a_machine_without_memory_is_one_message(make_sweep, monkeypatch):
     sweep = make_sweep()
     points = plan.planned_points(sweep)
     with pytest.raises(UserError, match=r"memory .* used up.*tune --resume=.*--cpus_per_trial=2"):
-        run_trials(sweep, points, Config(config_dict=sweep.values), 9, {"cpu": 1, "gpu": 0})
+        tune._run_trials(sweep, points, Config(config_dict=sweep.values), 9, {"cpu": 1, "gpu": 0})
     assert [each["status"] for each in state.read_trials(sweep.folder)] == ["open", "open"]
 
 
 # Sweeps
 
 on_ray = pytest.mark.xdist_group("ray")  # one Ray at a time
-
-
-@pytest.fixture(scope="module")
-def two_cores():
-    """One Ray for the sweeps of this file, of two cores."""
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE_BYTES,
-        log_to_driver=False, logging_level="error",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
 
 
 def built_and_shared(folder: Path) -> tuple[list[str], list[str]]:
@@ -378,24 +365,24 @@ def built_and_shared(folder: Path) -> tuple[list[str], list[str]]:
 
 
 @on_ray
-def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, space, tmp_path, capsys):
+def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, space, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    assert cli.main(line(space(), "--num_samples=3", "--epochs=2", "--state=INFO")) == 0
+    assert cli.main(line(space(), "--num_samples=2", "--epochs=2", "--state=INFO")) == 0
     # Ray Tune leaves a handler behind, and a leaderboard would need a Ctrl-C for each search that it has made.
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
     out = capsys.readouterr().out
-    assert "3 trials of DreamRec on toy" in out and "[3/3] trial" in out and "the best by validation, tested:" in out
+    assert "2 trials of DreamRec on toy" in out and "[2/2] trial" in out and "the best by validation, tested:" in out
     trials = state.read_trials(folder)
-    assert {trial["status"] for trial in trials} <= {"finished", "pruned"} and len(trials) == 3
+    assert {trial["status"] for trial in trials} <= {"finished", "pruned"} and len(trials) == 2
     best = state.best_trial(trials, bigger=True)
     results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
     tested = [result["run_dir"] for result in results if result["test_result"]]
     assert tested == [str(folder / f"trials/{best['number']:04d}")]
     built, shared = built_and_shared(folder)
-    assert len(built) == 1 and len(shared) == 3  # two trials, and the test of the best
+    assert len(built) == 1 and len(shared) == 2  # the other trial, and the test of the best
     with open(folder / "trials.csv", newline="") as file:
-        assert sorted(int(row["trial"]) for row in csv.DictReader(file)) == [0, 1, 2]
+        assert sorted(int(row["trial"]) for row in csv.DictReader(file)) == [0, 1]
     assert not (folder / "ray").exists() and not list(Path(tempfile.gettempdir()).glob(f"{cache_name(folder)}*"))
 
     alone = quick_start.run(config_file_list=[folder / "best.yaml"], config_dict={"checkpoint_dir": str(tmp_path)})
@@ -403,18 +390,19 @@ def test_a_sweep_ends_with_the_best_trial_tested_and_can_go_on(two_cores, line, 
     assert alone["train_loss"][: best["epochs"]] == [each["train_loss"] for each in best["curve"]]
 
     before = {path: path.read_bytes() for path in folder.glob("trials/*/trial.json")}
-    assert cli.main(["tune", f"--resume={folder}", "--num_samples=4"]) == 0
-    assert len(state.read_trials(folder)) == 4
+    monkeypatch.setattr(tune, "_test_best", lambda *_: None)
+    assert cli.main(["tune", f"--resume={folder}", "--num_samples=3"]) == 0
+    assert len(state.read_trials(folder)) == 3
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 @on_ray
-def test_a_sweep_ends_with_its_cpu_minutes_and_goes_on_with_more(two_cores, line, space, tmp_path, capsys):
+def test_a_sweep_ends_with_its_cpu_minutes_and_goes_on_with_more(two_cores, line, space, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
-    given = line(space(), "--num_samples=4", "--epochs=3", "--cpu_minutes=0.0001", "--scheduler=none")
+    given = line(space(), "--num_samples=3", "--epochs=2", "--cpu_minutes=0.0001", "--scheduler=none")
     assert cli.main(given) == 0
     out, trials = capsys.readouterr().out, state.read_trials(folder)
-    assert re.search(r"0 of 4 trials have ended; CPU time .* --cpu_minutes=0.0001 is used up", out)
+    assert re.search(r"0 of 3 trials have ended; CPU time .* --cpu_minutes=0.0001 is used up", out)
     assert {trial["status"] for trial in trials} == {"open"}
     # Those that ran were stopped after one epoch, and the others have not begun, whatever was free when.
     begun = [trial for trial in trials if trial["epochs"]]
@@ -429,10 +417,11 @@ def test_a_sweep_ends_with_its_cpu_minutes_and_goes_on_with_more(two_cores, line
 
     assert cli.main(["tune", f"--resume={folder}"]) == 0  # nothing is left to spend
     assert [trial["epochs"] for trial in state.read_trials(folder)] == [trial["epochs"] for trial in trials]
+    monkeypatch.setattr(tune, "_test_best", lambda *_: None)
     assert cli.main(["tune", f"--resume={folder}", "--cpu_minutes=5"]) == 0
-    assert "4 of 4 trials have ended" in capsys.readouterr().out
+    assert "3 of 3 trials have ended" in capsys.readouterr().out
     after = state.read_trials(folder)
-    assert [trial["status"] for trial in after] == ["finished"] * 4 and {trial["epochs"] for trial in after} == {3}
+    assert [trial["status"] for trial in after] == ["finished"] * 3 and {trial["epochs"] for trial in after} == {2}
     assert all(after[trial["number"]]["cpu_seconds"] > trial["cpu_seconds"] for trial in begun)
 
 
@@ -497,7 +486,7 @@ def trouble(custom, tmp_path, monkeypatch):
 
 @on_ray
 def test_trials_that_fail_are_recorded_and_the_others_go_on(
-    two_cores, trouble, line, space, settings, tmp_path, capsys
+    two_cores, no_test_of_best, trouble, line, space, settings, tmp_path, capsys
 ):
     folder = tmp_path / "sweep"
     text = "width: {grid: [7, 5, 6]}\n"
@@ -533,12 +522,14 @@ def test_a_sweep_of_failures_is_one_message_with_the_reasons(two_cores, make_swe
 
 
 @on_ray
-def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, default_sigint, trouble, line, space, tmp_path, capsys):
+def test_after_ctrl_c_an_optuna_sweep_goes_on(
+    two_cores, no_test_of_best, default_sigint, trouble, line, space, tmp_path, capsys
+):
     folder = tmp_path / "sweep"
     (trouble / "driver").write_text(str(os.getpid()))
     given = line(
         space("width: {choice: [8]}\nlearning_rate: {loguniform: [1.0e-3, 1.0e-1]}\n"), "--searcher=optuna",
-        "--num_samples=2", "--epochs=3", "--scheduler=none", model="trouble:Trouble",
+        "--num_samples=2", "--epochs=3", "--scheduler=none", "--cpus_per_trial=2", model="trouble:Trouble",
     )  # fmt: skip
     assert cli.main(given) == 130
     message = capsys.readouterr().err
@@ -558,7 +549,7 @@ def test_after_ctrl_c_an_optuna_sweep_goes_on(two_cores, default_sigint, trouble
 
 
 @on_ray
-def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, space, tmp_path):
+def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(no_ray, settings, space, tmp_path, capsys):
     """A cluster of two local nodes with a core each; the first driver is killed when one of three trials has ended."""
     folder = tmp_path / "sweep"
     values = settings(epochs=3, state="INFO")
@@ -568,7 +559,8 @@ def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, s
         machines.add_node(num_cpus=1)
         given = [f"--{key}={value}" for key, value in values.items()]
         given += [space(), "--num_samples=3", f"--output={folder}", f"--address={machines.address}", "--scheduler=none"]
-        driver = start("tune", *given)
+        command = [sys.executable, "-u", str(ROOT / "run_recbole_gen.py"), "tune", *given]
+        driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for text in driver.stdout:
             if text.startswith("[1/3]"):
                 break
@@ -576,9 +568,8 @@ def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, s
         driver.wait()
         ended = {t["number"]: t for t in state.read_trials(folder) if t["status"] in state.ENDED}
         assert 1 <= len(ended) < 3
-        again = start("tune", f"--resume={folder}")
-        out = again.stdout.read()
-        assert again.wait() == 0, out
+        assert cli.main(["tune", f"--resume={folder}"]) == 0
+        assert "3 of 3 trials have ended" in capsys.readouterr().out
     finally:
         machines.shutdown()
     trials = state.read_trials(folder)
@@ -588,8 +579,3 @@ def test_a_sweep_on_two_machines_goes_on_after_its_driver_was_killed(settings, s
     built, shared = built_and_shared(folder)
     assert len(built) == len(set(built)) == 2 and set(shared) <= set(built)
     assert yaml.safe_load((folder / "best.yaml").read_text())["model"] == "DreamRec"
-
-
-def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-u", str(ROOT / "run_recbole_gen.py"), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
