@@ -1,9 +1,11 @@
 import importlib
+import multiprocessing
 import os
 import random
 import re
 import signal
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -147,6 +149,28 @@ def settings(tmp_path, walks):
 def run(settings):
     """run(model, **values) trains on `walks` and returns the result."""
     return lambda model="DreamRec", **values: quick_start.run(config_dict=settings(model, **values))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "forked" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("forked"))  # one worker, and so one process that forks
+
+
+@pytest.fixture
+def forked():
+    """What starts processes as forks of one that has imported everything, seconds of work less for each. What these
+    print is not captured, and they have the environment of the first one's start."""
+    multiprocessing.set_forkserver_preload(["recbole_gen.quick_start", "torch._dynamo", "torch.utils.tensorboard"])
+    return multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture
+def quick_processes(forked, monkeypatch):
+    """The processes of a run are such forks; a test of how they are started does without."""
+    start = partial(torch.multiprocessing.start_processes, start_method=forked.get_start_method())
+    monkeypatch.setattr(torch.multiprocessing, "spawn", start)
 
 
 @pytest.fixture

@@ -613,7 +613,7 @@ def test_auto_does_without_where_nothing_can_be_kept(make_config, walks, tmp_pat
         cache.load_dataset(make_config("SASRec", data_cache=True))
 
 
-def test_processes_that_train_together_share_the_data_set(settings, folder):
+def test_processes_that_train_together_share_the_data_set(settings, folder, quick_processes):
     alone = quick_start.run(config_dict=settings("SASRec", epochs=0), data_cache=folder)
     together = quick_start.run(config_dict=settings("SASRec", epochs=0, nproc=2), data_cache=folder)
     assert len(entries(folder)) == 1 and together["processes"] == 2

@@ -186,7 +186,7 @@ def test_what_a_checkpoint_names_is_imported_for_a_run_alone(metrics, run, tmp_p
     assert "my_metrics" in sys.modules and resumed["epochs"] == 3 and "first@5" in resumed["test_result"]
 
 
-def test_processes_of_one_run_know_it(metrics, settings):
+def test_processes_of_one_run_know_it(metrics, settings, quick_processes):
     values = settings("SASRec", metrics=["NDCG", "my_metrics:First"], nproc=2, epochs=1, state="ERROR")
     assert "first@10" in quick_start.run(config_dict=values)["test_result"]
 

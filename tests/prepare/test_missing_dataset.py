@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -224,31 +223,27 @@ def test_of_several_processes_one_gets_it(mirror, tmp_path, capsys):
     assert len(mirror.asked) == 1 and out.count("is written") == 1
 
 
-CHILD = """
-import sys
-from recbole_gen import cli
-from recbole_gen.prepare import missing_dataset
-missing_dataset._mirror = lambda: {sys.argv[1]: sys.argv[2]}
-missing_dataset.find_recipe = lambda name: None
-sys.exit(cli.main(sys.argv[3:]))
-"""
+def run_as_one_of_two(rank: int, port: int, url: str, arguments: list[str]) -> None:
+    """What torchrun starts, in one of two processes, with a mirror that has one data set."""
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NO_PROXY": "127.0.0.1"}
+    os.environ.update(together, RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.pop("RECBOLE_GEN_OFFLINE", None)
+    missing_dataset._mirror = lambda: {MIRROR: url}
+    missing_dataset.find_recipe = lambda name: None
+    sys.exit(cli.main(arguments))
 
 
-def test_processes_that_train_together_get_it_once(mirror, quick, tmp_path):
+def test_processes_that_train_together_get_it_once(mirror, quick, forked):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [MIRROR, mirror.url("/sets/ML_ten.zip"), *quick(MIRROR)[1:], "--model=BPR"]
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    told = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    more = port, mirror.url("/sets/ML_ten.zip"), [*quick(MIRROR)[1:], "--model=BPR"]
+    processes = [forked.Process(target=run_as_one_of_two, args=(rank, *more), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert len(mirror.asked) == 1
 
 

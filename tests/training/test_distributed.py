@@ -27,7 +27,7 @@ def weights(result) -> dict[str, torch.Tensor]:
     ],
     ids=["rows", "positions"],
 )
-def test_two_processes_give_the_weights_of_one(run, batches):
+def test_two_processes_give_the_weights_of_one(run, batches, quick_processes):
     one, two = (run("SASRec", nproc=nproc, **batches, **DETERMINISTIC) for nproc in (1, 2))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert weights(one).keys() == weights(two).keys()
@@ -38,7 +38,7 @@ def test_two_processes_give_the_weights_of_one(run, batches):
     assert (Path(two["run_dir"]) / "ranks.test.tsv").exists() and (Path(two["run_dir"]) / "result.json").exists()
 
 
-def test_a_run_of_two_processes_resumes_exactly(run):
+def test_a_run_of_two_processes_resumes_exactly(run, quick_processes):
     values = {"nproc": 2, "adv_schedule": "alternate", "train_batch_size": 26}  # 60 rows: 3 steps, the last one short
     whole = run("ACVAE", epochs=2, **values)
     part = run("ACVAE", epochs=1, **values)
@@ -50,7 +50,7 @@ def test_a_run_of_two_processes_resumes_exactly(run):
     assert resumed["test_result"] == whole["test_result"]
 
 
-def test_a_mistake_that_shows_in_training_ends_all_processes(run):
+def test_a_mistake_that_shows_in_training_ends_all_processes(run, quick_processes):
     with pytest.raises(UserError, match=r"training loss .* is (nan|inf).*learning_rate"):
         run("SASRec", nproc=2, learning_rate=1e30)
 
@@ -97,7 +97,7 @@ class Apart(Custom):
 """
 
 
-def test_all_processes_begin_with_what_the_first_one_has(run, custom):
+def test_all_processes_begin_with_what_the_first_one_has(run, custom, quick_processes):
     folder = Path(custom.__file__).parent
     (folder / "apart.py").write_text(APART)
     (folder / "Apart.yaml").write_text("width: 8\nlearning_rate: 0.01\n")

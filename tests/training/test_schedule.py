@@ -165,7 +165,7 @@ def test_steps_that_the_scaler_skips_count(make_config, walks, rates):
     assert group["lr"] == pytest.approx(config["learning_rate"] * factor)
 
 
-def test_two_processes_follow_the_schedule_of_one(run):
+def test_two_processes_follow_the_schedule_of_one(run, quick_processes):
     values = {"epochs": 2, "train_batch_size": 32, "lr_scheduler": "cosine", "warmup_steps": 5, **QUICK}
     one, two = (saved(run("SASRec", nproc=nproc, **values))["optimizer"]["param_groups"] for nproc in (1, 2))
     assert one[0]["lr"] == two[0]["lr"] < one[0]["initial_lr"] == 0.001
