@@ -2,6 +2,7 @@
 
 import csv
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +10,16 @@ from pathlib import Path
 from recbole_gen.config.registry import MODELS
 
 ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks/gpu.py"
+ARGUMENTS = ("--device=cpu", "--small")
 
 
-def run_script(tmp_path, *arguments):
-    command = [sys.executable, "benchmarks/gpu.py", "--device=cpu", "--small", f"--results={tmp_path}", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
-def test_every_model_is_measured_in_both_modes(tmp_path):
-    done = run_script(tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_every_model_is_measured_in_both_modes(tmp_path, one_thread, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *ARGUMENTS, f"--results={tmp_path}"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    del sys.modules["common"]
     with (tmp_path / "gpu_step.tsv").open() as file:
         steps = list(csv.DictReader(file, delimiter="\t"))
     measured = {(line["model"], line["mode"]) for line in steps}
@@ -30,5 +30,7 @@ def test_every_model_is_measured_in_both_modes(tmp_path):
 
 
 def test_the_script_begins_nothing_after_its_time(tmp_path):
-    done = run_script(tmp_path, "--seconds=0")
+    command = [sys.executable, SCRIPT, *ARGUMENTS, f"--results={tmp_path}", "--seconds=0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip().endswith("the time is over") and not list(tmp_path.iterdir())

@@ -223,13 +223,14 @@ def test_of_several_processes_one_gets_it(mirror, tmp_path, capsys):
     assert len(mirror.asked) == 1 and out.count("is written") == 1
 
 
-def run_as_one_of_two(rank: int, port: int, url: str, arguments: list[str]) -> None:
+def run_as_one_of_two(rank: int, ready, port: int, url: str, arguments: list[str]) -> None:
     """What torchrun starts, in one of two processes, with a mirror that has one data set."""
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NO_PROXY": "127.0.0.1"}
     os.environ.update(together, RANK=str(rank), LOCAL_RANK=str(rank))
     os.environ.pop("RECBOLE_GEN_OFFLINE", None)
     missing_dataset._mirror = lambda: {MIRROR: url}
     missing_dataset.find_recipe = lambda name: None
+    ready.wait()
     sys.exit(cli.main(arguments))
 
 
@@ -237,7 +238,7 @@ def test_processes_that_train_together_get_it_once(mirror, quick, forked):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    more = port, mirror.url("/sets/ML_ten.zip"), [*quick(MIRROR)[1:], "--model=BPR"]
+    more = forked.Barrier(2), port, mirror.url("/sets/ML_ten.zip"), [*quick(MIRROR)[1:], "--model=BPR"]
     processes = [forked.Process(target=run_as_one_of_two, args=(rank, *more), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()

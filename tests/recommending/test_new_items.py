@@ -1,10 +1,7 @@
 """Items that a run has never seen: ranked beside its own, and read in histories, by vectors from a file."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from served import serve_process
 
 from recbole_gen import checkpoint, cli
 from recbole_gen.errors import UserError
@@ -139,20 +137,15 @@ def test_recommend_takes_new_items(command, tmp_path, capsys):
     )
 
 
-def test_serve_takes_new_items(run, tmp_path):
+def test_serve_takes_new_items(run, tmp_path, forked):
     folder, _ = trained(run, tmp_path, "SASRec")
     new = write_vectors(tmp_path / "new", ["new1", "new2"], vectors_of(["n1", "n2"], 16))
-    command = [sys.executable, "-c", "import sys; from recbole_gen import cli; sys.exit(cli.main(sys.argv[1:]))"]
-    command += ["serve", f"--checkpoint={folder}", f"--items={new}", "--port=0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        try:
-            told, address = (server.stdout.readline().rstrip() for _ in range(2))
-            assert told == "2 new items are ranked beside the 40 of the run"
-            asked = {"histories": [{"items": ["new1", "i3"]}], "k": 40, "exclude_seen": True}
-            answer = httpx.post(f"{address.removeprefix('SASRec on ')}/recommend", json=asked, timeout=60).json()
-        finally:
-            server.kill()
+    options = (f"--checkpoint={folder}", f"--items={new}", "--port=0")
+    with serve_process(forked, tmp_path / "log", *options) as (_, lines):
+        told, address = (lines.readline().rstrip() for _ in range(2))
+        assert told == "2 new items are ranked beside the 40 of the run"
+        asked = {"histories": [{"items": ["new1", "i3"]}], "k": 40, "exclude_seen": True}
+        answer = httpx.post(f"{address.removeprefix('SASRec on ')}/recommend", json=asked, timeout=60).json()
     expected = Recommender.load(folder, items=new).recommend([["new1", "i3"]], k=40)
     assert [each["item"] for each in answer["recommendations"][0]["items"]] == list(expected["item"])
     assert "new2" in set(expected["item"])

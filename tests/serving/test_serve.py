@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import random
 import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +17,7 @@ import httpx
 import pytest
 import torch
 from conftest import SMALL
+from served import serve_process
 
 from recbole_gen import quick_start
 from recbole_gen.errors import UserError
@@ -450,27 +448,17 @@ def test_each_app_counts_for_itself_and_nothing_else(recommender):
 
 
 @pytest.fixture
-def server(trained, tmp_path):
+def server(trained, tmp_path, forked):
     """A server of its own process: its address, its log, and it. Up to 64 users wait two seconds for each other."""
     log = tmp_path / "log"
-    code = "import sys; from recbole_gen.serving.serve import main; main(sys.argv[1:])"
     options = [f"--checkpoint={trained('SASRec')}", "--port=0", "--batch_wait_ms=2000", "--max_batch=64"]
-    with open(log, "w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *options], stdout=subprocess.PIPE, stderr=stream, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-    try:
-        line = process.stdout.readline()
+    with serve_process(forked, log, *options) as (process, lines):
+        line = lines.readline()
         match = re.fullmatch(r"SASRec on (http://127\.0\.0\.1:\d+)\n", line)
         assert match, f"{line}{log.read_text()}"
         with httpx.Client(base_url=match[1], transport=httpx.HTTPTransport(retries=10)) as client:
             assert client.get("/health", timeout=30).json()["status"] == "ready"
         yield match[1], log, process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_a_server_answers_64_clients_survives_bad_ones_and_ends_with_all_answered(server, recommender):
@@ -500,7 +488,7 @@ def test_a_server_answers_64_clients_survives_bad_ones_and_ends_with_all_answere
             last = [asyncio.ensure_future(client.post("/recommend", json=query)) for query in queries[:8]]
             while await count("waiting_requests") < 8:
                 assert not any(each.done() for each in last)
-            process.send_signal(signal.SIGTERM)
+            process.terminate()  # SIGTERM
             return together, batches, await asyncio.gather(*last)
 
     responses, batches, last = asyncio.run(ask())
@@ -512,7 +500,8 @@ def test_a_server_answers_64_clients_survives_bad_ones_and_ends_with_all_answere
     require_same(answers, alone)
     assert [each.status_code for each in last] == [200] * 8
     require_same(last, alone[:8])
-    assert process.wait(30) == 0
+    process.join(30)
+    assert process.exitcode == 0
     text = log.read_text()
     assert text.count("POST /recommend 200") == 72 and text.count("POST /recommend 413") == 2
     assert SECRET not in text and '"i1"' not in text and "Traceback" not in text
