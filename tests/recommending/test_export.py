@@ -16,7 +16,8 @@ HISTORIES = [["i0", "i1", "i2"], ["i7"], [f"i{item}" for item in range(30)], ["i
 TIMES = [[86400 * item for item in range(len(history))] for history in HISTORIES]
 VECTORS = {
     "DreamRec": {}, "PASRec": {}, "PreferDiff": {}, "ACVAE": {}, "DSPnet": {}, "SASRec": {}, "GRU4Rec": {}, "NARM": {},
-    "STAMP": {}, "Caser": {}, "NextItNet": {"block_num": 1, "dilations": [1, 2]},
+    "STAMP": {}, "NextItNet": {"block_num": 1, "dilations": [1, 2]},
+    "Caser": {"embedding_size": 16, "MAX_ITEM_LIST_LENGTH": 5, "nh": 2},  # as it comes it needs seconds for an epoch
 }  # fmt: skip
 NONE = {"DiffRec": {}, "TIGER": {}, "Transitions": {}, "BERT4Rec": {}, "FPMC": {}, "CORE": {}}
 
@@ -36,6 +37,24 @@ def trained(run, model: str, **values):
     if model == "DSPnet":
         values = {**values, "SCENE_FIELD": "scene", "future_events": 2, "train_pairs": "window"}
     return run(model, **{"epochs": 1, **values})["run_dir"]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Model -> folder of a run."""
+    return {}
+
+
+@pytest.fixture
+def kept(request, runs):
+    """kept(model): the folder of a run on `walks`, made once for all tests, which only read it."""
+
+    def get(model: str) -> str:
+        if model not in runs:
+            runs[model] = trained(request.getfixturevalue("run"), model, **VECTORS[model])
+        return runs[model]
+
+    return get
 
 
 def scores_of(recommender: Recommender, histories, times=None, scenes=None) -> np.ndarray:
@@ -87,23 +106,23 @@ def test_models_that_score_in_another_way_have_no_vectors(model, run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_vector_that_is_not_that_of_the_scores_is_noticed(run):
-    recommender = Recommender.load(trained(run, "SASRec"))
+def test_a_vector_that_is_not_that_of_the_scores_is_noticed(kept):
+    recommender = Recommender.load(kept("SASRec"))
     forward = recommender.model.forward
     recommender.model.forward = lambda item_seq, item_seq_len: 2 * forward(item_seq, item_seq_len)
     recommender.model.full_sort_predict = lambda interaction: torch.zeros(len(interaction), 41)
     assert recommender.item_vectors() is None
 
 
-def test_users_without_an_answer_have_no_vector(run):
-    recommender = Recommender.load(trained(run, "SASRec"))
+def test_users_without_an_answer_have_no_vector(kept):
+    recommender = Recommender.load(kept("SASRec"))
     assert np.isnan(recommender.vectors([["i1"], [], ["nobody knows it"]])).all(1).tolist() == [False, True, True]
-    recommender = Recommender.load(trained(run, "Caser"))  # knows users by their numbers
+    recommender = Recommender.load(kept("Caser"))  # knows users by their numbers
     assert np.isnan(recommender.vectors([["i1"], ["i1"]], users=["u1", "me"])).all(1).tolist() == [False, True]
 
 
-def test_a_history_has_one_oracle(run):
-    recommender = Recommender.load(trained(run, "DreamRec"))
+def test_a_history_has_one_oracle(kept):
+    recommender = Recommender.load(kept("DreamRec"))
     first = recommender.vectors(HISTORIES)
     assert np.array_equal(recommender.vectors(HISTORIES), first)
     np.testing.assert_allclose(recommender.vectors(HISTORIES[::-1])[::-1], first, rtol=1e-4, atol=1e-5)
@@ -116,8 +135,8 @@ def test_a_history_has_one_oracle(run):
 
 
 @pytest.fixture
-def folder(run):
-    return trained(run, "DreamRec")
+def folder(kept):
+    return kept("DreamRec")
 
 
 @pytest.fixture
