@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib.metadata
 import json
 import os
@@ -171,9 +172,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+@functools.cache
+def _version_of(package: str) -> str:
+    """Read once: the file is parsed as a whole, and every run asks."""
+    return importlib.metadata.version(package)
+
+
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """What a note says of who has made it: the versions of this package, of others by their names, and of Python."""
-    others = {name: importlib.metadata.version(name) for name in packages}
+    others = {name: _version_of(name) for name in packages}
     return {"recbole_gen": __version__, **others, "python": platform.python_version()}
 
 
