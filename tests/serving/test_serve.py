@@ -59,9 +59,9 @@ def trained(tmp_path_factory):
     return get
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recommender(trained):
-    """The deterministic one, SASRec."""
+    """The deterministic one, SASRec, which no test changes."""
     return Recommender.load(trained("SASRec"), "cpu")
 
 
@@ -83,6 +83,16 @@ def asked(app, *requests):
             return await asyncio.gather(*(
                 client.post("/recommend", **(each if "headers" in each else {"json": each})) for each in requests
             ))  # fmt: skip
+
+    return asyncio.run(ask())
+
+
+def asked_in_turn(app, *queries):
+    """The responses to requests that are made one after the other."""
+
+    async def ask():
+        async with client_of(app) as client:
+            return [await client.post("/recommend", json=query) for query in queries]
 
     return asyncio.run(ask())
 
@@ -168,7 +178,7 @@ def test_64_clients_at_once_get_the_answers_that_they_get_alone(trained, model, 
         {"histories": [history(draw, "u7")], "k": draw.choice([3, 5]), "exclude_seen": draw.random() < 0.7}
         for _ in range(64)
     ]
-    alone = [asked(app, query)[0] for query in queries]
+    alone = asked_in_turn(app, *queries)
     together, values = measured(app, *queries)
     assert {each.status_code for each in alone + together} == {200}
     assert len({each.content for each in alone}) > 32  # of their own
@@ -402,7 +412,8 @@ def test_a_fault_is_answered_500_alone_and_logged_without_values(recommender, ca
     assert SECRET not in caplog.text and "i5" not in record.getMessage().replace("test_serve", "")
 
 
-def test_a_model_that_has_diverged_is_a_fault_of_ours(recommender):
+def test_a_model_that_has_diverged_is_a_fault_of_ours(trained):
+    recommender = Recommender.load(trained("SASRec"), "cpu")
     app = create_app(recommender)
     with torch.no_grad():
         recommender.model.item_embedding.weight.fill_(torch.nan)
