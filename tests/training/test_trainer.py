@@ -39,11 +39,13 @@ def scalars(result) -> dict[str, list[float]]:
 def test_resumed_run_equals_uninterrupted_run(run, model):
     values = {"stopping_step": 2, "eval_step": 1}
     if model == "MultiVAE":
-        values |= {"total_anneal_steps": 10, "anneal_cap": 1.0}
-    whole = run(model, epochs=6, **values)
-    part = run(model, epochs=3, **values)
+        values |= {"total_anneal_steps": 10, "anneal_cap": 1.0, "mlp_hidden_size": [32], "latent_dimension": 16}
+    elif model == "RecVAE":
+        values |= {"hidden_dimension": 32, "latent_dimension": 16}
+    whole = run(model, epochs=4, **values)
+    part = run(model, epochs=2, **values)
     before = saved(part)
-    resumed = quick_start.run(argv=[f"--resume={part['run_dir']}", "--epochs=6"])
+    resumed = quick_start.run(argv=[f"--resume={part['run_dir']}", "--epochs=4"])
 
     assert resumed["run_dir"] == part["run_dir"]
     for key in ("test_result", "diagnostics", "best_valid_result", "best_valid_score", "best_epoch", "train_loss"):
