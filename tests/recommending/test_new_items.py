@@ -142,8 +142,8 @@ def test_serve_takes_new_items(run, tmp_path, forked):
     new = write_vectors(tmp_path / "new", ["new1", "new2"], vectors_of(["n1", "n2"], 16))
     options = (f"--checkpoint={folder}", f"--items={new}", "--port=0")
     with serve_process(forked, tmp_path / "log", *options) as (_, lines):
-        told, address = (lines.readline().rstrip() for _ in range(2))
-        assert told == "2 new items are ranked beside the 40 of the run"
+        assert lines.readline() == "2 new items are ranked beside the 40 of the run\n"
+        address = lines.readline().rstrip()
         asked = {"histories": [{"items": ["new1", "i3"]}], "k": 40, "exclude_seen": True}
         answer = httpx.post(f"{address.removeprefix('SASRec on ')}/recommend", json=asked, timeout=60).json()
     expected = Recommender.load(folder, items=new).recommend([["new1", "i3"]], k=40)
