@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def folder(line, tmp_path, capsys):
         return new
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Model -> folder of a run."""
+    return {}
+
+
+@pytest.fixture
+def copied(request, runs, tmp_path):
+    """copied(model): a copy of the folder of a run that is made once."""
+
+    def copied(model: str) -> Path:
+        if model not in runs:
+            runs[model] = request.getfixturevalue("folder")(model)
+        return Path(shutil.copytree(runs[model], tmp_path / "copy"))
+
+    return copied
 
 
 def result_of(folder: Path) -> dict:
@@ -163,8 +182,8 @@ def test_evaluating_again_gives_the_same_numbers(model, given, folder):
 
 
 @pytest.mark.parametrize("model", ["ACVAE", "DSPnet"])
-def test_the_settings_of_a_run_are_a_configuration(model, folder):
-    settings = result_of(folder(model))["config"]
+def test_the_settings_of_a_run_are_a_configuration(model, copied):
+    settings = result_of(copied(model))["config"]
     config, _ = quick_start.configure(config_dict=settings)
     assert config.settings() == settings
 
@@ -306,8 +325,8 @@ def test_one_scene_is_explained(line, refused, write_atomic):
 
 @both_models
 @pytest.mark.parametrize("damage", ["truncated", "no checkpoint", "zeros", "other weights"])
-def test_a_damaged_checkpoint_is_explained(model, damage, folder, refused):
-    run = folder(model)
+def test_a_damaged_checkpoint_is_explained(model, damage, copied, refused):
+    run = copied(model)
     last = run / "last.pth"
     if damage == "truncated":
         last.write_bytes(last.read_bytes()[:-500])
@@ -329,8 +348,8 @@ def test_a_damaged_checkpoint_is_explained(model, damage, folder, refused):
 
 
 @both_models
-def test_a_checkpoint_without_one_of_the_optimisers_is_explained(model, folder, refused):
-    run = folder(model)
+def test_a_checkpoint_without_one_of_the_optimisers_is_explained(model, copied, refused):
+    run = copied(model)
     content = checkpoint.load(run / "last.pth")
     del content["format"]
     name = list(content["optimizer"])[-1]
