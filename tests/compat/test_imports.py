@@ -1,5 +1,6 @@
 """What importing recbole_gen and RecBole does, in processes of their own: pytest has imported both long since."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,59 @@ def python(code, *options, **environment):
     return done.stdout
 
 
+# Imports what RecBole needs of others, which takes most of the time, once; then for each line that it reads, forks a
+# process, which runs it as a program and knows neither RecBole nor us yet.
+FORKING = """
+import json, os, sys, tempfile, traceback
+import numpy, pandas, ray.tune, scipy.stats, sklearn.metrics, torch.utils.tensorboard
+for line in sys.stdin:
+    assert not any(name.split(".")[0] in ("recbole", "recbole_gen") for name in sys.modules)
+    with tempfile.TemporaryFile("w+") as said:
+        if (child := os.fork()) == 0:
+            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+            code = 1
+            try:
+                exec(compile(json.loads(line), "<string>", "exec"), {"__name__": "__main__"})
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        print(json.dumps([code, said.read()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """forked(code): as `python(code)`, in a process that has imported torch and its like, but nothing of RecBole."""
+    command = [sys.executable, "-c", FORKING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def run(code):
+            print(json.dumps(textwrap.dedent(code)), file=server.stdin, flush=True)
+            status, said = json.loads(server.stdout.readline())
+            assert status == 0, said
+            return said
+
+        yield run
+        server.stdin.close()
+    assert server.returncode == 0
+
+
+def test_a_forked_process_knows_no_recbole_and_fails_with_its_traceback(forked):
+    forked("""
+        import sys
+        assert "torch" in sys.modules and not {"recbole", "recbole_gen"} & set(sys.modules)
+        assert "recbole_gen.compat" not in sys.modules and __name__ == "__main__"
+    """)
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        forked("import recbole_gen; 1 / 0")
+    forked("import sys; assert 'recbole_gen' not in sys.modules")  # nor what another has imported
+
+
 def test_importing_the_package_imports_nothing_heavy():
     python(f"""
         import sys, time
@@ -52,12 +106,12 @@ def test_importing_the_package_imports_nothing_heavy():
         "import recbole_gen.compat",
     ],
 )
-def test_recbole_is_shimmed_in_whatever_order(first):
-    python(first + "\n" + SHIMMED)
+def test_recbole_is_shimmed_in_whatever_order(forked, first):
+    forked(first + "\n" + SHIMMED)
 
 
-def test_a_module_is_shimmed_when_it_is_handed_out_and_only_once():
-    python("""
+def test_a_module_is_shimmed_when_it_is_handed_out_and_only_once(forked):
+    forked("""
         import importlib, sys
         import recbole_gen
         from recbole_gen import compat
@@ -83,8 +137,8 @@ def test_looking_for_recbole_imports_nothing():
     """)
 
 
-def test_anomaly_mode_that_the_user_wants_stays():
-    python("""
+def test_anomaly_mode_that_the_user_wants_stays(forked):
+    forked("""
         import recbole_gen, torch
         torch.autograd.set_detect_anomaly(True)
         import recbole.model.sequential_recommender
@@ -92,8 +146,8 @@ def test_anomaly_mode_that_the_user_wants_stays():
     """)
 
 
-def test_a_module_whose_shim_fails_is_not_imported():
-    python("""
+def test_a_module_whose_shim_fails_is_not_imported(forked):
+    forked("""
         import sys
         import recbole_gen
         from recbole_gen.compat import stack
@@ -114,8 +168,8 @@ def test_a_module_whose_shim_fails_is_not_imported():
     """)
 
 
-def test_many_threads_see_shimmed_modules_only():
-    python("""
+def test_many_threads_see_shimmed_modules_only(forked):
+    forked("""
         import sys, threading
         import recbole_gen
         from recbole_gen import compat
@@ -146,8 +200,8 @@ WITHOUT_RECBOLE = """
 
 
 @pytest.mark.parametrize("name", ["recbole", "recbole.config", "recbole_gen.config.config"])
-def test_without_recbole_its_first_import_says_how_to_install_it(name):
-    python(f"""{WITHOUT_RECBOLE}
+def test_without_recbole_its_first_import_says_how_to_install_it(forked, name):
+    forked(f"""{WITHOUT_RECBOLE}
     from recbole_gen.compat import RecBoleMissing
     try:
         import {name}
@@ -159,8 +213,8 @@ def test_without_recbole_its_first_import_says_how_to_install_it(name):
     """)
 
 
-def test_without_recbole_a_look_for_it_finds_nothing_and_the_command_line_prints_one_line():
-    said = python(f"""{WITHOUT_RECBOLE}
+def test_without_recbole_a_look_for_it_finds_nothing_and_the_command_line_prints_one_line(forked):
+    said = forked(f"""{WITHOUT_RECBOLE}
     import contextlib, importlib.util, io
     assert importlib.util.find_spec("recbole") is None
     from recbole_gen import cli
@@ -172,8 +226,8 @@ def test_without_recbole_a_look_for_it_finds_nothing_and_the_command_line_prints
     assert said.startswith("error: recbole_gen needs RecBole") and said.count("\n") == 1
 
 
-def test_another_version_of_recbole_is_refused():
-    python("""
+def test_another_version_of_recbole_is_refused(forked):
+    forked("""
         import importlib.metadata
         import recbole_gen
         importlib.metadata.version = lambda name: "1.1.1"
@@ -192,7 +246,8 @@ def test_a_spawned_process_gets_a_shimmed_recbole(tmp_path):
         textwrap.dedent("""
         import multiprocessing
         import recbole_gen
-        from recbole.data.dataset import Dataset
+        if __name__ != "__main__":  # in the spawned process
+            from recbole.data.dataset import Dataset
 
         def work(queue):
             queue.put(Dataset._load_feat.__module__)
