@@ -57,21 +57,25 @@ SHORT = {  # enough to see it, in seconds
 }
 
 
-def write_shuffled(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def shuffled_path(tmp_path_factory) -> Path:
     """ml-100k with the training items dealt out anew: the same popularity, validation and test, but no sequences."""
+    base = tmp_path_factory.mktemp("data")
+    folder = base / "ml-100k"
     source = Path(recbole.__file__).parent / "dataset_example/ml-100k/ml-100k.inter"
     log = pd.read_csv(source, sep="\t", dtype={"user_id:token": str, "item_id:token": str})
     log = log.sort_values("timestamp:float", kind="stable")
     trains = log.groupby("user_id:token").cumcount(ascending=False) >= 2
     items = log["item_id:token"].to_numpy(copy=True)
     items[trains] = np.random.default_rng(0).permutation(items[trains])
-    folder.mkdir(parents=True)
+    folder.mkdir()
     shutil.copy(source.with_suffix(".item"), folder)
     log.assign(**{"item_id:token": items}).to_csv(folder / "ml-100k.inter", sep="\t", index=False)
+    return base
 
 
 @pytest.mark.parametrize("model", registry.MODELS)
-def test_beats_popularity_and_shuffled_labels(model, tmp_path):
+def test_beats_popularity_and_shuffled_labels(model, shuffled_path, tmp_path):
     settings = {
         **SHORT[model],
         **ON_ML_100K.get(model, {}),
@@ -80,8 +84,7 @@ def test_beats_popularity_and_shuffled_labels(model, tmp_path):
         "checkpoint_dir": str(tmp_path / "saved"),
     }
     real = run(model, "ml-100k", config_dict=settings)
-    write_shuffled(tmp_path / "data/ml-100k")
-    shuffled = run(model, "ml-100k", config_dict=settings | {"data_path": str(tmp_path / "data")})
+    shuffled = run(model, "ml-100k", config_dict=settings | {"data_path": str(shuffled_path), "diagnostics": False})
     for part in ("best_valid_result", "test_result"):
         assert real[part]["ndcg@10"] > 1.5 * shuffled[part]["ndcg@10"]
     assert real["test_result"]["ndcg@10"] > real["diagnostics"]["pop"]["ndcg@10"]
