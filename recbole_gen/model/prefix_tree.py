@@ -32,6 +32,9 @@ class PrefixTree(nn.Module):
             keys = nodes * self.sizes[depth - 1] + ordered[:, depth - 1]
             kept, nodes = torch.unique_consecutive(keys, return_inverse=True)
             self._add("key", depth, kept)
+            number = torch.bincount(self.parents(depth), minlength=self.width(depth - 1))
+            self._add("number", depth, number)
+            self._add("first", depth, number.cumsum(0) - number)
 
     def _add(self, name: str, depth: int, values: torch.Tensor) -> None:
         self.register_buffer(f"_{name}_{depth}", values, persistent=False)
@@ -56,6 +59,11 @@ class PrefixTree(nn.Module):
     def last_digits(self, depth: int) -> torch.Tensor:
         """Of the nodes at a depth of at least 1, [n]."""
         return self._keys(depth) % self.sizes[depth - 1]
+
+    def child_ranges(self, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the nodes at a depth, the first one below that comes of each, and how many do, one behind the other: [n]
+        each."""
+        return getattr(self, f"_first_{depth + 1}"), getattr(self, f"_number_{depth + 1}")
 
     def next_nodes(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Which nodes of the depth below come of each next digit: [..., size] of nodes [...] at ``depth``, and whether

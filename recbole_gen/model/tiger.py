@@ -54,16 +54,15 @@ from torch import nn
 from recbole_gen.model.alike_lengths import encode_by_length, used_lengths
 from recbole_gen.model.layers import NOT_FOUND, one_of
 from recbole_gen.model.positions import NEXT, states_and_targets
+from recbole_gen.model.prefix_search import Begun, Cache, beam_of_items, items_of_at_least
 from recbole_gen.model.prefix_tree import PrefixTree
 
 FLOATS = 2**25
 """Numbers that may be kept of all prefixes for one step's histories, which bounds their number."""
 FLOATS_OF_A_STEP = 2**21
 """Numbers that one layer may compute at a time, which bounds the prefixes of a step."""
-Cache = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values, one each of a place."""
-Begun = tuple[list[Cache], torch.Tensor, torch.Tensor]
-"""What a search begins with, see `TIGER._begin`."""
+WIDER = 2
+"""How many times as wide as `exact_top` the beam is that says what the best items have at least."""
 ROUNDING = 1e-4
 """By which the same log p may differ from one pass to another."""
 
@@ -308,11 +307,9 @@ class TIGER(SequentialRecommender):
         """What ranking for one history may hold: scores of the digits behind prefixes, or keys and values of those that
         others build on."""
         tree, of_prefix = self.tree, 2 * self.token_embedding.embedding_dim * len(self.decoder.layers)
-        if self.beam_size:
-            return min(self.beam_size, tree.width(tree.depth)) * (max(tree.sizes) + of_prefix * tree.depth)
+        if size := self.beam_size or WIDER * (self.exact_top or 0):
+            return min(size, tree.width(tree.depth)) * (max(tree.sizes) + of_prefix * tree.depth)
         widths = [tree.width(depth) for depth in range(tree.depth + 1)]
-        if self.exact_top:
-            return max(width * size for width, size in zip(widths, tree.sizes))
         return sum(widths[: tree.depth - 1]) * of_prefix + widths[-1]
 
     def predict(self, interaction) -> torch.Tensor:
@@ -344,7 +341,7 @@ class TIGER(SequentialRecommender):
             if depth + 1 < tree.depth:
                 seen.append([_joined(parts_of_layer) for parts_of_layer in zip(*own_parts)])
                 above = [at[parents] for at in above] + [parents]
-                x = self._digit(depth, digits).expand(len(x), -1, -1)
+                x = self.read_digit(depth, digits).expand(len(x), -1, -1)
         ranked = scores.new_full((len(scores), self.n_items), -torch.inf)
         ranked[:, tree.items] = scores
         return ranked
@@ -360,49 +357,30 @@ class TIGER(SequentialRecommender):
 
     def rank_beam(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """log p of the items that a beam of `beam_size` ends with, [B, n_items]; `NOT_FOUND` for the others."""
-        return self._ranked(*self.beam_search(item_seq, length, self.beam_size))
+        items, scores = self.beam_search(item_seq, length, self.beam_size)
+        return self._none_found(scores).scatter(1, items, scores)
 
     def rank_best(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """log p of at least the `exact_top` best items, [B, n_items]; `NOT_FOUND` for others.
 
-        No item has more than its prefix. So what a beam finds says how likely a prefix must be to lead to a better one,
-        and at each depth there are at most 1 / p of those.
+        What a beam finds says how likely an item must be to be among them: the more, the better a beam it is.
         """
         begun = self._begin(item_seq, length)
-        _, found = self._search(begun, size=self.exact_top)
-        return self._ranked(*self._search(begun, least=found[:, -1] - ROUNDING))
+        _, scores = beam_of_items(self, begun, WIDER * self.exact_top)
+        ranked = self._none_found(scores)
+        least = scores[:, min(self.exact_top, scores.shape[1]) - 1] - ROUNDING
+        for rows, items, log_p in items_of_at_least(self, begun, least):
+            ranked[rows, items] = log_p
+        return ranked
 
-    def _ranked(self, items: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def _none_found(self, scores: torch.Tensor) -> torch.Tensor:
         ranked = scores.new_full((len(scores), self.n_items), NOT_FOUND)
-        ranked.scatter_(1, items, scores)
         ranked[:, 0] = -torch.inf
         return ranked
 
     def beam_search(self, item_seq: torch.Tensor, length: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The items whose prefixes were always among the ``size`` likeliest, and their log p: [B, n] each, the best
-        first; item 0 with -inf where there are fewer."""
-        return self._search(self._begin(item_seq, length), size)
-
-    def _search(
-        self, begun: Begun, size: int | None = None, least: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `beam_search`; or, without a size, the items of at least ``least``, [B], and some others."""
-        tree, (memory, padding, x) = self.tree, begun
-        scores, nodes = x.new_zeros(len(x), 1), self.semantic_ids.new_zeros(len(x), 1)
-        seen: list[list[Cache]] = []
-        for depth in range(tree.depth):
-            states, own = self.decoder.extend(x, seen, memory, padding)
-            following, exist = tree.next_nodes(depth, nodes)
-            log_p = self.outputs[depth](states).log_softmax(-1).masked_fill(~exist, -torch.inf)
-            every = (scores.unsqueeze(-1) + log_p).flatten(1)
-            width = size if least is None else int((every >= least.unsqueeze(1)).sum(1).max())
-            scores, chosen = every.topk(min(width or 1, every.shape[1], tree.width(depth + 1)), dim=1)
-            nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
-            if depth + 1 < tree.depth:
-                rows = torch.arange(len(x), device=x.device).unsqueeze(1)
-                seen = [[(key[rows, parent], value[rows, parent]) for key, value in layers] for layers in [*seen, own]]
-                x = self._digit(depth, chosen % tree.sizes[depth])
-        return torch.where(scores > -torch.inf, tree.items[nodes], 0), scores
+        """As `beam_of_items`, for histories [B, L] with their lengths [B]."""
+        return beam_of_items(self, self._begin(item_seq, length), size)
 
     def _begin(self, item_seq: torch.Tensor, length: torch.Tensor) -> Begun:
         """Keys of the memory, where it has nothing, and the root [B, 1, d]."""
@@ -410,7 +388,7 @@ class TIGER(SequentialRecommender):
         root = self.token_embedding.weight[0] + self.digit_embedding.weight[0]
         return self.decoder.memory_keys(memory), padding, root.expand(len(memory), 1, -1)
 
-    def _digit(self, depth: int, digits: torch.Tensor) -> torch.Tensor:
+    def read_digit(self, depth: int, digits: torch.Tensor) -> torch.Tensor:
         """What the decoder reads of digits [...] behind ``depth`` others, to give the next: [..., d]."""
         return self.token_embedding(digits + self.first_token[depth]) + self.digit_embedding.weight[depth + 1]
 
