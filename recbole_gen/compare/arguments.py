@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_gen.config.layers import GIVEN_FILES
 from recbole_gen.errors import UserError, did_you_mean
 from recbole_gen.options import is_whole, read_yaml
 from recbole_gen.sweep.cluster import Resources
@@ -34,9 +35,9 @@ KEYS_WITHOUT_EFFECT = (
 IGNORED_KEYS = (*KEYS_WITHOUT_EFFECT, "config_files")
 """Those, and the files whose keys are among the run's settings by then: one moved elsewhere is no other run."""
 
-PLACES = ("data_path", "item_vectors", "checkpoint_dir", "output", "docs", "address")
+PLACES = ("data_path", *GIVEN_FILES, "checkpoint_dir", "output", "docs", "address")
 """Options that name a place of the machine; the command of a page has FOLDER there, or does without."""
-FOLDERS = ("data_path", "item_vectors", "model_configs", "spaces", "winners")
+FOLDERS = ("data_path", *GIVEN_FILES, "model_configs", "spaces", "winners")
 """Those of which the page's reader has one of his own, unless they are relative: in the checkout."""
 TESTS = ("t", "wilcoxon")
 """Names of the tests that `significance.paired_test` has."""

@@ -25,6 +25,8 @@ from recbole_gen.errors import MissingDataset, UserError
 from recbole_gen.evaluation import significance
 from recbole_gen.files import require_folder_output
 from recbole_gen.prepare.missing_dataset import with_dataset_fetched
+from recbole_gen.reading.item_vectors import files_of_vectors
+from recbole_gen.reading.semantic_ids import find_id_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Job:
         folder: the run's, absolute.
         values: what `run` gets.
         settings: all settings that follow from them.
-        data: name of each file of the data set -> digest.
+        data: name of each file of the data set, and key of each other file that is given -> digest.
     """
 
     label: str
@@ -96,6 +98,7 @@ def plan_jobs(
             continue
         configs[label] = config
         settings, data = config.settings(), data or _data_digests(config)
+        digests = data | _given_digests(config)
         # One order for all seeds, whose runs are tested on the same events then.
         order = {"tie_seed": seeds[0]} if config["tie_order"] == "random" and config["tie_seed"] is None else {}
         plan: list[tuple[int, int | None, dict[str, Any]]] = [(seed, None, order) for seed in seeds]
@@ -104,7 +107,7 @@ def plan_jobs(
             own_values = {"seed": seed, **more}
             name = f"{file_name(label)}-{seed}" + ("" if tie_seed is None else f"-ties{tie_seed}")
             where = str(folder / "runs" / name)
-            jobs.append(Job(label, seed, where, {**given, **own_values}, {**settings, **own_values}, data, tie_seed))
+            jobs.append(Job(label, seed, where, {**given, **own_values}, {**settings, **own_values}, digests, tie_seed))
     if not jobs:
         reasons = set(left_out.values())
         told = [f"{label}: {reason}" for label, reason in left_out.items()]
@@ -201,6 +204,16 @@ def _data_digests(config: Config) -> dict[str, str]:
     """A digest of each file of the data set: its runs are not to be mixed with those on another one of that name."""
     folder = Path(config["data_path"])
     return {path.name: _file_digest(path) for path in sorted(folder.glob(f"{config['dataset']}.*")) if path.is_file()}
+
+
+def _given_digests(config: Config) -> dict[str, str]:
+    """The same by key of what `item_vectors` and `semantic_ids` name, where they do."""
+    found = {}
+    if config["item_vectors"]:
+        found["item_vectors"] = " ".join(map(_file_digest, files_of_vectors(config["item_vectors"])))
+    if config["semantic_ids"]:
+        found["semantic_ids"] = _file_digest(find_id_file(config["semantic_ids"]))
+    return found
 
 
 def _file_digest(path: Path) -> str:

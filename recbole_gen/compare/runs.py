@@ -26,7 +26,7 @@ from recbole_gen.compare.output_files import write_files
 from recbole_gen.compare.statistics import summarise
 from recbole_gen.compare.summary import Summary
 from recbole_gen.compare.tables import terminal_text
-from recbole_gen.config.layers import Source
+from recbole_gen.config.layers import GIVEN_FILES, Source
 from recbole_gen.errors import SharedMistake, UserError, counted
 from recbole_gen.files import CANNOT_WRITE_ERRORS, lock_folder, read_json, write_json
 from recbole_gen.quick_start import Interrupted, run
@@ -261,7 +261,11 @@ def what_changed(path: Path, new: dict[str, Any]) -> str:
     told = [f"{key} was {theirs.get(key)!r} and is {mine.get(key)!r}" for key in keys[:MAX_NAMED]]
     if len(keys) > MAX_NAMED:
         told.append(f"and {len(keys) - MAX_NAMED} more settings have changed")
-    if old["data"] != new["data"]:
+    # runs of before digests of given files were kept are believed
+    known = {name: each for name, each in new["data"].items() if name not in GIVEN_FILES or name in old["data"]}
+    differ = {name for name in known.keys() | old["data"].keys() if known.get(name) != old["data"].get(name)}
+    told += [f"the file of {key} has changed" for key in GIVEN_FILES if key in differ]
+    if differ.difference(GIVEN_FILES):
         told.append("the files of the data set have changed")
     return ", ".join(told)
 

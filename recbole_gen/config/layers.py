@@ -175,6 +175,10 @@ def _file_list(value: Any) -> list[str]:
     return list(value) if isinstance(value, (list, tuple)) else str(value).split() if value is not None else []
 
 
+GIVEN_FILES = ("item_vectors", "semantic_ids")
+"""Keys that name a file, or a folder, of the user's that a run's numbers depend on, beside those of the data set."""
+
+
 def run_values(
     values: dict[str, Any], files: Sequence[Source] = (), compared: Sequence[str] = (), **more: Any
 ) -> dict[str, Any]:
@@ -185,8 +189,9 @@ def run_values(
     """
     merged = merge_layers(_without_keys_of_others([("", more), *layers_of_verb(values, files)], compared))
     merged["data_path"] = os.path.abspath(str(merged.get("data_path", "dataset")))
-    if isinstance(merged.get("item_vectors"), str):
-        merged["item_vectors"] = os.path.abspath(merged["item_vectors"])
+    for key in GIVEN_FILES:
+        if isinstance(merged.get(key), str):
+            merged[key] = os.path.abspath(merged[key])
     return merged
 
 

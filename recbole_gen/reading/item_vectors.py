@@ -73,6 +73,13 @@ def find_vector_file(path: str | Path, key: str = "item_vectors") -> Path:
     return path
 
 
+def files_of_vectors(path: str | Path) -> list[Path]:
+    """The file of vectors, and that of their names where it is another one. Raises UserError if there is none."""
+    file = find_vector_file(path)
+    beside = file.with_suffix(".json")
+    return [file, beside] if file.suffix != ".parquet" and beside.is_file() else [file]
+
+
 def read_item_vectors(path: str | Path, key: str = "item_vectors") -> ItemVectors:
     """Read them. Raises UserError, which names ``key``, for a file that is missing, damaged, or of another form; for
     names that occur twice, rows without a name, and numbers that are none."""

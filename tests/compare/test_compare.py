@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -91,6 +92,47 @@ def test_changed_settings_and_data_are_noticed(line, tmp_path, capsys, no_files)
     assert cli.main(line("Pop,FPMC", "--seeds=1", f"--model_configs={{FPMC: {file}}}")) == 0
     assert "the files of the data set have changed: Pop-2020, FPMC-2020 start anew" in capsys.readouterr().out
     assert result(runs / "FPMC-2020.old2") == new
+
+
+def write_vectors(folder: Path, seed: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "items.npy", np.random.default_rng(seed).normal(size=(40, 64)))
+    (folder / "items.json").write_text(json.dumps([f"i{n}" for n in range(40)]))
+    return folder / "items.npy"
+
+
+def write_ids(folder: Path, seed: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = [
+        f"i{item}\t{place // 8} {place % 8}" for place, item in enumerate(np.random.default_rng(seed).permutation(40))
+    ]
+    (folder / "semantic-ids.tsv").write_text("\n".join(["item_id\tsemantic_id", *lines]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("key, model, write", [
+    ("item_vectors", "SASRec", write_vectors), ("semantic_ids", "TIGER", write_ids),
+])  # fmt: skip
+def test_a_changed_file_that_was_given_is_noticed(key, model, write, line, tmp_path, capsys, no_files, monkeypatch):
+    """Also one that is named from another folder, in which the workers are not."""
+    monkeypatch.chdir(tmp_path)
+    command = line(model, "--seeds=1", "--epochs=1", f"--{key}={write(Path('given'), 0)}")
+    assert cli.main(command) == 0 and cli.main(command) == 0
+    assert "1 run, 1 of them finished before" in capsys.readouterr().out
+    folder = tmp_path / f"comparison/runs/{model}-2020"
+    first, job = result(folder), json.loads((folder / "job.json").read_text())
+    assert Path(job["settings"][key]).is_absolute()
+
+    write(Path("given"), 1)
+    assert cli.main(command) == 0
+    assert f"the file of {key} has changed: {model}-2020 starts anew" in capsys.readouterr().out
+    assert result(folder)["train_loss"] != first["train_loss"]
+
+    job = json.loads((folder / "job.json").read_text())
+    del job["data"][key]  # as of a run of before digests of it were kept
+    (folder / "job.json").write_text(json.dumps(job))
+    assert cli.main(command) == 0
+    assert "1 run, 1 of them finished before" in capsys.readouterr().out
 
 
 def test_threads_are_those_asked_for_not_those_that_are_free(one_thread, line, tmp_path, no_files):
