@@ -338,14 +338,14 @@ def test_optuna_learns_from_the_defaults_if_the_space_has_them(make_sweep, text,
 
 def test_a_machine_without_memory_is_one_message(make_sweep, monkeypatch):
     """Ray ends trials, and if one of them has just begun it gives up all, with words of its own."""
-    from ray import tune
+    from ray.tune import Tuner
 
     def fit(self):
         raise RuntimeError(
             "Caught unexpected exception: 2 worker(s) were killed due to the node running low on memory."
         )
 
-    monkeypatch.setattr(tune.Tuner, "fit", fit)
+    monkeypatch.setattr(Tuner, "fit", fit)
     sweep = make_sweep()
     points = plan.planned_points(sweep)
     with pytest.raises(UserError, match=r"memory .* used up.*tune --resume=.*--cpus_per_trial=2"):
