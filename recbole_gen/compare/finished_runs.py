@@ -13,7 +13,13 @@ from recbole_gen.compare.arguments import EVALUATION_KEYS
 from recbole_gen.data.set_splits import SET_SPLITS
 from recbole_gen.errors import UserError
 
-BEFORE = {"tie_order": "file", "item_vectors_whiten": False, "causal": False, "positions_from": "end"}
+BEFORE = {
+    "tie_order": "file",
+    "item_vectors_whiten": False,
+    "causal": False,
+    "positions_from": "end",
+    "digit_softmax": "all",
+}
 """Keys that are newer than some runs -> the value that these runs, which do not have it, were made with."""
 
 

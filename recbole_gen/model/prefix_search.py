@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from recbole_gen.model.prefix_tree import PrefixTree
 
@@ -32,12 +31,14 @@ class WritesDigits(Protocol):
     Attributes:
         tree: the prefixes of its items' IDs.
         decoder: with `extend`, as of TIGER's `DigitDecoder`.
-        outputs: for each digit, its scores of the decoder's states.
     """
 
     tree: PrefixTree
     decoder: Any
-    outputs: nn.ModuleList
+
+    def digit_log_p(self, depth: int, states: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        """log p of each value of the digit behind ``depth`` others, [..., size], of the decoder's states [..., d] at
+        nodes [...]."""
 
     def read_digit(self, depth: int, digits: torch.Tensor) -> torch.Tensor:
         """What the decoder reads of digits [...] behind ``depth`` others: [..., d]."""
@@ -52,7 +53,7 @@ def beam_of_items(model: WritesDigits, begun: Begun, size: int) -> tuple[torch.T
     for depth in range(tree.depth):
         states, own = model.decoder.extend(x, seen, memory, padding)
         following, exist = tree.next_nodes(depth, nodes)
-        log_p = model.outputs[depth](states).log_softmax(-1).masked_fill(~exist, -torch.inf)
+        log_p = model.digit_log_p(depth, states, nodes).masked_fill(~exist, -torch.inf)
         every = (scores.unsqueeze(-1) + log_p).flatten(1)
         scores, chosen = every.topk(min(size, every.shape[1], tree.width(depth + 1)), dim=1)
         nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
@@ -99,7 +100,7 @@ def items_of_at_least(model: WritesDigits, begun: Begun, least: torch.Tensor) ->
         depth, form = waiting.pop()
         front = form()
         states, own = model.decoder.extend(front.x, front.seen, front.memory, front.padding)
-        log_p = model.outputs[depth](states).log_softmax(-1)
+        log_p = model.digit_log_p(depth, states, front.nodes)
         row, place, node, scores = _children(model, depth, front, log_p, least[front.rows])
         if depth + 1 == model.tree.depth:
             yield front.rows[row], model.tree.items[node], scores

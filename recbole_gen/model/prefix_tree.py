@@ -35,6 +35,7 @@ class PrefixTree(nn.Module):
             number = torch.bincount(self.parents(depth), minlength=self.width(depth - 1))
             self._add("number", depth, number)
             self._add("first", depth, number.cumsum(0) - number)
+            self._add("of_item", depth, nodes.new_zeros(len(digits)).index_put((order + 1,), nodes))
 
     def _add(self, name: str, depth: int, values: torch.Tensor) -> None:
         self.register_buffer(f"_{name}_{depth}", values, persistent=False)
@@ -59,6 +60,10 @@ class PrefixTree(nn.Module):
     def last_digits(self, depth: int) -> torch.Tensor:
         """Of the nodes at a depth of at least 1, [n]."""
         return self._keys(depth) % self.sizes[depth - 1]
+
+    def nodes_of_items(self, depth: int, items: torch.Tensor) -> torch.Tensor:
+        """Of the IDs of items [...], the nodes that they have at a depth: [...]."""
+        return getattr(self, f"_of_item_{depth}")[items] if depth else torch.zeros_like(items)
 
     def child_ranges(self, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the nodes at a depth, the first one below that comes of each, and how many do, one behind the other: [n]

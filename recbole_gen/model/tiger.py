@@ -30,6 +30,8 @@ Differences from the paper
     - A digit of the history is its vector and that of its item's place, counted from the latest item. The place of a
       digit within its ID needs none: each level has vectors of its own.
     - The softmax is over the values of the digit that is due, not over all tokens: those of other digits never follow.
+      `digit_softmax: existing` leaves out those, too, with which no item's ID goes on: what IDs there are need not be
+      learned, and the probabilities of all items sum to 1.
     - AdamW; there the learning rate is 0.01 for 10,000 steps, and falls with the root of the steps after that.
 
 `train_pairs: positions` learns all targets of a window at once (`causal: True`, `positions_from: start`): each event of
@@ -195,6 +197,7 @@ class TIGER(SequentialRecommender):
         d, dropout, heads = config["hidden_size"], config["dropout_prob"], config["n_heads"]
         self.beam_size, self.exact_top = config["beam_size"], config["exact_top"]
         self.causal, self.from_end = config["causal"], one_of(config, "positions_from", ("end", "start")) == "end"
+        self.knows_ids = one_of(config, "digit_softmax", ("all", "existing")) == "existing"
         self.has_own_ids = not config["semantic_ids"]
         self.register_buffer("semantic_ids", dataset.semantic_ids.clone())
         self.tree = PrefixTree(self.semantic_ids)
@@ -288,10 +291,22 @@ class TIGER(SequentialRecommender):
         """log p of items [B], of the states [B, m, d] of their digits: [B]."""
         digits = self.semantic_ids[item]
         by_digit = [
-            F.cross_entropy(output(states[:, place]), digits[:, place], reduction="none")
-            for place, output in enumerate(self.outputs)
+            -F.nll_loss(
+                self.digit_log_p(depth, states[:, depth], self.tree.nodes_of_items(depth, item)),
+                digits[:, depth],
+                reduction="none",
+            )
+            for depth in range(self.tree.depth)
         ]
-        return -torch.stack(by_digit).sum(0)
+        return torch.stack(by_digit).sum(0)
+
+    def digit_log_p(self, depth: int, states: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        """log p of each value of the digit behind ``depth`` others, [..., size], of the decoder's states [..., d] at
+        nodes [...] of the tree."""
+        scores = self.outputs[depth](states)
+        if self.knows_ids:
+            scores = scores.masked_fill(~self.tree.next_nodes(depth, nodes)[1], -torch.inf)
+        return scores.log_softmax(-1)
 
     # Ranking
 
@@ -333,7 +348,7 @@ class TIGER(SequentialRecommender):
                     for layers, at in zip(seen, above)
                 ]
                 states, own = self.decoder.extend(x[:, nodes], before, memory, padding)
-                log_p = self.outputs[depth](states).log_softmax(-1)
+                log_p = self.digit_log_p(depth, states, torch.arange(nodes.start, nodes.stop, device=x.device))
                 parts.append(log_p[:, parents[children] - nodes.start, digits[children]])
                 if depth + 1 < tree.depth:  # nothing builds on the last ones
                     own_parts.append(own)

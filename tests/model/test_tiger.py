@@ -62,6 +62,14 @@ def histories(n_items: int, lengths: list[int], seed: int = 5) -> Interaction:
     return Interaction({"item_id_list": drawn, "item_length": length})
 
 
+OVER = ("all", "existing")
+"""Values of `digit_softmax`."""
+
+
+def histories_of(batch: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch["item_id_list"], batch["item_length"]
+
+
 def one_by_one(model, batch: Interaction) -> torch.Tensor:
     """log p of every item, each by a pass of torch's decoder over its digits."""
     columns = []
@@ -96,6 +104,37 @@ def test_children_that_no_item_has_are_known():
 
 
 # Exact ranking
+
+
+def test_over_existing_digits_the_probabilities_of_all_items_sum_to_1(make_model):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
+    with torch.no_grad():
+        sums = [make_model(digits, digit_softmax=over).walk(*histories_of(batch)).exp().sum(1) for over in OVER]
+    torch.testing.assert_close(sums[1], torch.ones(3), rtol=1e-4, atol=1e-4)
+    assert (sums[0] < 0.9).all()
+
+
+def test_over_existing_digits_searches_and_rows_agree_with_the_walk(make_model):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3, 6, 2])
+    models = [
+        make_model(digits, digit_softmax="existing", **more) for more in ({}, {"exact_top": 10}, {"beam_size": 90})
+    ]
+    with torch.no_grad():
+        every, some, wide = (model.full_sort_predict(batch) for model in models)
+        torch.testing.assert_close(every[:, 1:], one_by_one(models[0], batch), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(wide, every, rtol=1e-4, atol=1e-4)
+    best = every.topk(10, dim=1)
+    torch.testing.assert_close(some.gather(1, best.indices), best.values, rtol=1e-4, atol=1e-4)
+
+
+def test_over_existing_digits_what_follows_for_sure_teaches_nothing(make_model):
+    """Of IDs that their first digit tells apart, the others have no loss."""
+    digits = torch.tensor([[0, 0], *([n, n % 3] for n in range(5))])
+    model, batch = make_model(digits, digit_softmax="existing").train(), histories(6, [3, 2, 4, 6])
+    batch.update(Interaction({"item_id": torch.tensor([1, 4, 2, 5])}))
+    model.calculate_loss(batch).backward()
+    assert model.outputs[0].weight.grad.abs().sum() > 0
+    assert model.outputs[1].weight.grad.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("sizes, number", [((4, 5, 3), 40), ((7,), 5), ((2, 2, 2, 2, 2), 20), ((50, 3), 90)])
