@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+MOST_CELLS = 2**25
+"""Nodes times values of the next digit of which a table says which there are; of more, it is looked up."""
+
 
 class PrefixTree(nn.Module):
     """Nodes by depth, 0 for the root to D for whole IDs; those of a depth in the order of their digits.
@@ -32,6 +35,9 @@ class PrefixTree(nn.Module):
             keys = nodes * self.sizes[depth - 1] + ordered[:, depth - 1]
             kept, nodes = torch.unique_consecutive(keys, return_inverse=True)
             self._add("key", depth, kept)
+            cells = self.width(depth - 1) * self.sizes[depth - 1]
+            exists = torch.zeros(cells if cells <= MOST_CELLS else 0, dtype=torch.bool, device=digits.device)
+            self._add("exists", depth, exists.index_fill(0, kept, True) if len(exists) else exists)
             number = torch.bincount(self.parents(depth), minlength=self.width(depth - 1))
             self._add("number", depth, number)
             self._add("first", depth, number.cumsum(0) - number)
@@ -69,6 +75,11 @@ class PrefixTree(nn.Module):
         """Of the nodes at a depth, the first one below that comes of each, and how many do, one behind the other: [n]
         each."""
         return getattr(self, f"_first_{depth + 1}"), getattr(self, f"_number_{depth + 1}")
+
+    def exists(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        """Whether some item's ID goes on with each value of the next digit, [..., size] of nodes [...] at ``depth``."""
+        table = getattr(self, f"_exists_{depth + 1}")
+        return table.view(-1, self.sizes[depth])[nodes] if len(table) else self.next_nodes(depth, nodes)[1]
 
     def next_nodes(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Which nodes of the depth below come of each next digit: [..., size] of nodes [...] at ``depth``, and whether

@@ -305,7 +305,7 @@ class TIGER(SequentialRecommender):
         nodes [...] of the tree."""
         scores = self.outputs[depth](states)
         if self.knows_ids:
-            scores = scores.masked_fill(~self.tree.next_nodes(depth, nodes)[1], -torch.inf)
+            scores = scores.masked_fill(~self.tree.exists(depth, nodes), -torch.inf)
         return scores.log_softmax(-1)
 
     # Ranking

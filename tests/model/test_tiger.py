@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_gen import cli, quick_start
 from recbole_gen.errors import UserError
-from recbole_gen.model import prefix_search, tiger
+from recbole_gen.model import prefix_search, prefix_tree, tiger
 from recbole_gen.model.prefix_tree import PrefixTree
 from recbole_gen.reading.semantic_ids import read_semantic_ids
 from recbole_gen.recommending.recommender import Recommender
@@ -96,8 +96,13 @@ def test_the_tree_has_each_prefix_once_in_order_with_its_item_at_the_end():
     assert ways == sorted(IDS) and [IDS[item - 1] for item in tree.items] == ways
 
 
-def test_children_that_no_item_has_are_known():
+@pytest.mark.parametrize("cells", [prefix_tree.MOST_CELLS, 5])
+def test_children_that_no_item_has_are_known(monkeypatch, cells):
+    monkeypatch.setattr(prefix_tree, "MOST_CELLS", cells)
     tree = PrefixTree(digits_of(IDS))
+    for depth, width in enumerate([1, 3, 6]):
+        nodes = torch.arange(width).flip(0).expand(2, -1)
+        assert torch.equal(tree.exists(depth, nodes), tree.next_nodes(depth, nodes)[1])
     found, exist = tree.next_nodes(1, torch.tensor([[2, 0]]))
     assert exist.tolist() == [[[True, False, False, False, True], [True, False, True, False, False]]]
     assert found[exist].tolist() == [4, 5, 0, 1]
