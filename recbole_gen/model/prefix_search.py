@@ -61,7 +61,7 @@ def beam_of_items(model: WritesDigits, begun: Begun, size: int) -> tuple[torch.T
             rows = torch.arange(len(x), device=x.device).unsqueeze(1)
             seen = [_taken(layers, rows, parent) for layers in [*seen, own]]
             x = model.read_digit(depth, chosen % tree.sizes[depth])
-    return torch.where(scores > -torch.inf, tree.items[nodes], 0), scores
+    return torch.where(scores != -torch.inf, tree.items[nodes], 0), scores
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _children(
     """Of the children of a front's prefixes those of at least ``least`` [R], row by row, [n] each: row and place of
     their parent in the front, their node and their log p."""
     first, number = model.tree.child_ranges(depth)
-    row, place = (front.scores > -torch.inf).nonzero(as_tuple=True)
+    row, place = (front.scores != -torch.inf).nonzero(as_tuple=True)
     node = front.nodes[row, place]
     count = number[node]
     parent = torch.repeat_interleave(torch.arange(len(node), device=node.device), count)
@@ -125,7 +125,7 @@ def _children(
     node = (first[node] - count.cumsum(0) + count)[parent] + torch.arange(len(parent), device=node.device)
     digit = model.tree.last_digits(depth + 1)[node]
     scores = front.scores[row, place] + log_p[row, place, digit]
-    kept = scores >= least[row]
+    kept = ~(scores < least[row])  # also what is not a number, which is to be seen
     return row[kept], place[kept], node[kept], scores[kept]
 
 

@@ -111,6 +111,16 @@ def test_children_that_no_item_has_are_known(monkeypatch, cells):
 # Exact ranking
 
 
+@pytest.mark.parametrize("ranking", [{}, {"exact_top": 3}, {"beam_size": 3}])
+@pytest.mark.parametrize("place", ["token_embedding.weight", "outputs.1.bias", "decoder.norm.weight"])
+def test_scores_that_are_not_numbers_are_seen_in_every_ranking(make_model, ranking, place):
+    model, batch = make_model(random_ids(20, (3, 4, 2)), **ranking), histories(21, [6, 1, 3, 0])
+    with torch.no_grad():
+        model.get_parameter(place)[:1] = torch.nan
+        scores = model.full_sort_predict(batch)
+    assert scores[:, 1:].isnan().any(1).all()
+
+
 def test_over_existing_digits_the_probabilities_of_all_items_sum_to_1(make_model):
     digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
     with torch.no_grad():
