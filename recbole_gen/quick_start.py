@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,7 +164,8 @@ def _train_and_test(
     with blaming_settings(config, "data"):
         train_data, valid_data, test_data = create_loaders(config, data, parts)
     init_seed(config["seed"], config["reproducibility"])
-    model = create_model(config, train_data._dataset).to(config["device"])
+    with config.recording_reads() as read:
+        model = create_model(config, train_data._dataset).to(config["device"])
     _keep_cold_items_unknown(config, model, data)
     log(model)
     trainer = create_trainer(config, model)
@@ -174,6 +175,7 @@ def _train_and_test(
             trainer.resume(resume_from, token_vocabulary(data))
         except checkpoint.WeightsDoNotFit as error:
             raise _naming_what_changed(error, resume_from, config, train_data._dataset) from None
+        _tell_what_changed(resume_from, config, read)
     if distributed.is_main_process():
         write_text(run_dir / "config.yaml", config.describe() + "\n")
     loaded, cpu_loaded = time.time(), time.process_time()
@@ -362,6 +364,15 @@ def _naming_what_changed(
         f"{error}, for of what {config['model']} reads, {'; '.join(changed)}. A run goes on with the sizes it began "
         f"with: leave out what changes them, or start a new run, without --resume"
     )
+
+
+def _tell_what_changed(path: Path, config: Config, read: Iterable[str]) -> None:
+    """Warn of keys that the model reads, and that are not what they were in the run that goes on."""
+    if changed := changed_settings(checkpoint.load(path), config, read):
+        logging.getLogger().warning(
+            f"the run goes on with another {config['model']} than it began with: {'; '.join(changed)}. Its weights "
+            f"were learned, and its best epoch so far was chosen, with what was: what is measured now is not comparable"
+        )
 
 
 def _note_unset_keys(error: Exception, config: Config, read: dict[str, list[Any]]) -> None:

@@ -200,13 +200,17 @@ class Config(RecBoleConfig):
 
     @contextlib.contextmanager
     def recording_reads(self) -> Iterator[dict[str, list[Any]]]:
-        """Note the keys that are read meanwhile: key -> [value at the first read, plain], or [] where none is set."""
-        read: dict[str, list[Any]] = {}
+        """Note the keys that are read meanwhile: key -> [value at the first read, plain], or [] where none is set.
+
+        One within another notes for both."""
+        before, read = self._read, dict[str, list[Any]]()
         self._read = read
         try:
             yield read
         finally:
-            self._read = None
+            self._read = before
+            if before is not None:
+                before.update(read | before)
 
     def _note_read(self, key: str) -> None:
         if self._read is not None and key not in self._read:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -460,3 +461,14 @@ def test_item_vectors_are_refused_with_the_way_that_there_is(run, arguments, ref
     folder = run("TIGER", epochs=1)["run_dir"]
     with pytest.raises(UserError, match=r"items: TIGER knows items by their semantic IDs.* such as SASRec"):
         Recommender.load(folder, items=tmp_path / "v.npy")
+
+
+def test_a_run_that_goes_on_as_another_model_says_so(run, caplog):
+    folder = run("TIGER", epochs=1, causal=True, exact_top=20)["run_dir"]
+    quick_start.run(argv=[f"--resume={folder}", "--epochs=2", "--learning_rate=0.01"])
+    assert "another TIGER" not in caplog.text
+    quick_start.run(argv=[f"--resume={folder}", "--epochs=3", "--causal=False", "--beam_size=20"])
+    assert re.search(
+        r"goes on with another TIGER .*beam_size was None and is 20 .*; causal was True and is False .* not comparable",
+        caplog.text,
+    )
