@@ -107,8 +107,10 @@ def items_of_at_least(model: WritesDigits, begun: Begun, least: torch.Tensor) ->
             continue
         floats = model.tree.sizes[depth + 1] + (4 + 2 * (depth + 1) * len(memory)) * x.shape[-1]  # of a prefix
         numbers = torch.bincount(row, minlength=len(front.rows))
+        at = torch.arange(len(row), device=row.device) - (numbers.cumsum(0) - numbers)[row]  # place in its row
+        children = (row, at, place, node, scores)
         for some in _alike(numbers, FLOATS_OF_A_FRONT // floats):
-            waiting.append((depth + 1, partial(_next_front, model, depth, front, own, some, row, place, node, scores)))
+            waiting.append((depth + 1, partial(_next_front, model, depth, front, own, some, children)))
 
 
 def _children(
@@ -146,18 +148,17 @@ def _next_front(
     front: Front,
     own: list[Cache],
     some: torch.Tensor,
-    row: torch.Tensor,
-    place: torch.Tensor,
-    node: torch.Tensor,
-    scores: torch.Tensor,
+    children: tuple[torch.Tensor, ...],
 ) -> Front:
-    """The children in ``some`` rows of a front as a front of their own; the others as of `_children`."""
-    numbers = torch.bincount(row, minlength=len(front.rows))
-    at = torch.arange(len(row), device=row.device) - (numbers.cumsum(0) - numbers)[row]
+    """The children in ``some`` rows of a front as a front of their own.
+
+    children: row, place in the next front's row, and place of the parent, node and log p as of `_children`, [n] each.
+    """
+    row, at, place, node, scores = children
     number_of = row.new_full((len(front.rows),), -1)
     number_of[some] = torch.arange(len(some), device=row.device)
     mine = number_of[row] >= 0
-    shape, to = (len(some), int(numbers[some].max())), (number_of[row[mine]], at[mine])
+    shape, to = (len(some), 1 + int(at[mine].max())), (number_of[row[mine]], at[mine])
     nodes, parents = node.new_zeros(shape).index_put(to, node[mine]), place.new_zeros(shape).index_put(to, place[mine])
     values = scores.new_full(shape, -torch.inf).index_put(to, scores[mine])
     x = model.read_digit(depth, model.tree.last_digits(depth + 1)[nodes])
