@@ -172,10 +172,10 @@ def _train_and_test(
     trainer.on_epoch = on_epoch
     if resume_from:
         try:
-            trainer.resume(resume_from, token_vocabulary(data))
+            resumed = trainer.resume(resume_from, token_vocabulary(data))
         except checkpoint.WeightsDoNotFit as error:
             raise _naming_what_changed(error, resume_from, config, train_data._dataset) from None
-        _tell_what_changed(resume_from, config, read)
+        _tell_what_changed(resumed, config, read)
     if distributed.is_main_process():
         write_text(run_dir / "config.yaml", config.describe() + "\n")
     loaded, cpu_loaded = time.time(), time.process_time()
@@ -366,9 +366,9 @@ def _naming_what_changed(
     )
 
 
-def _tell_what_changed(path: Path, config: Config, read: Iterable[str]) -> None:
-    """Warn of keys that the model reads, and that are not what they were in the run that goes on."""
-    if changed := changed_settings(checkpoint.load(path), config, read):
+def _tell_what_changed(content: dict[str, Any], config: Config, read: Iterable[str]) -> None:
+    """Warn of keys that the model reads, and that are not what they were in the run of this checkpoint."""
+    if changed := changed_settings(content, config, read):
         logging.getLogger().warning(
             f"the run goes on with another {config['model']} than it began with: {'; '.join(changed)}. Its weights "
             f"were learned, and its best epoch so far was chosen, with what was: what is measured now is not comparable"

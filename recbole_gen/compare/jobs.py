@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def plan_jobs(
     data: dict[str, str] = {}
     configs: dict[str, Config] = {}
     own_files: dict[str, Sequence[Source]] = {label: files.get(label, ()) for label in labels}
+    digest = cache(_file_digest)  # a file that several models are given is read once
     models = {label: _existing_model(label, values, own) for label, own in own_files.items()}
     not_theirs = keys_of_others(values, own_files)
     for label, own in own_files.items():
@@ -98,7 +99,7 @@ def plan_jobs(
             continue
         configs[label] = config
         settings, data = config.settings(), data or _data_digests(config)
-        digests = data | _given_digests(config)
+        digests = data | _given_digests(config, digest)
         # One order for all seeds, whose runs are tested on the same events then.
         order = {"tie_seed": seeds[0]} if config["tie_order"] == "random" and config["tie_seed"] is None else {}
         plan: list[tuple[int, int | None, dict[str, Any]]] = [(seed, None, order) for seed in seeds]
@@ -206,13 +207,13 @@ def _data_digests(config: Config) -> dict[str, str]:
     return {path.name: _file_digest(path) for path in sorted(folder.glob(f"{config['dataset']}.*")) if path.is_file()}
 
 
-def _given_digests(config: Config) -> dict[str, str]:
+def _given_digests(config: Config, digest: Callable[[Path], str]) -> dict[str, str]:
     """The same by key of what `item_vectors` and `semantic_ids` name, where they do."""
     found = {}
     if config["item_vectors"]:
-        found["item_vectors"] = " ".join(map(_file_digest, files_of_vectors(config["item_vectors"])))
+        found["item_vectors"] = " ".join(map(digest, files_of_vectors(config["item_vectors"])))
     if config["semantic_ids"]:
-        found["semantic_ids"] = _file_digest(find_id_file(config["semantic_ids"]))
+        found["semantic_ids"] = digest(find_id_file(config["semantic_ids"]))
     return found
 
 

@@ -354,14 +354,18 @@ class Trainer(EvaluationLoop):
         if distributed.is_main_process():
             checkpoint.save(self.run_dir / name, training_state(self, next_epoch, train_data))
 
-    def resume(self, path: Path, vocabulary: dict[str, list[str]]) -> None:
-        """Continue from a checkpoint as if the run had never stopped; training starts with the next `fit`."""
+    def resume(self, path: Path, vocabulary: dict[str, list[str]]) -> dict[str, Any]:
+        """Continue from a checkpoint as if the run had never stopped; training starts with the next `fit`.
+
+        Returns its content.
+        """
         content = checkpoint.load(path, "cpu")
         checkpoint.require_match(path, content, self.config["model"], vocabulary)
         checkpoint.load_weights(path, content, self.model)
         restore_training_state(self, path, content)
         self._resumed = content
         self.logger.info(f"Resuming {path} after epoch {self.start_epoch}")
+        return content
 
 
 class CountingTrainer(Trainer):
