@@ -71,6 +71,11 @@ class PrefixTree(nn.Module):
         """Of the IDs of items [...], the nodes that they have at a depth: [...]."""
         return getattr(self, f"_of_item_{depth}")[items] if depth else torch.zeros_like(items)
 
+    def example_items(self, depth: int) -> torch.Tensor:
+        """An item whose ID begins so, of each node at a depth: [n]."""
+        nodes = self.nodes_of_items(depth, self.items)  # ascending: the items are in the order of their digits
+        return self.items[torch.searchsorted(nodes, torch.arange(self.width(depth), device=nodes.device))]
+
     def child_ranges(self, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the nodes at a depth, the first one below that comes of each, and how many do, one behind the other: [n]
         each."""

@@ -43,7 +43,8 @@ Written from the paper; code of others was not used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise, starmap
 from typing import Any
 
@@ -313,17 +314,32 @@ class TIGER(SequentialRecommender):
     @torch.no_grad()  # what a gradient would need of all prefixes is more than memory has
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """log p of every item, [B, n_items]; `NOT_FOUND` of what `exact_top` or `beam_size` have not come to."""
+        if not self.beam_size and not self.exact_top:
+            all_items = torch.arange(self.n_items, device=self.semantic_ids.device)
+            return self._rank(partial(self.walk, tree=self.tree, items=all_items), interaction, self.tree)
+        rank = self.rank_beam if self.beam_size else self.rank_best
+        return self._rank(rank, interaction, self.tree, self.beam_size or WIDER * self.exact_top)
+
+    @torch.no_grad()
+    def score_items(self, interaction, items: torch.Tensor) -> torch.Tensor:
+        """log p of different items [n] alone, [B, n], by a walk over their prefixes: exact, whatever the ranking of all
+        is."""
+        items = F.pad(items, (1, 0))
+        tree = PrefixTree(self.semantic_ids[items])
+        return self._rank(partial(self.walk, tree=tree, items=items), interaction, tree)[:, 1:]
+
+    def _rank(self, rank: Callable[..., torch.Tensor], interaction, tree: PrefixTree, beam: int = 0) -> torch.Tensor:
+        """What ``rank`` gives for the histories, as many at a time as fit."""
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        rank = self.rank_beam if self.beam_size else self.rank_best if self.exact_top else self.walk
-        most_rows = max(1, FLOATS // self._floats_of_a_row())
+        most_rows = max(1, FLOATS // self._floats_of_a_row(tree, beam))
         return encode_by_length(rank, used_lengths(item_seq), [item_seq], [length], most_rows=most_rows)
 
-    def _floats_of_a_row(self) -> int:
+    def _floats_of_a_row(self, tree: PrefixTree, beam: int) -> int:
         """What ranking for one history may hold: scores of the digits behind prefixes, or keys and values of those that
         others build on."""
-        tree, of_prefix = self.tree, 2 * self.token_embedding.embedding_dim * len(self.decoder.layers)
-        if size := self.beam_size or WIDER * (self.exact_top or 0):
-            return min(size, tree.width(tree.depth)) * (max(tree.sizes) + of_prefix * tree.depth)
+        of_prefix = 2 * self.token_embedding.embedding_dim * len(self.decoder.layers)
+        if beam:
+            return min(beam, tree.width(tree.depth)) * (max(tree.sizes) + of_prefix * tree.depth)
         widths = [tree.width(depth) for depth in range(tree.depth + 1)]
         return sum(widths[: tree.depth - 1]) * of_prefix + widths[-1]
 
@@ -333,22 +349,24 @@ class TIGER(SequentialRecommender):
         others = [length, interaction[self.ITEM_ID]]
         return encode_by_length(self.target_log_probability, used_lengths(item_seq), [item_seq], others)
 
-    def walk(self, item_seq: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """log p of every item, [B, n_items], by one walk of the tree from the root down, a depth at a time."""
-        tree, (memory, padding, x) = self.tree, self._begin(item_seq, length)
+    def walk(self, item_seq: torch.Tensor, length: torch.Tensor, tree: PrefixTree, items: torch.Tensor) -> torch.Tensor:
+        """log p of the items [n] of which a tree was made, padding first, [B, n]; by one walk of it from the root down,
+        a depth at a time."""
+        memory, padding, x = self._begin(item_seq, length)
         scores = x.new_zeros(len(x), 1)
         seen: list[list[Cache]] = []  # for each depth above, for each layer, keys and values of its nodes
         above: list[torch.Tensor] = []  # for each depth above, which node of it each node comes from
         for depth in range(tree.depth):
             parents, digits = tree.parents(depth + 1), tree.last_digits(depth + 1)
             parts, own_parts = [], []
-            for nodes, children in self._slices(depth, parents, len(x)):
+            for nodes, children in self._slices(depth, tree.width(depth), parents, len(x)):
                 before = [
                     [(key[:, at[nodes]], value[:, at[nodes]]) for key, value in layers]
                     for layers, at in zip(seen, above)
                 ]
                 states, own = self.decoder.extend(x[:, nodes], before, memory, padding)
-                log_p = self.digit_log_p(depth, states, torch.arange(nodes.start, nodes.stop, device=x.device))
+                of_all = self.tree.nodes_of_items(depth, items[tree.example_items(depth)[nodes]])
+                log_p = self.digit_log_p(depth, states, of_all)
                 parts.append(log_p[:, parents[children] - nodes.start, digits[children]])
                 if depth + 1 < tree.depth:  # nothing builds on the last ones
                     own_parts.append(own)
@@ -357,14 +375,13 @@ class TIGER(SequentialRecommender):
                 seen.append([_joined(parts_of_layer) for parts_of_layer in zip(*own_parts)])
                 above = [at[parents] for at in above] + [parents]
                 x = self.read_digit(depth, digits).expand(len(x), -1, -1)
-        ranked = scores.new_full((len(scores), self.n_items), -torch.inf)
+        ranked = scores.new_full((len(scores), len(items)), -torch.inf)
         ranked[:, tree.items] = scores
         return ranked
 
-    def _slices(self, depth: int, parents: torch.Tensor, n_rows: int) -> list[tuple[slice, slice]]:
+    def _slices(self, depth: int, width: int, parents: torch.Tensor, n_rows: int) -> list[tuple[slice, slice]]:
         """Nodes of a depth, as many as fit, and their children, of which ``parents`` are the parents."""
-        tree, width = self.tree, self.tree.width(depth)
-        largest = max(tree.sizes[depth], self.decoder.layers[0].linear1.out_features)
+        largest = max(self.tree.sizes[depth], self.decoder.layers[0].linear1.out_features)
         step = max(1, FLOATS_OF_A_STEP // (n_rows * largest))
         begins = [*range(0, width, step), width]
         of_children = torch.searchsorted(parents, torch.tensor(begins, device=parents.device)).tolist()

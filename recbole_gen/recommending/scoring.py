@@ -30,16 +30,28 @@ class Scorer:
         self._input, self._n_items = model_input, len(model_input.items)
 
     @torch.no_grad()
-    def item_scores(self, interaction: Interaction) -> torch.Tensor:
-        """[B, n_items], padding first; the caller may write into it."""
+    def item_scores(self, interaction: Interaction, allowed: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, n_items], padding first; the caller may write into it.
+
+        allowed: [n_items] bool, the items whose scores are wanted: a model whose search ends before it has come to all
+        is asked for these (`score_items`), and has -inf for the others.
+        """
         try:
-            scores = self.model.full_sort_predict(interaction).view(-1, self._n_items)
+            if allowed is not None and hasattr(self.model, "score_items"):
+                scores = self._scores_of(allowed, interaction)
+            else:
+                scores = self.model.full_sort_predict(interaction).view(-1, self._n_items)
         except KeyError as error:
             raise UserError(
                 f"{self.config['model']} reads the column {error} of its data set, which a history does not have"
             ) from None
         self.refuse_nan(scores)
         return scores.clone()
+
+    def _scores_of(self, allowed: torch.Tensor, interaction: Interaction) -> torch.Tensor:
+        items = allowed.nonzero().squeeze(1)
+        scores = self.model.score_items(interaction, items)
+        return scores.new_full((len(scores), self._n_items), -torch.inf).index_copy(1, items, scores)
 
     @torch.no_grad()
     def scene_scores(self, interaction: Interaction) -> torch.Tensor:

@@ -60,7 +60,7 @@ class TopItems:
         Args:
             interaction: the columns of the batch.
             by_popularity: [B] True for users whom the model cannot answer.
-            allowed: [n_items] bool, None for all; with it, every item is scored.
+            allowed: [n_items] bool, None for all; with it, each of these items is scored.
         """
         if self.index is None or allowed is not None:
             return self._of_all_scores(interaction, batch, by_popularity, k, exclude_seen, allowed)
@@ -70,7 +70,7 @@ class TopItems:
         self, interaction: Interaction, batch: KnownHistories, by_popularity: np.ndarray, k: int, exclude_seen: bool,
         allowed: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        scores = self._scorer.item_scores(interaction)
+        scores = self._scorer.item_scores(interaction, allowed)
         if by_popularity.any():
             scores[torch.from_numpy(by_popularity).to(scores.device)] = self._popularity.to(scores.dtype)
         scores[:, 0] = -torch.inf

@@ -125,7 +125,7 @@ def test_scores_that_are_not_numbers_are_seen_in_every_ranking(make_model, ranki
 def test_over_existing_digits_the_probabilities_of_all_items_sum_to_1(make_model):
     digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
     with torch.no_grad():
-        sums = [make_model(digits, digit_softmax=over).walk(*histories_of(batch)).exp().sum(1) for over in OVER]
+        sums = [make_model(digits, digit_softmax=over).full_sort_predict(batch).exp().sum(1) for over in OVER]
     torch.testing.assert_close(sums[1], torch.ones(3), rtol=1e-4, atol=1e-4)
     assert (sums[0] < 0.9).all()
 
@@ -215,6 +215,17 @@ def test_a_beam_gives_items_with_their_exact_scores_and_no_others(make_model):
     torch.testing.assert_close(scores, exact.gather(1, items), rtol=1e-4, atol=1e-4)
     assert ((ranked > tiger.NOT_FOUND).sum(1) == 5).all()
     torch.testing.assert_close(ranked.gather(1, items), scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("ranking", [{}, {"exact_top": 3}, {"beam_size": 3}])
+@pytest.mark.parametrize("items", [[7], [90, 1, 42, 43, 5], [*range(1, 91)]])
+def test_some_items_have_the_scores_that_they_have_among_all(make_model, over, ranking, items):
+    digits, batch = random_ids(90, (6, 7, 5)), histories(91, [6, 1, 3])
+    with torch.no_grad():
+        exact = make_model(digits, digit_softmax=over).full_sort_predict(batch)
+    some = make_model(digits, digit_softmax=over, **ranking).score_items(batch, torch.tensor(items))
+    torch.testing.assert_close(some, exact[:, items], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("top", [1, 5, 40, 90, 500])
@@ -317,6 +328,10 @@ def test_what_a_beam_has_not_come_to_is_no_hit_and_is_not_recommended(run, setti
     found = recommender.recommend([["i3", "i4"], ["i5"], []], k=10, exclude_seen=False)
     assert found.groupby("user").size().tolist() == [4, 4, 10] and found["score"].min() > -1000
     assert found.attrs["short"] == 2 and "2 users have fewer than k items" in caplog.text
+
+    worst = [f"i{number}" for number in range(1, 31) if f"i{number}" not in set(found["item"])][:6]
+    asked = recommender.recommend([["i3", "i4"], ["i5"]], k=10, exclude_seen=False, candidates=worst)
+    assert asked.groupby("user")["item"].agg(set).tolist() == [{*worst}] * 2 and asked["score"].min() > -1000
 
     (tmp_path / "h.jsonl").write_text('{"user": "a", "history": ["i3"]}\n')
     line = ["recommend", f"--checkpoint={result['run_dir']}", f"--histories={tmp_path / 'h.jsonl'}"]
