@@ -43,6 +43,7 @@ usage: recbole-gen [run] --model=NAME --dataset=NAME [--key=value ...]
 """
 
 PRINT_CONFIG = "--print-config"
+VERSION = "--version"
 VERBS = {
     "tune": ("sweep.command", "main"),
     "compare": ("compare.command", "main"),
@@ -84,7 +85,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if not arguments or arguments[0] == "help" or (is_run and asks_for_help(arguments)):
         print(USAGE, end="")
         return 0
-    if arguments[0] == "--version":
+    if VERSION in arguments:
         print(", ".join(f"{name} {version}" for name, version in package_versions(["recbole", "torch", "ray"]).items()))
         return 0
     try:
@@ -135,7 +136,8 @@ def _run(arguments: list[str]) -> int:
         raise UserError(f"{wrong}: {PRINT_CONFIG} takes no value, and shows all keys and their values")
     from recbole_gen.config.early_checks import check_command_line
 
-    check_command_line(given, options=(PRINT_CONFIG.lstrip("-"), "help"))  # before what takes its time to load
+    options = [option.removeprefix("--") for option in (PRINT_CONFIG, VERSION, "--help")]
+    check_command_line(given, options)  # before what takes its time to load
 
     from recbole_gen.quick_start import configure, run
 

@@ -58,8 +58,14 @@ def test_nothing_large_is_imported(command, tmp_path):
     assert bool(process.stdout) == (LIGHT[command] == 0)
 
 
-def test_the_version_tells_what_a_report_of_a_fault_needs(capsys):
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("before", [[], ["--model=SASRec", "--dataset=ml-100k"], ["tune"]])
+def test_the_version_tells_what_a_report_of_a_fault_needs(before, capsys):
+    assert cli.main([*before, "--version"]) == 0
     words = capsys.readouterr().out
     for name in ("recbole_gen", "recbole", "torch", "ray", "python"):
         assert re.search(rf"\b{name} \d+\.\d+", words), name
+
+
+def test_a_mistyped_version_is_named(capsys):
+    assert cli.main(["--model=SASRec", "--dataset=ml-100k", "--verison"]) == 2
+    assert "did you mean 'version'?" in capsys.readouterr().err
