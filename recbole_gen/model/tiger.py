@@ -358,6 +358,7 @@ class TIGER(SequentialRecommender):
         above: list[torch.Tensor] = []  # for each depth above, which node of it each node comes from
         for depth in range(tree.depth):
             parents, digits = tree.parents(depth + 1), tree.last_digits(depth + 1)
+            of_all = self.tree.nodes_of_items(depth, items[tree.example_items(depth)])
             parts, own_parts = [], []
             for nodes, children in self._slices(depth, tree.width(depth), parents, len(x)):
                 before = [
@@ -365,8 +366,7 @@ class TIGER(SequentialRecommender):
                     for layers, at in zip(seen, above)
                 ]
                 states, own = self.decoder.extend(x[:, nodes], before, memory, padding)
-                of_all = self.tree.nodes_of_items(depth, items[tree.example_items(depth)[nodes]])
-                log_p = self.digit_log_p(depth, states, of_all)
+                log_p = self.digit_log_p(depth, states, of_all[nodes])
                 parts.append(log_p[:, parents[children] - nodes.start, digits[children]])
                 if depth + 1 < tree.depth:  # nothing builds on the last ones
                     own_parts.append(own)

@@ -67,10 +67,6 @@ OVER = ("all", "existing")
 """Values of `digit_softmax`."""
 
 
-def histories_of(batch: Interaction) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch["item_id_list"], batch["item_length"]
-
-
 def one_by_one(model, batch: Interaction) -> torch.Tensor:
     """log p of every item, each by a pass of torch's decoder over its digits."""
     columns = []
