@@ -47,7 +47,7 @@ class PublishedDiffRec(DiffRec):
         length, scores = (item_seq != 0).sum(1), 0
         for noise in self.noise_bank:
             h0 = self._encode(item_seq, length, noise.expand(len(item_seq), 1, -1), n)
-            scores = scores + self.item_probabilities(h0[:, 0])
+            scores = scores + self.item_probabilities(h0)
         return scores / self.n_seeds
 
     def _encode(self, item_seq, length, slots, n):

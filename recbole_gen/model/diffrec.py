@@ -366,9 +366,9 @@ class DiffRec(SequentialRecommender):
     # Inference, section 4.5.2
 
     def item_probabilities(self, h0: torch.Tensor) -> torch.Tensor:
-        """p(v | h_T^0), eq. 8: [..., d] -> [..., n_items], 0 for padding."""
+        """p(v | h_T^0), eq. 8, averaged over the seeds: [B, S, d] -> [B, n_items], 0 for padding."""
         logits = F.linear(h0, self.output.weight[1:], self.output.bias[1:])
-        return F.pad(logits.softmax(dim=-1), (1, 0))
+        return F.pad(logits.softmax(dim=-1).mean(1), (1, 0))
 
     def full_sort_predict(self, interaction) -> torch.Tensor:
         """Probabilities [B, n_items], averaged over the seeds; algorithm 3 (`infer: fast`) or 2 (`full`)."""
@@ -395,7 +395,7 @@ class DiffRec(SequentialRecommender):
             h0 = self.diffusion.ancestral_sample(f, noise, randn, self.reverse_variance)
         # A few rows at a time: with all of them the probabilities leave the cache, and take three times as long.
         few = max(1, CHUNK // (self.n_seeds * self.n_items))
-        return torch.cat([self.item_probabilities(part).mean(1) for part in h0.split(few)])
+        return torch.cat([self.item_probabilities(part) for part in h0.split(few)])
 
     def predict(self, interaction) -> torch.Tensor:
         """Scores [B] of the rows' own items."""
