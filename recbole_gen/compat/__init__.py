@@ -12,6 +12,7 @@ executed, by whoever imports it and before anybody else sees it; RecBole is impo
     kernels         layers that torch computes in one step
     alike_lengths   models that need not compute on padding
     checkpoints     files of RecBole's trainers as plain data
+    late_imports    what few need of what is imported for all
     malloc          what malloc keeps, for our own runs
 """
 
@@ -55,6 +56,7 @@ SHIMS: dict[str, list[str]] = {
     "recbole.data.transform": ["bert4rec.give_every_masked_item_a_target"],
     "recbole.evaluator.collector": ["bugs.collect_counts_beside_tensors"],
     "recbole.evaluator.metrics": [
+        "late_imports.import_sklearn_when_it_is_called",
         "bugs.sum_the_entropy",
         "bugs.leave_padding_out_of_coverage",
         "bugs.leave_padding_out_of_gini_index",

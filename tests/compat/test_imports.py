@@ -110,6 +110,21 @@ def test_recbole_is_shimmed_in_whatever_order(forked, first):
     forked(first + "\n" + SHIMMED)
 
 
+def test_scikit_learn_is_imported_by_the_metrics_that_call_it():
+    python("""
+        import sys
+        import recbole_gen.quick_start
+        assert not {"sklearn", "scipy.stats", "joblib"} & sys.modules.keys()
+        from recbole.evaluator import metrics
+        assert metrics.mean_absolute_error([1, 2], [1, 4]) == 1 and metrics.mean_squared_error([1, 2], [1, 4]) == 2
+        import sklearn.metrics
+        assert metrics.sk_auc([0, 1], [0, 1]) == sklearn.metrics.auc([0, 1], [0, 1]) == 0.5
+        import importlib
+        importlib.reload(metrics)
+        assert metrics.mean_absolute_error([1, 2], [1, 4]) == 1
+    """)
+
+
 def test_a_module_is_shimmed_when_it_is_handed_out_and_only_once(forked):
     forked("""
         import importlib, sys
