@@ -10,22 +10,23 @@ from recbole_gen.quick_start import load, run
 
 POSITIONS = {"train_pairs": "positions", "positions_batch_size": 16, "causal": True, "positions_from": "start"}
 SHORT = {  # enough to see it, in seconds
-    "DreamRec": {"epochs": 4, "eval_step": 4},
+    "DreamRec": {"epochs": 2, "eval_step": 2, "learning_rate": 0.003},
     "DiffRec": {
         **POSITIONS,
-        "epochs": 3,
-        "eval_step": 3,
+        "epochs": 2,
+        "eval_step": 2,
         "hidden_size": 32,
         "inner_size": 64,
         "n_layers": 1,
-        "n_seeds": 5,
+        "n_seeds": 2,
         "dropout_prob": 0.1,
         "learning_rate": 0.005,
     },
-    "PASRec": {"epochs": 3, "eval_step": 3},
+    "PASRec": {"epochs": 3, "eval_step": 3, "last_events": 100, "learning_rate": 0.01},
     "PreferDiff": {"epochs": 3, "eval_step": 3, "last_events": 60, "learning_rate": 0.01},
     "ACVAE": {
         "epochs": 2,
+        "last_events": 60,
         "embedding_size": 64,
         "rnn_size": 64,
         "latent_size": 32,
@@ -49,6 +50,7 @@ SHORT = {  # enough to see it, in seconds
     },
     "TIGER": {
         **POSITIONS,
+        "last_events": 60,
         "epochs": 2,
         "eval_step": 2,
         "hidden_size": 32,
