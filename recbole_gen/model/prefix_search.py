@@ -52,15 +52,15 @@ def beam_of_items(model: WritesDigits, begun: Begun, size: int) -> tuple[torch.T
     seen: list[list[Cache]] = []
     for depth in range(tree.depth):
         states, own = model.decoder.extend(x, seen, memory, padding)
-        following, exist = tree.next_nodes(depth, nodes)
-        log_p = model.digit_log_p(depth, states, nodes).masked_fill(~exist, -torch.inf)
+        log_p = model.digit_log_p(depth, states, nodes).masked_fill(~tree.exists(depth, nodes), -torch.inf)
         every = (scores.unsqueeze(-1) + log_p).flatten(1)
         scores, chosen = every.topk(min(size, every.shape[1], tree.width(depth + 1)), dim=1)
-        nodes, parent = following.flatten(1).gather(1, chosen), chosen // tree.sizes[depth]
+        parent, digits = chosen // tree.sizes[depth], chosen % tree.sizes[depth]
+        nodes, _ = tree.next_nodes(depth, nodes.gather(1, parent), digits)
         if depth + 1 < tree.depth:
             rows = torch.arange(len(x), device=x.device).unsqueeze(1)
             seen = [_taken(layers, rows, parent) for layers in [*seen, own]]
-            x = model.read_digit(depth, chosen % tree.sizes[depth])
+            x = model.read_digit(depth, digits)
     return torch.where(scores != -torch.inf, tree.items[nodes], 0), scores
 
 

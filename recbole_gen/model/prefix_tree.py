@@ -83,13 +83,14 @@ class PrefixTree(nn.Module):
 
     def exists(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
         """Whether some item's ID goes on with each value of the next digit, [..., size] of nodes [...] at ``depth``."""
-        table = getattr(self, f"_exists_{depth + 1}")
-        return table.view(-1, self.sizes[depth])[nodes] if len(table) else self.next_nodes(depth, nodes)[1]
+        size, table = self.sizes[depth], getattr(self, f"_exists_{depth + 1}")
+        if len(table):
+            return table.view(-1, size)[nodes]
+        return self.next_nodes(depth, nodes.unsqueeze(-1), torch.arange(size, device=nodes.device))[1]
 
-    def next_nodes(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which nodes of the depth below come of each next digit: [..., size] of nodes [...] at ``depth``, and whether
-        there is such a node; where there is none, the node is another."""
-        size, keys = self.sizes[depth], self._keys(depth + 1)
-        wanted = nodes.unsqueeze(-1) * size + torch.arange(size, device=nodes.device)
+    def next_nodes(self, depth: int, nodes: torch.Tensor, digits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which nodes of the depth below come of nodes [...] at ``depth`` by a next digit [...], and whether there is
+        such a node; where there is none, the node is another."""
+        wanted, keys = nodes * self.sizes[depth] + digits, self._keys(depth + 1)
         found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         return found, keys[found] == wanted

@@ -98,9 +98,9 @@ def test_children_that_no_item_has_are_known(monkeypatch, cells):
     monkeypatch.setattr(prefix_tree, "MOST_CELLS", cells)
     tree = PrefixTree(digits_of(IDS))
     for depth, width in enumerate([1, 3, 6]):
-        nodes = torch.arange(width).flip(0).expand(2, -1)
-        assert torch.equal(tree.exists(depth, nodes), tree.next_nodes(depth, nodes)[1])
-    found, exist = tree.next_nodes(1, torch.tensor([[2, 0]]))
+        nodes, digits = torch.arange(width).flip(0).expand(2, -1), torch.arange(tree.sizes[depth])
+        assert torch.equal(tree.exists(depth, nodes), tree.next_nodes(depth, nodes.unsqueeze(-1), digits)[1])
+    found, exist = tree.next_nodes(1, torch.tensor([[[2], [0]]]), torch.arange(5))
     assert exist.tolist() == [[[True, False, False, False, True], [True, False, True, False, False]]]
     assert found[exist].tolist() == [4, 5, 0, 1]
 
