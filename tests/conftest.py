@@ -7,6 +7,10 @@ import signal
 import sys
 from functools import partial
 
+# Before torch, faiss or BLAS is loaded, here and in the processes that tests start: with more threads than cores they
+# wait for each other, and take many times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
