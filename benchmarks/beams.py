@@ -1,7 +1,7 @@
 """What a beam of TIGER loses against the exact ranking of all items, and what either takes.
 
     python run_recbole_gen.py --model=TIGER --dataset=ml-100k
-    python benchmarks/beams.py saved/TIGER-ml-100k-...  # ranks its test rows
+    python benchmarks/beams.py saved/TIGER-ml-100k-...  # ranks its test rows; with a number behind it the first so many
     python benchmarks/beams.py 100000                   # 16 histories over so many items, of a model as it is drawn
 
 The same weights rank by beams of 10, 20, 50 and 200, the best 20 exactly (`exact_top`), and all items. "found" is the
@@ -26,10 +26,14 @@ K, TOP, SIZES = 10, 20, (10, 20, 50, 200)
 BEST, ALL = f"exact_top: {TOP}", "all, exactly"
 
 
-def of_run(folder: str):
+def of_run(folder: str, most_rows: int):
     """Model, batches with the targets of their rows, and the name of the data set."""
     run = load(folder)
-    batches = [(interaction, positive) for interaction, _, _, positive in run.test]
+    batches, left = [], most_rows
+    for interaction, _, _, positive in run.test:
+        if left > 0:
+            batches.append((interaction[:left], positive[:left]))
+        left -= len(positive)
     return run.model.eval(), batches, run.config["dataset"]
 
 
@@ -47,9 +51,9 @@ def of_random_ids(n_items: int):
     return model, [(batch, torch.ones(16, dtype=torch.int64))], "random"
 
 
-def main(what: str) -> None:
+def main(what: str, most_rows: str = str(10**9)) -> None:
     torch.set_num_threads(1)
-    model, batches, name = of_random_ids(int(what)) if what.isdecimal() else of_run(what)
+    model, batches, name = of_random_ids(int(what)) if what.isdecimal() else of_run(what, int(most_rows))
     best, rows = {}, []
     for size in [*SIZES, BEST, ALL]:
         model.beam_size = size if size in SIZES else None
@@ -76,6 +80,6 @@ def main(what: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])
