@@ -19,6 +19,8 @@ REACH = 3
 """Items up to so many places apart count as near."""
 WIDTH = 64
 """Of the vectors that are quantised."""
+FEW_ITEMS = 8 * WIDTH
+"""Up to so many items all singular vectors are computed: ARPACK, asked for more than the rank, goes on from chance."""
 
 
 def attach_semantic_ids(config, dataset) -> None:
@@ -87,12 +89,18 @@ def cooccurrence_vectors(dataset, seed: int) -> np.ndarray:
     information = np.log(times.data * times.sum() / (of_item[times.row] * of_item[times.col]))
     kept = information > 0
     matrix = coo_matrix((information[kept], (times.row[kept], times.col[kept])), shape=times.shape).tocsr()
-    width = min(WIDTH, n_items - 2)
-    if width < 1 or not matrix.nnz:
-        return np.zeros((n_items - 1, 1))
-    start = np.random.default_rng(seed).standard_normal(n_items - 1)
-    vectors, strengths, _ = svds(matrix, k=width, v0=start)
-    vectors = vectors * np.sqrt(strengths)
+    near = np.flatnonzero(matrix.getnnz(1))  # the others have nothing but what the search below leaves of chance
+    vectors = np.zeros((n_items - 1, max(1, min(WIDTH, len(near)))))
+    if len(near):
+        matrix = matrix[near][:, near]
+        if len(near) <= FEW_ITEMS:
+            found, strengths, _ = np.linalg.svd(matrix.toarray())
+            found, strengths = found[:, : vectors.shape[1]], strengths[: vectors.shape[1]]
+        else:
+            start = np.random.default_rng(seed).standard_normal(n_items - 1)[near]
+            found, strengths, _ = svds(matrix, k=vectors.shape[1], v0=start)
+        strengths = np.where(strengths > 1e-9 * strengths.max(), strengths, 0)  # beyond the rank there is rounding
+        vectors[near] = found * np.sqrt(strengths)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 
 from recbole_gen import cli, quick_start
+from recbole_gen.data.semantic_ids import cooccurrence_vectors
 from recbole_gen.errors import UserError
 from recbole_gen.model import prefix_search, prefix_tree, tiger
 from recbole_gen.model.prefix_tree import PrefixTree
@@ -483,3 +484,17 @@ def test_a_run_that_goes_on_as_another_model_says_so(run, caplog):
         r"goes on with another TIGER .*beam_size was None and is 20 .*; causal was True and is False .* not comparable",
         caplog.text,
     )
+
+
+def test_own_ids_are_the_same_again_where_items_are_near_no_other(run, walks):
+    """Cold items leave the sums of fewer rank than the vectors have columns."""
+    first, again = (run("TIGER", cold_items=0.2, epochs=1) for _ in range(2))
+    assert again["test_result"] == first["test_result"] and again["train_loss"] == first["train_loss"]
+    model, data = (loaded := quick_start.load(first["run_dir"])).model, loaded.train._dataset
+    vectors = cooccurrence_vectors(data, 2020)
+    assert np.allclose(vectors, cooccurrence_vectors(data, 2020), atol=1e-9)
+    known = set(data.inter_feat["item_id"].tolist())
+    nothing = {item + 1 for item in np.flatnonzero(np.linalg.norm(vectors, axis=1) < 0.5)}
+    assert nothing and not nothing & known
+    resumed = quick_start.run(argv=[f"--resume={first['run_dir']}", "--epochs=2"])
+    assert len(resumed["train_loss"]) == 2 and model.semantic_ids.shape[0] == len(vectors) + 1
