@@ -299,6 +299,13 @@ def tell_short_lists(config: Config) -> None:
             f"topk {beyond}: with {key}: {size} a list has {counted(size, 'item')} {most}, and the metrics there "
             f"are of no more: a larger {key}, or ~ for all items, fills it"
         )
+    elif size and "full" in modes and size < (enough := max(config["topk"]) + config["MAX_ITEM_LIST_LENGTH"]):
+        masked = next((name for name in ("mask_history", "mask_seen") if config[name]), None)
+        what = f"the metrics (with {masked})" if masked else "its lines 'history not ranked' and 'trained items only'"
+        logging.getLogger().warning(
+            f"{key}: {size} ends a list before items are left out of it, so that {what} may be of shorter lists, "
+            f"and too low: --{key}={enough}, or ~ for all items, is enough where no more than a history is left out"
+        )
 
 
 def _measure_windows(model: Any, train_data, valid_data, test_data, path: Path) -> None:

@@ -303,6 +303,7 @@ def test_it_learns_walks_and_recommends_from_its_folder(run, tmp_path):
 def test_metrics_up_to_the_best_are_those_of_all(run, caplog):
     """Also where the history is not ranked, if there is room for it."""
     for more in ({}, {"mask_history": True}):
+        more |= {"MAX_ITEM_LIST_LENGTH": 11}  # and 5 are 16
         every = run("TIGER", topk=[3, 5], valid_metric="NDCG@5", **more)
         some = run("TIGER", topk=[3, 5], valid_metric="NDCG@5", exact_top=16, **more)
         assert some["test_result"] == every["test_result"] and some["best_valid_score"] == every["best_valid_score"]
@@ -498,3 +499,16 @@ def test_own_ids_are_the_same_again_where_items_are_near_no_other(run, walks):
     assert nothing and not nothing & known
     resumed = quick_start.run(argv=[f"--resume={first['run_dir']}", "--epochs=2"])
     assert len(resumed["train_loss"]) == 2 and model.semantic_ids.shape[0] == len(vectors) + 1
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"exact_top": 10}, "'history not ranked' and 'trained items only' may be of shorter lists"),
+        ({"exact_top": 10, "mask_history": True}, "the metrics (with mask_history) may be of shorter lists"),
+        ({"beam_size": 60}, None),
+    ],
+)
+def test_lists_that_end_before_items_are_left_out_are_told(run, walks, caplog, more, told):
+    run("TIGER", epochs=1, topk=[5, 10], valid_metric="NDCG@5", MAX_ITEM_LIST_LENGTH=20, **more)
+    assert (told in caplog.text) if told else ("shorter lists" not in caplog.text)
