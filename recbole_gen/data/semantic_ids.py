@@ -90,17 +90,17 @@ def cooccurrence_vectors(dataset, seed: int) -> np.ndarray:
     kept = information > 0
     matrix = coo_matrix((information[kept], (times.row[kept], times.col[kept])), shape=times.shape).tocsr()
     near = np.flatnonzero(matrix.getnnz(1))  # the others have nothing but what the search below leaves of chance
-    vectors = np.zeros((n_items - 1, max(1, min(WIDTH, len(near)))))
-    if len(near):
-        matrix = matrix[near][:, near]
-        if len(near) <= FEW_ITEMS:
-            found, strengths, _ = np.linalg.svd(matrix.toarray())
-            found, strengths = found[:, : vectors.shape[1]], strengths[: vectors.shape[1]]
-        else:
-            start = np.random.default_rng(seed).standard_normal(n_items - 1)[near]
-            found, strengths, _ = svds(matrix, k=vectors.shape[1], v0=start)
-        strengths = np.where(strengths > 1e-9 * strengths.max(), strengths, 0)  # beyond the rank there is rounding
-        vectors[near] = found * np.sqrt(strengths)
+    width = min(WIDTH, len(near))
+    vectors = np.zeros((n_items - 1, max(1, width)))
+    if not width:
+        return vectors
+    matrix = matrix[near][:, near]
+    if len(near) <= FEW_ITEMS:
+        found, strengths, _ = np.linalg.svd(matrix.toarray())
+    else:
+        found, strengths, _ = svds(matrix, k=width, v0=np.random.default_rng(seed).standard_normal(n_items - 1)[near])
+    strengths = np.where(strengths > 1e-9 * strengths.max(), strengths, 0)  # beyond the rank there is rounding
+    vectors[near] = (found * np.sqrt(strengths))[:, :width]
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
