@@ -29,11 +29,12 @@ BEST, ALL = f"exact_top: {TOP}", "all, exactly"
 def of_run(folder: str, most_rows: int):
     """Model, batches with the targets of their rows, and the name of the data set."""
     run = load(folder)
-    batches, left = [], most_rows
+    batches = []
     for interaction, _, _, positive in run.test:
-        if left > 0:
-            batches.append((interaction[:left], positive[:left]))
-        left -= len(positive)
+        batches.append((interaction[:most_rows], positive[:most_rows]))
+        most_rows -= len(positive)
+        if most_rows <= 0:
+            break
     return run.model.eval(), batches, run.config["dataset"]
 
 
@@ -51,9 +52,9 @@ def of_random_ids(n_items: int):
     return model, [(batch, torch.ones(16, dtype=torch.int64))], "random"
 
 
-def main(what: str, most_rows: str = str(10**9)) -> None:
+def main(what: str, most_rows: int = sys.maxsize) -> None:
     torch.set_num_threads(1)
-    model, batches, name = of_random_ids(int(what)) if what.isdecimal() else of_run(what, int(most_rows))
+    model, batches, name = of_random_ids(int(what)) if what.isdecimal() else of_run(what, most_rows)
     best, rows = {}, []
     for size in [*SIZES, BEST, ALL]:
         model.beam_size = size if size in SIZES else None
@@ -82,4 +83,4 @@ def main(what: str, most_rows: str = str(10**9)) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(sys.argv[1], *map(int, sys.argv[2:]))
