@@ -18,7 +18,6 @@ from recbole_gen import cli, quick_start
 from recbole_gen.config.config import Config
 from recbole_gen.sweep import cluster, tune
 
-torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets trials starve beside the other tests
 os.environ["RECBOLE_GEN_OFFLINE"] = "1"  # no test fetches anything, and no process that one starts
 
